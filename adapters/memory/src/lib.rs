@@ -1,0 +1,1 @@
+//! Onceward on a broker in memory, for tests and examples.

@@ -1,0 +1,1 @@
+//! Onceward on NATS JetStream.

@@ -1,0 +1,1 @@
+//! An idempotent consumer: a handler whose effects happen once.

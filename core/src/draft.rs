@@ -1,0 +1,264 @@
+//! A message being written, and the border at which it becomes valid.
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    Headers, InvalidHeader, InvalidKey, InvalidKind, InvalidTopic, Key, Kind, Lane, Message,
+    MessageId, Topic, UnknownLane,
+};
+
+/// Largest payload in bytes unless the outbox is told otherwise. With the largest headers it stays below
+/// 1 MiB, the default limit of Kafka, NATS and SQS alike.
+pub const MAX_PAYLOAD: usize = 1_000_000;
+
+/// A message being written. Nothing is checked until [`finish`](Self::finish), which enqueueing calls.
+///
+/// ```
+/// use onceward_core::{Message, MAX_PAYLOAD};
+///
+/// let draft = Message::json("orders.created", &serde_json::json!({ "order": 17 }))?
+///     .key(17)
+///     .header("tenant", "acme");
+/// let entry = draft.finish(MAX_PAYLOAD)?;
+/// assert_eq!(entry.message.kind.as_str(), "orders.created");
+/// # Ok::<(), onceward_core::InvalidMessage>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Draft {
+    topic: String,
+    key: Option<String>,
+    kind: Option<String>,
+    content_type: Option<String>,
+    headers: Vec<(String, String)>,
+    payload: Bytes,
+    lane: Result<Lane, UnknownLane>,
+    id: Option<Uuid>,
+}
+
+/// A valid message and the lane it goes to.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The message.
+    pub message: Message,
+    /// Its priority class.
+    pub lane: Lane,
+}
+
+/// Why a message is refused at the border. Payloads, keys and header values are never shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidMessage {
+    /// The topic is none.
+    #[error(transparent)]
+    Topic(#[from] InvalidTopic),
+    /// The key is none.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+    /// The type is none.
+    #[error(transparent)]
+    Kind(#[from] InvalidKind),
+    /// A header is refused.
+    #[error(transparent)]
+    Header(#[from] InvalidHeader),
+    /// The lane is unknown.
+    #[error(transparent)]
+    Lane(#[from] UnknownLane),
+    /// The content type is empty, longer than 255 bytes or not printable ASCII.
+    #[error("the content type {0:?} must have 1 to 255 printable ASCII characters")]
+    ContentType(String),
+    /// The payload is larger than the cap.
+    #[error("the payload has {bytes} bytes; at most {cap} are allowed")]
+    PayloadTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest size allowed.
+        cap: usize,
+    },
+    /// The event could not be written as JSON.
+    #[error("the event could not be written as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Message {
+    /// A message whose payload is the event as JSON, with content type `application/json`.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::Json`] when the event cannot be written as JSON, such as a map whose keys are no strings.
+    pub fn json<E: Serialize + ?Sized>(topic: &str, event: &E) -> Result<Draft, InvalidMessage> {
+        let payload = serde_json::to_vec(event).map_err(InvalidMessage::Json)?;
+        Ok(Self::bytes(topic, payload).content_type("application/json"))
+    }
+
+    /// A message of any bytes. Say what they are with [`Draft::content_type`].
+    #[must_use]
+    pub fn bytes(topic: &str, payload: impl Into<Bytes>) -> Draft {
+        Draft {
+            topic: topic.to_owned(),
+            key: None,
+            kind: None,
+            content_type: None,
+            headers: Vec::new(),
+            payload: payload.into(),
+            lane: Ok(Lane::default()),
+            id: None,
+        }
+    }
+}
+
+impl Draft {
+    /// The ordering key, 1 to 1,024 bytes: usually the id of the aggregate that changed.
+    #[must_use]
+    pub fn key(mut self, key: impl ToString) -> Self {
+        self.key = Some(key.to_string());
+        self
+    }
+
+    /// The type, 1 to 255 bytes, when it is not the topic.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = Some(kind.into());
+        self
+    }
+
+    /// Sets a header, in place of an earlier one of the same name.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The media type of the payload.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// The priority class.
+    #[must_use]
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.lane = Ok(lane);
+        self
+    }
+
+    /// The priority class by name, for names that come from outside.
+    #[must_use]
+    pub fn lane_named(mut self, name: &str) -> Self {
+        self.lane = name.parse();
+        self
+    }
+
+    /// The id, when the caller has one already; should be a uuid of version 7.
+    #[must_use]
+    pub fn id(mut self, id: Uuid) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Whether a header of that name was set, in any case.
+    #[must_use]
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name))
+    }
+
+    /// Checks everything and gives the message its id. `max_payload` is in bytes.
+    ///
+    /// # Errors
+    /// The first [`InvalidMessage`] found. Nothing was written: correct the message and try again.
+    pub fn finish(self, max_payload: usize) -> Result<Entry, InvalidMessage> {
+        let topic = Topic::try_from(self.topic.as_str())?;
+        let key = self.key.as_deref().map(Key::try_from).transpose()?;
+        let kind = match self.kind.as_deref() {
+            Some(kind) => Kind::try_from(kind)?,
+            None => Kind::from(&topic),
+        };
+        let mut headers = Headers::new();
+        for (name, value) in &self.headers {
+            headers.insert(name, value)?;
+        }
+        if let Some(content_type) = &self.content_type {
+            let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
+            if !(1..=255).contains(&content_type.len()) || !printable {
+                return Err(InvalidMessage::ContentType(content_type.clone()));
+            }
+        }
+        if self.payload.len() > max_payload {
+            return Err(InvalidMessage::PayloadTooLarge {
+                bytes: self.payload.len(),
+                cap: max_payload,
+            });
+        }
+        let message = Message {
+            id: self.id.map_or_else(MessageId::new, MessageId::Uuid),
+            topic,
+            key,
+            kind,
+            content_type: self.content_type,
+            headers,
+            payload: self.payload,
+            source: None,
+            time: None,
+            seq: None,
+        };
+        Ok(Entry {
+            message,
+            lane: self.lane?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_payload_fits_at_the_cap_and_not_one_byte_over() {
+        let at = Message::bytes("t", vec![0; 10]).finish(10);
+        let over = Message::bytes("t", vec![0; 11]).finish(10);
+
+        assert!(at.is_ok());
+        assert!(matches!(
+            over,
+            Err(InvalidMessage::PayloadTooLarge { bytes: 11, cap: 10 })
+        ));
+    }
+
+    #[test]
+    fn a_draft_takes_its_type_from_its_topic_and_makes_an_id() {
+        let entry = Message::bytes("orders.created", "x").finish(10).unwrap();
+
+        assert_eq!(entry.message.kind.as_str(), "orders.created");
+        assert_eq!(entry.lane, Lane::Standard);
+        assert_eq!(entry.message.id.as_uuid().unwrap().get_version_num(), 7);
+    }
+
+    #[test]
+    fn a_bad_part_is_refused_by_its_own_kind() {
+        let draft = || Message::bytes("t", "x");
+
+        assert!(matches!(
+            draft().lane_named("urgent").finish(9),
+            Err(InvalidMessage::Lane(_))
+        ));
+        assert!(matches!(
+            draft().key("").finish(9),
+            Err(InvalidMessage::Key(InvalidKey::Empty))
+        ));
+        assert!(matches!(
+            draft().header("ce-id", "1").finish(9),
+            Err(InvalidMessage::Header(InvalidHeader::Reserved(_)))
+        ));
+        assert!(matches!(
+            draft().content_type("a\r\nb").finish(9),
+            Err(InvalidMessage::ContentType(_))
+        ));
+        assert!(matches!(
+            draft().kind("").finish(9),
+            Err(InvalidMessage::Kind(InvalidKind::Empty))
+        ));
+    }
+}

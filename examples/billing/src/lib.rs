@@ -1,0 +1,1 @@
+//! A billing service whose invoices are written once per order.

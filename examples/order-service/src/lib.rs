@@ -1,0 +1,1 @@
+//! An order service that writes its events in its business transaction.

@@ -1,0 +1,1 @@
+//! Onceward in one file: outbox, relay and consumer on a broker in memory.

@@ -1,0 +1,1 @@
+//! The Onceward relay: publishes an outbox to a broker, in order per key.
