@@ -1,0 +1,37 @@
+# The front door: `make` alone lists what there is.
+
+BROKER ?= nats
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast fmt lint doc deny bench
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what tests and demo need (PostgreSQL, NATS, Kafka, build tools)
+	@scripts/install-servers.sh
+
+demo: ## Show the promise under fire: BROKER=nats (default) or BROKER=kafka
+	@scripts/demo.sh $(BROKER)
+
+test: ## Everything that must hold before a change lands
+	@scripts/test.sh
+
+test-fast: ## Unit tests only, no servers
+	@cargo test --workspace --lib --exclude onceward-testkit
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+lint: ## Format check and clippy, warnings are errors
+	@cargo fmt --all -- --check
+	@cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+doc: ## Build the API documentation into target/doc, warnings are errors
+	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+deny: ## Check licences and banned crates (needs cargo-deny)
+	@cargo deny check licenses bans
+
+bench: ## Measure and write bench/results.json
+	@scripts/bench.sh

@@ -1,0 +1,165 @@
+//! Kafka (KRaft, one node): a shared broker, and brokers of a test's own to kill and to start again.
+
+mod broker;
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use tokio::sync::OnceCell;
+
+use crate::wait;
+use broker::Broker;
+
+const TOPIC_TAKES_AT_MOST: Duration = Duration::from_secs(30);
+
+/// Settings of a broker of the test's own.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// More lines for `server.properties`, such as `("message.max.bytes", "2000000")`. They win over the testkit's own.
+    pub config: Vec<(String, String)>,
+    /// The port that clients are told to use, when they come through a proxy.
+    pub advertised_port: Option<u16>,
+}
+
+impl Options {
+    /// Adds a line to `server.properties`.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: &str) -> Self {
+        self.config.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A running Kafka broker, plaintext, on loopback. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Kafka {
+    /// None: it runs elsewhere and is not ours to stop.
+    broker: Option<Broker>,
+    brokers: String,
+}
+
+impl Kafka {
+    /// The broker that all tests of this process share: the one of `ONCEWARD_TEST_KAFKA_BROKERS`, else one that is
+    /// started now.
+    ///
+    /// # Panics
+    /// When there is none and none can be started.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Kafka> = OnceCell::const_new();
+
+        SHARED
+            .get_or_init(|| async {
+                match std::env::var("ONCEWARD_TEST_KAFKA_BROKERS") {
+                    Ok(brokers) => Self {
+                        broker: None,
+                        brokers,
+                    },
+                    Err(_) => Self::start(Options::default()).await,
+                }
+            })
+            .await
+    }
+
+    /// Starts a broker of the test's own, in some two seconds.
+    ///
+    /// # Panics
+    /// When Kafka is not on this machine or does not start.
+    pub async fn start(options: Options) -> Self {
+        let broker = Broker::start(options).await;
+        Self {
+            brokers: format!("127.0.0.1:{}", broker.advertised_port()),
+            broker: Some(broker),
+        }
+    }
+
+    /// What clients are given as `bootstrap.servers`: the advertised port.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// The port on which the broker itself listens, for a proxy in front of it.
+    ///
+    /// # Panics
+    /// When the broker is not ours. So do all below but [`create_topic`](Self::create_topic).
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.own().port()
+    }
+
+    /// SIGKILL, as a crash.
+    pub fn kill(&self) {
+        self.own().kill();
+    }
+
+    /// Ends it in good order.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn stop(&self) {
+        self.own().stop().await;
+    }
+
+    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop): same port, same data.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(&self) {
+        self.own().start_again().await;
+    }
+
+    /// SIGSTOP: connections stay open and nothing answers. [`cont`](Self::cont) ends it.
+    pub fn freeze(&self) {
+        self.own().freeze(true);
+    }
+
+    /// Lets a frozen broker go on.
+    pub fn cont(&self) {
+        self.own().freeze(false);
+    }
+
+    /// Creates a topic with one replica, such as `("orders", 3, &[("max.message.bytes", "1000")])`, and waits until
+    /// its partitions can be written.
+    ///
+    /// # Panics
+    /// When the broker refuses it.
+    pub async fn create_topic(&self, name: &str, partitions: u16, config: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .create()
+            .expect("a configuration of one constant name is valid");
+        let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1));
+        let topic = config
+            .iter()
+            .fold(topic, |topic, (name, value)| topic.set(name, value));
+        let options = AdminOptions::new().operation_timeout(Some(TOPIC_TAKES_AT_MOST));
+        let answer = admin.create_topics([&topic], &options).await;
+        let results = answer.unwrap_or_else(|error| panic!("cannot create topic {name}: {error}"));
+        for result in results {
+            result.unwrap_or_else(|(topic, error)| panic!("cannot create topic {topic}: {error}"));
+        }
+        wait::until_true(
+            TOPIC_TAKES_AT_MOST,
+            "the topic's partitions to have a leader",
+            || {
+                broker::has_leaders(
+                    self.brokers.clone(),
+                    name.to_owned(),
+                    usize::from(partitions),
+                )
+            },
+        )
+        .await;
+    }
+
+    fn own(&self) -> &Broker {
+        self.broker
+            .as_ref()
+            .expect("ONCEWARD_TEST_KAFKA_BROKERS names a broker that is not the test's to stop")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! Real servers for tests: PostgreSQL, NATS and Kafka on free loopback ports, started, killed and started again.
+//!
+//! ```no_run
+//! # async fn test() {
+//! use onceward_testkit::{nats::Nats, postgres::Postgres};
+//!
+//! let database = Postgres::shared().await.database().await; // a fresh one for this test
+//! let nats = Nats::shared().await;
+//! let orders = onceward_testkit::unique("orders"); // brokers are shared: names must differ
+//! # }
+//! ```
+//!
+//! Where a server comes from, in this order: a URL in the environment (`ONCEWARD_TEST_POSTGRES_URL`,
+//! `ONCEWARD_TEST_NATS_URL`, `ONCEWARD_TEST_KAFKA_BROKERS`), else the programs that
+//! `scripts/install-servers.sh` puts on the machine. A server that cannot be had fails the test; nothing is skipped.
+//!
+//! No server outlives the process that started it, however that ends, and what it wrote is removed. To look at
+//! logs and data afterwards, set `ONCEWARD_TESTKIT_KEEP=1`; `ONCEWARD_TESTKIT_DIR` says where they lie.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a testkit fails the test that uses it, with a sentence that says what is missing"
+)]
+
+mod binaries;
+pub mod kafka;
+mod names;
+pub mod nats;
+mod ports;
+pub mod postgres;
+pub mod process;
+mod scratch;
+mod spawner;
+pub mod wait;
+
+pub use names::unique;
+pub use ports::free_port;
+pub use scratch::Scratch;

@@ -1,0 +1,120 @@
+//! Directories for what servers write, removed when the process that made them is gone.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// A directory that is removed when this is dropped, and at the latest when the process is gone.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes a directory that any user may enter, with `name` in its own name.
+    ///
+    /// # Panics
+    /// When the directory cannot be made.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let random: String = std::iter::repeat_with(fastrand::alphanumeric)
+            .take(6)
+            .collect();
+        let path = of_process().join(format!("{name}-{random}"));
+        make(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        Self { path }
+    }
+
+    /// Where it is. At most some 60 bytes long below `/tmp`, so that a socket fits in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !keep() {
+            // What cannot be removed now is removed when the process ends.
+            drop(fs::remove_dir_all(&self.path));
+        }
+    }
+}
+
+fn keep() -> bool {
+    std::env::var_os("ONCEWARD_TESTKIT_KEEP").is_some()
+}
+
+/// The directory of this process: `<base>/<pid>`.
+fn of_process() -> &'static Path {
+    struct OfProcess {
+        path: PathBuf,
+        // Its end of the pipe tells the remover that this process is gone, even when it was killed.
+        _remover: Option<ChildStdin>,
+    }
+    static DIRECTORY: OnceLock<OfProcess> = OnceLock::new();
+
+    let made = DIRECTORY.get_or_init(|| {
+        let base = std::env::var_os("ONCEWARD_TESTKIT_DIR").map_or_else(
+            || std::env::temp_dir().join("onceward-testkit"),
+            PathBuf::from,
+        );
+        make(&base).unwrap_or_else(|error| panic!("cannot make {}: {error}", base.display()));
+        sweep(&base);
+        let path = base.join(std::process::id().to_string());
+        make(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        OfProcess {
+            _remover: if keep() { None } else { remover(&path) },
+            path,
+        }
+    });
+    &made.path
+}
+
+/// A shell that waits until its input ends and then removes the directory. Servers die in the same moment and
+/// may still write, so it tries more than once.
+fn remover(path: &Path) -> Option<ChildStdin> {
+    use std::os::unix::process::CommandExt as _;
+
+    let script = r#"while read -r _; do :; done; for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script, "remover"])
+        .arg(path)
+        .current_dir("/")
+        .process_group(0);
+    shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // Without it the next run sweeps.
+    shell.spawn().ok().and_then(|mut child| child.stdin.take())
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    // PostgreSQL runs as another user when the tests run as root, and has to pass.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+/// Removes the directories of processes that are gone.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok());
+        if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
