@@ -1,0 +1,142 @@
+//! Decides what becomes of a message after a publish attempt. Pure: no clock, no I/O.
+
+use onceward_core::{ErrorKind, Outcome};
+
+/// What becomes of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The broker has it: its place in the log may be passed.
+    Done,
+    /// Nothing is known or nothing was wrong with it: offer it again in the next session.
+    Again,
+    /// It was refused in company: offer it again alone, to learn whether it is guilty.
+    Search,
+    /// It is refused for itself: set it aside before any follower of its key is offered.
+    Park(Refusal),
+    /// Its topic cannot be published to now: offer it again once that has changed.
+    PauseTopic(Refusal),
+    /// The destination cannot be published to now.
+    PauseDestination(Refusal),
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is decided by.
+    pub kind: ErrorKind,
+    /// What people read.
+    pub what: String,
+}
+
+/// What an error of each kind asks of the relay. This is the whole policy; nothing else looks at kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    PauseDestination,
+    PauseTopic,
+    Park,
+}
+
+const fn policy(kind: ErrorKind) -> Policy {
+    match kind {
+        ErrorKind::Unavailable | ErrorKind::Throttled => Policy::PauseDestination,
+        ErrorKind::Unauthorized | ErrorKind::UnknownTopic => Policy::PauseTopic,
+        ErrorKind::TooLarge | ErrorKind::Rejected => Policy::Park,
+    }
+}
+
+/// What becomes of a message with this outcome.
+#[must_use]
+pub fn fate(outcome: &Outcome) -> Fate {
+    let (error, alone) = match outcome {
+        Outcome::Confirmed => return Fate::Done,
+        Outcome::Unconfirmed => return Fate::Again,
+        Outcome::Failed(error) => (error, true),
+        Outcome::Suspect(error) => (error, false),
+    };
+    let refusal = Refusal {
+        kind: error.kind,
+        what: chain(error),
+    };
+    match (policy(error.kind), alone) {
+        (Policy::PauseDestination, _) => Fate::PauseDestination(refusal),
+        (Policy::PauseTopic, _) => Fate::PauseTopic(refusal),
+        (Policy::Park, true) => Fate::Park(refusal),
+        (Policy::Park, false) => Fate::Search,
+    }
+}
+
+/// An error and what lies behind it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::PublishError;
+
+    use super::*;
+
+    const KINDS: [ErrorKind; 6] = [
+        ErrorKind::Unavailable,
+        ErrorKind::Throttled,
+        ErrorKind::Unauthorized,
+        ErrorKind::UnknownTopic,
+        ErrorKind::TooLarge,
+        ErrorKind::Rejected,
+    ];
+
+    fn error(kind: ErrorKind) -> PublishError {
+        PublishError::new(kind, "no")
+    }
+
+    #[test]
+    fn only_a_message_that_was_refused_alone_for_itself_is_parked() {
+        for kind in KINDS {
+            let alone = fate(&Outcome::Failed(error(kind)));
+            let together = fate(&Outcome::Suspect(error(kind)));
+
+            let guilty = matches!(kind, ErrorKind::TooLarge | ErrorKind::Rejected);
+            assert_eq!(matches!(alone, Fate::Park(_)), guilty, "{kind:?}");
+            assert!(!matches!(together, Fate::Park(_)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_refused_in_company_for_itself_is_searched() {
+        assert_eq!(
+            fate(&Outcome::Suspect(error(ErrorKind::TooLarge))),
+            Fate::Search
+        );
+    }
+
+    #[test]
+    fn the_destinations_own_trouble_pauses_and_parks_nothing() {
+        for kind in [ErrorKind::Unavailable, ErrorKind::Throttled] {
+            let fate = fate(&Outcome::Failed(error(kind)));
+
+            assert!(matches!(fate, Fate::PauseDestination(_)), "{kind:?}");
+        }
+        for kind in [ErrorKind::Unauthorized, ErrorKind::UnknownTopic] {
+            let fate = fate(&Outcome::Failed(error(kind)));
+
+            assert!(matches!(fate, Fate::PauseTopic(_)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_offered_again() {
+        assert_eq!(fate(&Outcome::Unconfirmed), Fate::Again);
+        assert_eq!(fate(&Outcome::Confirmed), Fate::Done);
+    }
+}

@@ -1,0 +1,216 @@
+use onceward_core::{MAX_PAYLOAD, Message};
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    messages: 300,
+    bytes: 1 << 20,
+    per_route: 200,
+};
+
+fn outgoing(route: &str, seq: i64) -> Outgoing {
+    let entry = Message::bytes("t", "x").key("k").finish(MAX_PAYLOAD);
+    let mut message = entry.unwrap().message;
+    message.seq = Some(seq);
+    Outgoing {
+        route: Route::new(route),
+        message,
+        replay: None,
+    }
+}
+
+fn seqs(offer: &Offer) -> Vec<i64> {
+    let all = offer.batch.messages.iter();
+    all.filter_map(|outgoing| outgoing.message.seq).collect()
+}
+
+fn any(_: &Route) -> Allowance {
+    Allowance::Any
+}
+
+#[test]
+fn a_chunk_is_passed_only_when_it_and_all_before_it_are_done() {
+    let mut window = Window::new(BOUNDS);
+    window.push(Lane::Standard, vec![outgoing("a", 1)], 1);
+    window.push(Lane::Standard, vec![outgoing("a", 2)], 2);
+    let offer = window.offer(10, 1 << 20, any).unwrap();
+
+    window.done(offer.entries[1]);
+    assert_eq!(window.advance(), [None, None, None]);
+
+    window.done(offer.entries[0]);
+    assert_eq!(window.advance(), [None, Some(2), None]);
+    assert!(window.is_empty());
+}
+
+#[test]
+fn an_empty_chunk_moves_the_cursor_only_behind_those_before_it() {
+    let mut window = Window::new(BOUNDS);
+    window.push(Lane::Bulk, vec![outgoing("a", 1)], 1);
+    window.push(Lane::Bulk, vec![], 9);
+
+    assert_eq!(window.advance(), [None, None, None]);
+
+    let offer = window.offer(10, 1 << 20, any).unwrap();
+    window.done(offer.entries[0]);
+    assert_eq!(window.advance(), [None, None, Some(9)]);
+}
+
+#[test]
+fn what_is_unconfirmed_is_offered_again_before_what_follows() {
+    let mut window = Window::new(BOUNDS);
+    let messages = (1..=3).map(|seq| outgoing("a", seq)).collect();
+    window.push(Lane::Standard, messages, ());
+    let offer = window.offer(2, 1 << 20, any).unwrap();
+
+    window.again(offer.entries[0]);
+    window.again(offer.entries[1]);
+
+    assert_eq!(seqs(&window.offer(9, 1 << 20, any).unwrap()), [1, 2, 3]);
+}
+
+#[test]
+fn a_paused_route_waits_and_the_others_go_on() {
+    let mut window = Window::new(BOUNDS);
+    let messages = vec![outgoing("bad", 1), outgoing("good", 2), outgoing("bad", 3)];
+    window.push(Lane::Standard, messages, ());
+    let pause = |route: &Route| {
+        let paused = route.as_str() == "bad";
+        if paused {
+            Allowance::None
+        } else {
+            Allowance::Any
+        }
+    };
+
+    let offer = window.offer(9, 1 << 20, pause).unwrap();
+    assert_eq!(seqs(&offer), [2]);
+    assert!(window.offer(9, 1 << 20, pause).is_none());
+
+    let probe = window.offer(9, 1 << 20, |_| Allowance::One).unwrap();
+    assert_eq!(seqs(&probe), [1]);
+    assert!(window.offer(9, 1 << 20, |_| Allowance::One).is_none());
+}
+
+#[test]
+fn a_search_offers_one_at_a_time_in_order_and_leaves_other_routes_alone() {
+    let mut window = Window::new(BOUNDS);
+    let messages = vec![
+        outgoing("a", 1),
+        outgoing("b", 2),
+        outgoing("a", 3),
+        outgoing("a", 4),
+    ];
+    window.push(Lane::Standard, messages, ());
+    let offer = window.offer(9, 1 << 20, any).unwrap();
+    window.again(offer.entries[0]);
+    window.again(offer.entries[1]);
+    window.suspect(offer.entries[2]);
+    window.again(offer.entries[3]);
+
+    assert!(window.searching());
+    let mut searched = Vec::new();
+    while window.searching() {
+        let single = window.offer_suspect(any).unwrap();
+        searched.extend(seqs(&single));
+        window.done(single.entries[0]);
+    }
+    assert_eq!(searched, [1, 3]);
+    assert_eq!(seqs(&window.offer(9, 1 << 20, any).unwrap()), [2, 4]);
+}
+
+#[test]
+fn a_suspect_of_a_paused_route_holds_nobody_else() {
+    let mut window = Window::new(BOUNDS);
+    window.push(Lane::Standard, vec![outgoing("a", 1), outgoing("b", 2)], ());
+    let offer = window.offer(9, 1 << 20, any).unwrap();
+    window.suspect(offer.entries[0]);
+    window.again(offer.entries[1]);
+
+    assert!(window.offer_suspect(|_| Allowance::None).is_none());
+    assert_eq!(seqs(&window.offer(9, 1 << 20, any).unwrap()), [2]);
+}
+
+#[test]
+fn a_full_bulk_lane_leaves_room_for_the_critical_one() {
+    let mut window = Window::new(BOUNDS);
+    let messages = (1..=100).map(|seq| outgoing("a", seq)).collect();
+    window.push(Lane::Bulk, messages, ());
+
+    assert_eq!(window.room(Lane::Bulk), 0);
+    assert_eq!(window.room(Lane::Critical), 100);
+}
+
+#[test]
+fn the_lanes_share_an_offer() {
+    let mut window = Window::new(BOUNDS);
+    for lane in Lane::ALL {
+        let messages = (1..=50).map(|seq| outgoing("a", seq)).collect();
+        window.push(lane, messages, ());
+    }
+
+    let offer = window.offer(30, 1 << 20, any).unwrap();
+
+    for lane in Lane::ALL {
+        let count = offer.entries.iter().filter(|id| id.lane == lane).count();
+        assert_eq!(count, 10, "{lane}");
+    }
+}
+
+/// What happens to one offered message.
+#[derive(Debug, Clone, Copy)]
+enum Fortune {
+    Done,
+    Again,
+    Suspect,
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_no_message_overtakes_an_earlier_one_of_its_route(
+        routes in prop::collection::vec(0..3_u8, 1..60),
+        fortunes in prop::collection::vec(
+            prop_oneof![Just(Fortune::Done), Just(Fortune::Again), Just(Fortune::Suspect)], 1..40
+        ),
+        most in 1..8_usize,
+    ) {
+        let mut window = Window::new(BOUNDS);
+        let names = ["a", "b", "c"];
+        for (n, chunk) in routes.chunks(7).enumerate() {
+            let messages = chunk.iter().enumerate().map(|(i, route)| {
+                outgoing(names[usize::from(*route)], i64::try_from(n * 7 + i).unwrap())
+            });
+            window.push(Lane::Standard, messages.collect(), n);
+        }
+        let mut done: Vec<i64> = Vec::new();
+        let mut fortunes = fortunes.into_iter().cycle();
+        let mut passed = None;
+        for round in 0..400 {
+            let offer = window.offer_suspect(any).or_else(|| window.offer(most, 1 << 20, any));
+            let Some(offer) = offer else { break };
+            for (id, outgoing) in offer.entries.iter().zip(&offer.batch.messages) {
+                let seq = outgoing.message.seq.unwrap();
+                let index = usize::try_from(seq).unwrap();
+                let earlier = (0..index).filter(|i| routes[*i] == routes[index]);
+                for i in earlier {
+                    let earlier = i64::try_from(i).unwrap();
+                    let known = done.contains(&earlier)
+                        || offer.batch.messages.iter().any(|o| o.message.seq == Some(earlier));
+                    prop_assert!(known, "{seq} was offered before {earlier}");
+                }
+                // Later rounds finish everything, so that the run ends.
+                match if round < 100 { fortunes.next().unwrap() } else { Fortune::Done } {
+                    Fortune::Done => { window.done(*id); done.push(seq); }
+                    Fortune::Again => window.again(*id),
+                    Fortune::Suspect => window.suspect(*id),
+                }
+            }
+            passed = window.advance()[1].or(passed);
+        }
+        prop_assert_eq!(done.len(), routes.len());
+        prop_assert_eq!(passed, Some(routes.len().div_ceil(7) - 1));
+        prop_assert_eq!(window.open(), 0);
+        prop_assert_eq!(window.byte_room(), BOUNDS.bytes);
+    }
+}
