@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::{Batch, MAX_PAYLOAD, Message, Outcome, Outgoing, Receipts, Route};
+use onceward_core::{Batch, MAX_PAYLOAD, Message, Outgoing, Receipts, Route};
 
 use crate::Record;
 
@@ -47,20 +47,6 @@ pub(crate) async fn finish(pending: impl Future<Output = Receipts>) -> Receipts 
 
 pub(crate) fn assert_all_confirmed(receipts: &Receipts) {
     assert!(receipts.all_confirmed(), "not all confirmed: {receipts:?}");
-}
-
-/// How many of each outcome: confirmed, failed, suspect, unconfirmed.
-pub(crate) fn tally(receipts: &Receipts) -> (usize, usize, usize, usize) {
-    let mut tally = (0, 0, 0, 0);
-    for outcome in receipts.outcomes() {
-        match outcome {
-            Outcome::Confirmed => tally.0 += 1,
-            Outcome::Failed(_) => tally.1 += 1,
-            Outcome::Suspect(_) => tally.2 += 1,
-            Outcome::Unconfirmed => tally.3 += 1,
-        }
-    }
-    tally
 }
 
 /// Ids in order, by key.
