@@ -19,7 +19,8 @@ const TOPIC_TAKES_AT_MOST: Duration = Duration::from_secs(30);
 pub struct Options {
     /// More lines for `server.properties`, such as `("message.max.bytes", "2000000")`. They win over the testkit's own.
     pub config: Vec<(String, String)>,
-    /// The port that clients are told to use, when they come through a proxy.
+    /// The port that clients are told to use, when they come through a proxy. The proxy must listen before a topic
+    /// is created, as that goes through it too.
     pub advertised_port: Option<u16>,
 }
 

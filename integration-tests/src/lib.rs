@@ -30,6 +30,7 @@ pub mod nats;
 mod ports;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 mod scratch;
 mod spawner;
 pub mod wait;

@@ -61,3 +61,26 @@ async fn a_topic_of_the_shared_broker_can_be_written() {
 
     store_one(kafka, &topic).await;
 }
+
+#[tokio::test]
+async fn clients_come_through_a_proxy_when_its_port_is_advertised() {
+    let advertised_port = crate::free_port();
+    let kafka = Kafka::start(Options {
+        advertised_port: Some(advertised_port),
+        ..Options::default()
+    })
+    .await;
+    let mut proxy = crate::proxy::Proxy::on(advertised_port, kafka.port()).await;
+    kafka.create_topic("kept", 1, &[]).await;
+    store_one(&kafka, "kept").await;
+
+    proxy.swallow_answers();
+    let unknown = tokio::time::timeout(Duration::from_secs(2), store_one(&kafka, "kept")).await;
+    proxy.heal().await;
+
+    assert!(
+        unknown.is_err(),
+        "an answer came through a proxy that swallows them"
+    );
+    assert!(stored(&kafka, "kept").await >= 1);
+}
