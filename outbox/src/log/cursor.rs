@@ -1,0 +1,174 @@
+//! Decides what a read asks for, what of its answer is delivered, and where the cursor stands then. Pure: no clock, no I/O.
+
+use super::snapshot::Snapshot;
+use crate::faults;
+
+/// How far a stream has come in a lane: the highest `seq` that was read, and the snapshot it was read at.
+///
+/// Everything with `seq <= last` that was visible at `snapshot` has been delivered. Rows below `last` that
+/// became visible since are *late*: their transactions committed after a later number had been read. A read
+/// delivers the late rows and the next new ones, sorted by `seq`. If A committed before B was written, then A
+/// has the lower `seq` and every snapshot that sees B sees A: A is in the same read, sorted before B, or in an
+/// earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The highest `seq` that was read; 0 before the first.
+    pub last: i64,
+    /// What could be seen when `last` was read.
+    pub snapshot: Snapshot,
+    /// Set while more late rows wait than fit in one read: they come first, page by page.
+    pub paging: Option<Paging>,
+    /// Rows up to here are none of this cursor's business, however late they come; 0 for most streams.
+    pub floor: i64,
+}
+
+/// A cursor in the middle of its late rows.
+///
+/// The pages end with what `pinned` could see. What commits meanwhile is late for the next read, so that it
+/// cannot pass an earlier row of its key that waits on a later page.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Paging {
+    /// The snapshot under which all pages are read; it becomes the cursor's snapshot after the last one.
+    pub pinned: Snapshot,
+    /// The highest `seq` of the pages so far.
+    pub late_pos: i64,
+}
+
+/// What one read asks of a lane. A row is
+///
+/// - *late* if `after < seq <= last`, `snapshot` does not see its transaction, and `pinned` (if set) does;
+/// - *new* if `seq > last` and `new_rows` is set.
+///
+/// Of each kind the read takes the lowest, up to its limits; at least one, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request<'a> {
+    /// The highest `seq` that was read before.
+    pub(crate) last: i64,
+    /// Late rows lie above this `seq`.
+    pub(crate) after: i64,
+    /// What the last read could see.
+    pub(crate) snapshot: &'a Snapshot,
+    /// Late rows are those that this snapshot sees; if not set, those that the read itself sees.
+    pub(crate) pinned: Option<&'a Snapshot>,
+    /// Whether new rows are wanted too.
+    pub(crate) new_rows: bool,
+}
+
+/// What one read found in a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found<R> {
+    /// The late rows, in any order.
+    pub(crate) late: Vec<R>,
+    /// There are late rows beyond those in `late`, all of them with a higher `seq`.
+    pub(crate) more_late: bool,
+    /// The new rows, in any order.
+    pub(crate) new: Vec<R>,
+    /// What the read could see.
+    pub(crate) seen: Snapshot,
+}
+
+/// A row's place in the log, all that a cursor needs to know of it.
+pub(crate) trait Sequenced {
+    /// The row's number.
+    fn seq(&self) -> i64;
+}
+
+/// What a read of a lane delivers, and where its cursor stands once all of it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step<R> {
+    /// The rows to deliver, by ascending `seq`.
+    pub(crate) rows: Vec<R>,
+    /// The cursor behind them.
+    pub(crate) after: Cursor,
+}
+
+impl Cursor {
+    /// A cursor before the first row, or behind `last` at a snapshot that saw everything up to there.
+    pub(crate) fn starting(last: i64, snapshot: Snapshot) -> Self {
+        Self {
+            last,
+            snapshot,
+            paging: None,
+            floor: 0,
+        }
+    }
+
+    /// What the next read has to ask for.
+    pub(crate) fn request(&self) -> Request<'_> {
+        let late_pos = self.paging.as_ref().map_or(0, |paging| paging.late_pos);
+        Request {
+            last: self.last,
+            after: self.floor.max(late_pos),
+            snapshot: &self.snapshot,
+            pinned: self.paging.as_ref().map(|paging| &paging.pinned),
+            new_rows: self.paging.is_none(),
+        }
+    }
+
+    /// What of the answer is delivered, and the cursor behind it.
+    pub(crate) fn advance<R: Sequenced>(&self, found: Found<R>) -> Step<R> {
+        let Found {
+            late: mut rows,
+            more_late,
+            new,
+            seen,
+        } = found;
+        rows.sort_unstable_by_key(Sequenced::seq);
+        if more_late {
+            return self.next_page(rows, seen);
+        }
+        if let Some(paging) = &self.paging {
+            // What came after the pinned snapshot is late for the next read, also what is new: it may follow
+            // a row of its key that this snapshot did not see.
+            let after = self.at(self.last, paging.pinned.clone());
+            return Step { rows, after };
+        }
+        if faults::late_rows_are_dropped() {
+            rows.clear();
+        }
+        let last = new.iter().map(Sequenced::seq).fold(self.last, i64::max);
+        rows.extend(new);
+        rows.sort_unstable_by_key(Sequenced::seq);
+        let after = self.at(last, seen);
+        Step { rows, after }
+    }
+
+    /// A page of late rows with more to come: the snapshot stays, nothing new is taken.
+    fn next_page<R: Sequenced>(&self, rows: Vec<R>, seen: Snapshot) -> Step<R> {
+        let before = self.request().after;
+        let late_pos = rows.last().map_or(before, Sequenced::seq);
+        let pinned = match &self.paging {
+            Some(paging) => paging.pinned.clone(),
+            None => seen,
+        };
+        let after = Self {
+            paging: Some(Paging { pinned, late_pos }),
+            ..self.clone()
+        };
+        Step { rows, after }
+    }
+
+    fn at(&self, last: i64, snapshot: Snapshot) -> Self {
+        Self {
+            last,
+            snapshot,
+            paging: None,
+            floor: self.floor,
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Whether a row that the read can see is late.
+    pub(crate) fn is_late(&self, seq: i64, txid: u64) -> bool {
+        self.after < seq
+            && seq <= self.last
+            && !self.snapshot.sees(txid)
+            && self.pinned.is_none_or(|pinned| pinned.sees(txid))
+    }
+
+    /// Whether a row that the read can see is new.
+    pub(crate) fn is_new(&self, seq: i64) -> bool {
+        self.new_rows && seq > self.last
+    }
+}

@@ -1,0 +1,127 @@
+//! Explores every interleaving of small transactions with reads, against the cursor that the relay runs.
+//!
+//! Nothing may be lost, and rows of one key must arrive first in the order their transactions promise. The usual
+//! wrong cursors run through the same exploration and must be found out: a check that cannot fail is no check.
+
+mod cursors;
+mod relays;
+mod workers;
+mod world;
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use world::World;
+
+/// What an exploration found.
+#[derive(Debug, Default)]
+struct Findings {
+    states: usize,
+    ends: usize,
+    lost: Option<String>,
+    reordered: Option<String>,
+    /// A row was delivered twice although nobody crashed.
+    doubled: Option<String>,
+    /// A position was stored by one that no longer holds the lease.
+    unfenced: Option<String>,
+}
+
+impl Findings {
+    fn are_none(&self) -> bool {
+        [&self.lost, &self.reordered, &self.doubled, &self.unfenced]
+            .into_iter()
+            .all(Option::is_none)
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.states += other.states;
+        self.ends += other.ends;
+        self.lost = self.lost.take().or(other.lost);
+        self.reordered = self.reordered.take().or(other.reordered);
+        self.doubled = self.doubled.take().or(other.doubled);
+        self.unfenced = self.unfenced.take().or(other.unfenced);
+    }
+}
+
+/// A state of the whole system.
+trait System: Clone + Hash {
+    type Action: Debug;
+
+    /// Everything that may happen next.
+    fn next(&self) -> Vec<(Self::Action, Self)>;
+
+    fn world(&self) -> &World;
+
+    /// The numbers of the rows in the order of their first arrival at the broker.
+    fn arrivals(&self) -> &[u8];
+
+    fn is_doubled(&self) -> bool {
+        false
+    }
+
+    fn is_unfenced(&self) -> bool {
+        false
+    }
+}
+
+/// Visits every state that can be reached, once.
+fn explore<S: System>(start: S) -> Findings {
+    let mut findings = Findings::default();
+    let mut seen = HashSet::new();
+    let mut steps: Vec<(usize, Option<S::Action>)> = vec![(0, None)];
+    seen.insert(fingerprint(&start));
+    let mut open = vec![(0, start)];
+    while let Some((at, state)) = open.pop() {
+        let next = state.next();
+        if next.is_empty() {
+            findings.ends += 1;
+            judge(&mut findings, &state, || trace(&steps, at));
+        }
+        for (action, state) in next {
+            if seen.insert(fingerprint(&state)) {
+                steps.push((at, Some(action)));
+                open.push((steps.len() - 1, state));
+            }
+        }
+    }
+    findings.states = seen.len();
+    findings
+}
+
+fn judge<S: System>(findings: &mut Findings, end: &S, trace: impl Fn() -> String) {
+    let (world, arrivals) = (end.world(), end.arrivals());
+    if findings.lost.is_none() && world.committed().any(|row| !arrivals.contains(&row.seq)) {
+        findings.lost = Some(trace());
+    }
+    if findings.reordered.is_none() && world.promised_order_is_broken(arrivals) {
+        findings.reordered = Some(trace());
+    }
+    if findings.doubled.is_none() && end.is_doubled() {
+        findings.doubled = Some(trace());
+    }
+    if findings.unfenced.is_none() && end.is_unfenced() {
+        findings.unfenced = Some(trace());
+    }
+}
+
+/// 128 bits, so that no two states share one.
+fn fingerprint(state: &impl Hash) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        state.hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(1) << 64 | half(2)
+}
+
+fn trace<A: Debug>(steps: &[(usize, Option<A>)], mut at: usize) -> String {
+    let mut names = Vec::new();
+    while let (before, Some(action)) = &steps[at] {
+        names.push(format!("{action:?}"));
+        at = *before;
+    }
+    names.reverse();
+    names.join(" ")
+}

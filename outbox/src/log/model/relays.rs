@@ -1,0 +1,263 @@
+//! Relays that crash, outlive their lease and take over: read, publish and checkpoint are acts of their own.
+//!
+//! A lease may end at any moment, and its holder need not notice: it publishes on. Only its checkpoints are refused.
+
+use std::hash::Hash;
+
+use super::world::{ABORTED, BIG, EARLY, FREE, Op, Row, STANDARD, Scenario, World};
+use super::{Findings, System, explore};
+use crate::log::cursor::{Cursor, Sequenced};
+
+/// With the number of claims and the rows of a read.
+const SCENARIOS: &[(Scenario, u8, usize)] = &[
+    (&[EARLY, STANDARD], 3, 1),
+    (&[EARLY, STANDARD], 3, 99),
+    (&[STANDARD, FREE], 3, 1),
+    (&[STANDARD, FREE], 3, 99),
+    (&[BIG, STANDARD], 2, 1),
+    (&[BIG, STANDARD], 2, 99),
+    (&[EARLY, STANDARD, FREE], 2, 1),
+    (&[ABORTED, FREE, FREE], 2, 99),
+];
+
+/// Reads before the transactions have ended, of all relays together; afterwards there is no limit.
+const READS_MEANWHILE: u8 = 2;
+const CHUNKS_IN_FLIGHT: usize = 2;
+
+/// What a relay does differently from the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    AsTheProduct,
+    /// The cursor moves before the broker has confirmed.
+    CheckpointBeforeConfirm,
+    /// The token is not asked for.
+    NoFencing,
+    /// A takeover knows the number, and takes a snapshot of its own.
+    FreshSnapshotAtTakeover,
+}
+
+#[derive(Clone, Hash)]
+struct Relay {
+    token: u8,
+    cursor: Cursor,
+    /// The numbers of the rows of each chunk that are not published yet, and the cursor behind it.
+    chunks: Vec<(Vec<u8>, Cursor)>,
+}
+
+#[derive(Clone)]
+struct Relays {
+    rule: Rule,
+    limit: usize,
+    claims: u8,
+    world: World,
+    stored: Cursor,
+    token: u8,
+    relays: [Option<Relay>; 2],
+    arrivals: Vec<u8>,
+    reads: u8,
+    unfenced: bool,
+}
+
+impl Hash for Relays {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // Rule and limits are the same all along.
+        self.world.hash(state);
+        self.stored.hash(state);
+        self.token.hash(state);
+        self.relays.hash(state);
+        self.arrivals.hash(state);
+        self.reads.hash(state);
+        self.unfenced.hash(state);
+    }
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "what is inside is shown in traces")]
+enum Action {
+    Tx(usize, Op),
+    Claim(usize),
+    Read(usize),
+    Publish(usize),
+    Checkpoint(usize),
+}
+
+impl System for Relays {
+    type Action = Action;
+
+    fn next(&self) -> Vec<(Action, Self)> {
+        let mut next = Vec::new();
+        for index in 0..self.world.transactions() {
+            if let Some((op, world)) = self.world.step(index) {
+                next.push((
+                    Action::Tx(index, op),
+                    Self {
+                        world,
+                        ..self.clone()
+                    },
+                ));
+            }
+        }
+        for index in 0..self.relays.len() {
+            next.extend(self.claim(index).map(|after| (Action::Claim(index), after)));
+            next.extend(self.read(index).map(|after| (Action::Read(index), after)));
+            next.extend(
+                self.publish(index)
+                    .map(|after| (Action::Publish(index), after)),
+            );
+            next.extend(
+                self.checkpoint(index)
+                    .map(|after| (Action::Checkpoint(index), after)),
+            );
+        }
+        next
+    }
+
+    fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn arrivals(&self) -> &[u8] {
+        &self.arrivals
+    }
+
+    fn is_unfenced(&self) -> bool {
+        self.unfenced
+    }
+}
+
+impl Relays {
+    fn start((scenario, claims, limit): (Scenario, u8, usize), rule: Rule) -> Self {
+        let world = World::new(scenario);
+        Self {
+            rule,
+            limit,
+            claims,
+            stored: Cursor::starting(0, world.snapshot()),
+            world,
+            token: 0,
+            relays: [None, None],
+            arrivals: Vec::new(),
+            reads: 0,
+            unfenced: false,
+        }
+    }
+
+    /// A relay starts or starts again, having forgotten everything; whoever held the lease may go on.
+    fn claim(&self, index: usize) -> Option<Self> {
+        if self.token == self.claims {
+            return None;
+        }
+        let mut after = self.clone();
+        after.token += 1;
+        let mut cursor = self.stored.clone();
+        if self.rule == Rule::FreshSnapshotAtTakeover {
+            cursor.snapshot = self.world.snapshot();
+        }
+        after.relays[index] = Some(Relay {
+            token: after.token,
+            cursor,
+            chunks: Vec::new(),
+        });
+        Some(after)
+    }
+
+    fn read(&self, index: usize) -> Option<Self> {
+        let relay = self.relays[index].as_ref()?;
+        let quiet = self.world.is_quiet();
+        if relay.chunks.len() == CHUNKS_IN_FLIGHT || (!quiet && self.reads == READS_MEANWHILE) {
+            return None;
+        }
+        let found = self.world.read(&relay.cursor.request(), self.limit);
+        let step = relay.cursor.advance::<Row>(found);
+        if step.rows.is_empty() && step.after == relay.cursor {
+            return None;
+        }
+        let mut after = self.clone();
+        after.reads += u8::from(!quiet);
+        let relay = after.relays[index].as_mut()?;
+        let rows = step.rows.iter().map(|row| u8::try_from(row.seq()).unwrap());
+        relay.chunks.push((rows.collect(), step.after.clone()));
+        relay.cursor = step.after;
+        Some(after)
+    }
+
+    /// The broker has the next row. What is in flight arrives in order, without gaps.
+    fn publish(&self, index: usize) -> Option<Self> {
+        let relay = self.relays[index].as_ref()?;
+        let chunk = relay.chunks.iter().position(|(rows, _)| !rows.is_empty())?;
+        let mut after = self.clone();
+        let row = after.relays[index].as_mut()?.chunks[chunk].0.remove(0);
+        if !after.arrivals.contains(&row) {
+            after.arrivals.push(row);
+        }
+        Some(after)
+    }
+
+    fn checkpoint(&self, index: usize) -> Option<Self> {
+        let relay = self.relays[index].as_ref()?;
+        let (rows, cursor) = relay.chunks.first()?;
+        if !rows.is_empty() && self.rule != Rule::CheckpointBeforeConfirm {
+            return None;
+        }
+        let mut after = self.clone();
+        let fenced = relay.token != self.token;
+        if fenced && self.rule != Rule::NoFencing {
+            after.relays[index] = None;
+            return Some(after);
+        }
+        after.unfenced |= fenced;
+        after.stored = cursor.clone();
+        let chunks = &mut after.relays[index].as_mut()?.chunks;
+        if rows.is_empty() {
+            chunks.remove(0);
+        } else if self.stored == *cursor {
+            return None;
+        }
+        Some(after)
+    }
+}
+
+fn check(rule: Rule, wanted: fn(&Findings) -> bool) -> Findings {
+    let mut findings = Findings::default();
+    for setting in SCENARIOS {
+        findings.merge(explore(Relays::start(*setting, rule)));
+        if wanted(&findings) {
+            break;
+        }
+    }
+    findings
+}
+
+#[test]
+fn crashes_and_takeovers_lose_nothing_and_keep_first_arrivals_in_order() {
+    let findings = check(Rule::AsTheProduct, |_| false);
+
+    println!("{} states, {} ends", findings.states, findings.ends);
+    assert!(findings.are_none(), "{findings:?}");
+    assert!(findings.states > 300_000, "too few: {}", findings.states);
+}
+
+#[test]
+fn a_checkpoint_before_the_confirmation_is_found_to_lose() {
+    let findings = check(Rule::CheckpointBeforeConfirm, |findings| {
+        findings.lost.is_some()
+    });
+
+    assert!(findings.lost.is_some());
+}
+
+#[test]
+fn a_checkpoint_under_an_old_token_is_found_out() {
+    let findings = check(Rule::NoFencing, |findings| findings.unfenced.is_some());
+
+    assert!(findings.unfenced.is_some());
+}
+
+#[test]
+fn a_takeover_with_a_snapshot_of_its_own_is_found_to_lose() {
+    let findings = check(Rule::FreshSnapshotAtTakeover, |findings| {
+        findings.lost.is_some()
+    });
+
+    assert!(findings.lost.is_some());
+}
