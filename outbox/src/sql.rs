@@ -1,0 +1,28 @@
+//! The one place where SQL is put together: a text of ours, and the validated name of the schema.
+
+use onceward_core::Schema;
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+/// Where the schema's name goes.
+const PLACEHOLDER: &str = "{{schema}}";
+
+/// A statement of ours, for one schema. Cheap to clone: render once, run often.
+pub(crate) fn render(schema: &Schema, text: &'static str) -> SqlStr {
+    // Quoted, as the name may be a word of SQL, such as "order".
+    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    AssertSqlSafe(text).into_sql_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_takes_its_place_in_quotes() {
+        let schema = Schema::try_from("order").unwrap();
+
+        let sql = render(&schema, "select from {{schema}}.messages");
+
+        assert_eq!(sql.as_str(), "select from \"order\".messages");
+    }
+}
