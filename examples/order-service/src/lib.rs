@@ -1,1 +1,0 @@
-//! An order service that writes its events in its business transaction.
