@@ -17,6 +17,9 @@ mod history;
 mod migration;
 mod migrations;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::{Check, State};
 pub use error::MigrateError;
 pub use migration::LATEST;

@@ -30,11 +30,11 @@ const ROLES: [&str; 4] = [
 pub struct Migrations {
     schema: Schema,
     steps: Vec<Migration>,
+    attempts: u32,
 }
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
 pub struct Report {
     /// The versions that this run found pending, now applied; empty if there was nothing to do.
     pub applied: Vec<i32>,
@@ -50,12 +50,23 @@ impl Migrations {
         Self {
             schema,
             steps: ALL.to_vec(),
+            attempts: ATTEMPTS,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn with_steps(schema: Schema, steps: Vec<Migration>) -> Self {
-        Self { schema, steps }
+        Self {
+            schema,
+            steps,
+            attempts: ATTEMPTS,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
     }
 
     /// All steps as SQL for any other tool: one statement for each, safe to run again, in or out of a transaction.
@@ -130,7 +141,7 @@ impl Migrations {
             let schema = self.schema.clone();
             let version = step.version;
             match code(&error).as_deref() {
-                Some(LOCK_NOT_AVAILABLE) if attempts < ATTEMPTS => {
+                Some(LOCK_NOT_AVAILABLE) if attempts < self.attempts => {
                     warn!(schema = %schema, version, attempts, "a schema step waits for a lock; will retry");
                     attempts += 1;
                     tokio::time::sleep(PAUSE).await;

@@ -1,0 +1,80 @@
+use sqlx::Row;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn the_slot_of_a_mark_is_the_day_of_its_uuid_or_its_last_bytes() {
+    let database = super::migrated().await;
+    let day = |id: Uuid| {
+        let (seconds, _) = id.get_timestamp().unwrap().to_unix();
+        i16::try_from(seconds / 86_400 % 12).unwrap()
+    };
+    let cases = [
+        (Uuid::now_v7(), None),
+        (
+            Uuid::parse_str("ffffffff-ffff-4fff-8fff-ffffffffffff").unwrap(),
+            Some(3),
+        ),
+        (
+            Uuid::parse_str("00000000-0000-5000-8000-000000000017").unwrap(),
+            Some(11),
+        ),
+        // Says version 7 and is no uuid of this layout: spread like any other.
+        (
+            Uuid::parse_str("ffffffff-ffff-7fff-ffff-00000000000d").unwrap(),
+            Some(1),
+        ),
+        (Uuid::nil(), Some(0)),
+    ];
+
+    for (id, slot) in cases {
+        let found: i16 = sqlx::query_scalar("select onceward.mark_slot($1)")
+            .bind(id)
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+
+        assert_eq!(found, slot.unwrap_or_else(|| day(id)), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn any_uuid_has_a_slot_and_the_slots_are_used_evenly() {
+    let database = super::migrated().await;
+
+    let rows = sqlx::query(
+        "select onceward.mark_slot(gen_random_uuid()) as slot, count(*) as n
+         from generate_series(1, 12000)
+         group by 1",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        let (slot, n): (i16, i64) = (row.get("slot"), row.get("n"));
+        assert!(
+            (0..12).contains(&slot) && (700..1300).contains(&n),
+            "{slot}: {n}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_mark_is_inserted_once() {
+    let database = super::migrated().await;
+    let mark = "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+                values (onceward.mark_slot($1), $2, $1, 0)";
+    let id = Uuid::now_v7();
+
+    let insert = |consumer: &'static str| {
+        sqlx::query(mark)
+            .bind(id)
+            .bind(consumer)
+            .execute(database.pool())
+    };
+
+    assert!(insert("billing").await.is_ok());
+    assert!(insert("shipping").await.is_ok());
+    assert_eq!(super::code(insert("billing").await), "23505");
+}
