@@ -1,5 +1,12 @@
 //! The schema on a real server: how it gets there, who may do what in it, and what its functions refuse.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines,
+    reason = "helpers of tests fail the test, and tables of cases are long"
+)]
+
 mod enqueue;
 mod marks;
 mod migrate;
