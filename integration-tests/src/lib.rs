@@ -25,6 +25,7 @@
 
 mod binaries;
 pub mod kafka;
+pub mod ledger;
 mod names;
 pub mod nats;
 mod ports;

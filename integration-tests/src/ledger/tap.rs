@@ -1,0 +1,71 @@
+//! Reads the broker as it lies there: every copy, in the broker's order, with plain clients and no product code.
+
+mod kafka;
+mod nats;
+
+use super::facts::Arrival;
+
+/// What stands between the tap and an answer. It is tried again.
+pub(super) type TapError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A place where messages arrive.
+#[derive(Debug, Clone)]
+pub enum Tap {
+    /// A JetStream stream, read whole.
+    Nats {
+        /// The server.
+        url: String,
+        /// The stream's name.
+        stream: String,
+    },
+    /// Kafka topics, all partitions, from the beginning to the end.
+    Kafka {
+        /// What clients are given as `bootstrap.servers`.
+        brokers: String,
+        /// The topics' names.
+        topics: Vec<String>,
+    },
+}
+
+impl Tap {
+    /// A tap on a JetStream stream. The stream must keep all of its messages.
+    #[must_use]
+    pub fn nats(url: &str, stream: &str) -> Self {
+        Self::Nats {
+            url: url.to_owned(),
+            stream: stream.to_owned(),
+        }
+    }
+
+    /// A tap on Kafka topics. They must keep all of their messages.
+    #[must_use]
+    pub fn kafka(brokers: &str, topics: &[&str]) -> Self {
+        Self::Kafka {
+            brokers: brokers.to_owned(),
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+        }
+    }
+
+    /// All that has arrived by now, in order within each partition.
+    pub(super) async fn all(&self) -> Result<Vec<Arrival>, TapError> {
+        match self {
+            Self::Nats { url, stream } => nats::all(url, stream).await,
+            Self::Kafka { brokers, topics } => {
+                let (brokers, topics) = (brokers.clone(), topics.clone());
+                // librdkafka's calls block.
+                tokio::task::spawn_blocking(move || kafka::all(&brokers, &topics)).await?
+            }
+        }
+    }
+
+    /// How many messages lie there, copies included.
+    pub(super) async fn count(&self) -> Result<u64, TapError> {
+        match self {
+            Self::Nats { url, stream } => nats::count(url, stream).await,
+            Self::Kafka { brokers, topics } => {
+                let (brokers, topics) = (brokers.clone(), topics.clone());
+                tokio::task::spawn_blocking(move || kafka::count(&brokers, &topics)).await?
+            }
+        }
+    }
+}
