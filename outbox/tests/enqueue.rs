@@ -1,0 +1,392 @@
+//! Enqueueing from Rust on a real server.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use onceward::{
+    Draft, EnqueueError, InvalidHeader, InvalidKey, InvalidMessage, InvalidTopic, Lane,
+    MAX_PAYLOAD, Message, MessageId, Outbox, Schema,
+};
+use onceward_migrations::Migrations;
+use onceward_testkit::postgres::{Database, Postgres};
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+async fn migrated() -> Database {
+    let database = Postgres::shared().await.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    database
+}
+
+async fn log(pool: &PgPool) -> Vec<PgRow> {
+    sqlx::query("select * from onceward.messages order by seq")
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+fn draft() -> Draft {
+    Message::bytes("orders.created", "x")
+}
+
+#[tokio::test]
+async fn a_message_is_stored_as_it_was_given() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let message = Message::json("orders.created", &serde_json::json!({ "order": 17 }))
+        .unwrap()
+        .key(17)
+        .kind("created")
+        .header("tenant", "acme \"é\" \\ \t")
+        .lane(Lane::Bulk);
+
+    let id = Outbox::new()
+        .enqueue(&mut connection, message)
+        .await
+        .unwrap();
+
+    let rows = log(database.pool()).await;
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!(MessageId::Uuid(row.get("id")), id);
+    assert_eq!(row.get::<i16, _>("lane"), 2);
+    assert_eq!(row.get::<String, _>("topic"), "orders.created");
+    assert_eq!(row.get::<String, _>("key"), "17");
+    assert_eq!(row.get::<String, _>("type"), "created");
+    assert_eq!(row.get::<Vec<u8>, _>("payload"), br#"{"order":17}"#);
+    assert_eq!(
+        row.get::<serde_json::Value, _>("headers"),
+        serde_json::json!({ "tenant": "acme \"é\" \\ \t", "content-type": "application/json" })
+    );
+}
+
+#[tokio::test]
+async fn a_message_lives_and_dies_with_its_transaction() {
+    let database = migrated().await;
+    let outbox = Outbox::new();
+
+    let mut transaction = database.pool().begin().await.unwrap();
+    outbox.enqueue(&mut transaction, draft()).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(log(database.pool()).await.len(), 0);
+
+    let mut transaction = database.pool().begin().await.unwrap();
+    outbox.enqueue(&mut transaction, draft()).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(log(database.pool()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn many_messages_get_their_seq_in_the_order_given() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let count = 50_000;
+    // Ids that sort against the order, so that only the order of the call can give this result.
+    let drafts = (0..count).map(|n: u128| {
+        Message::bytes("t", n.to_string())
+            .key(n % 7)
+            .id(Uuid::from_u128(u128::MAX - n))
+    });
+
+    let ids = Outbox::new()
+        .enqueue_many(&mut connection, drafts)
+        .await
+        .unwrap();
+
+    let rows = log(database.pool()).await;
+    assert_eq!(rows.len(), 50_000);
+    for (n, (row, id)) in rows.iter().zip(&ids).enumerate() {
+        assert_eq!(row.get::<Vec<u8>, _>("payload"), n.to_string().into_bytes());
+        assert_eq!(&MessageId::Uuid(row.get("id")), id);
+    }
+}
+
+#[tokio::test]
+async fn many_may_be_none_and_differ_in_everything() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let outbox = Outbox::new();
+
+    let none = outbox.enqueue_many(&mut connection, []).await.unwrap();
+    let two = outbox
+        .enqueue_many(
+            &mut connection,
+            [
+                Message::bytes("a", vec![0, 255])
+                    .lane(Lane::Critical)
+                    .key("k"),
+                Message::bytes("b", "").header("h", "v"),
+            ],
+        )
+        .await
+        .unwrap();
+
+    assert_eq!((none.len(), two.len()), (0, 2));
+    let rows = log(database.pool()).await;
+    assert_eq!(rows[0].get::<Vec<u8>, _>("payload"), [0, 255]);
+    assert_eq!(rows[0].get::<i16, _>("lane"), 0);
+    assert_eq!(rows[1].get::<Option<String>, _>("key"), None);
+    assert_eq!(
+        rows[1].get::<serde_json::Value, _>("headers"),
+        serde_json::json!({ "h": "v" })
+    );
+}
+
+#[tokio::test]
+async fn the_statement_for_other_drivers_does_the_same() {
+    let database = migrated().await;
+    let statement = Outbox::new()
+        .statement([draft().key("a"), draft(), draft().header("h", "v")])
+        .unwrap();
+
+    let done = sqlx::query(AssertSqlSafe(statement.sql().to_owned()))
+        .bind(&statement.lanes)
+        .bind(&statement.ids)
+        .bind(&statement.topics)
+        .bind(&statement.keys)
+        .bind(&statement.kinds)
+        .bind(&statement.headers)
+        .bind(&statement.payloads)
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    assert_eq!(done.rows_affected(), 3);
+    let stored: Vec<Uuid> = log(database.pool())
+        .await
+        .iter()
+        .map(|row| row.get("id"))
+        .collect();
+    assert_eq!(stored, statement.ids);
+}
+
+#[tokio::test]
+async fn the_server_infers_the_types_of_the_statements_parameters() {
+    let database = migrated().await;
+    let statement = Outbox::new().statement([draft()]).unwrap();
+    let mut connection = database.pool().acquire().await.unwrap();
+
+    // As drivers do that ask the server for the types in place of naming them.
+    sqlx::raw_sql(AssertSqlSafe(format!("prepare it as {}", statement.sql())))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+
+    let types: String = sqlx::query_scalar(
+        "select parameter_types::text from pg_prepared_statements where name = 'it'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    assert_eq!(
+        types,
+        "{smallint[],uuid[],text[],text[],text[],text[],bytea[]}"
+    );
+}
+
+#[tokio::test]
+async fn a_writer_needs_no_right_but_to_insert() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    sqlx::raw_sql("set role onceward_writer")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    let outbox = Outbox::new();
+
+    outbox.enqueue(&mut connection, draft()).await.unwrap();
+    outbox
+        .enqueue_many(&mut connection, [draft(), draft()])
+        .await
+        .unwrap();
+
+    assert_eq!(log(database.pool()).await.len(), 3);
+    sqlx::raw_sql("reset role")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_custom_schema_is_used_even_if_its_name_is_a_word_of_sql() {
+    let database = Postgres::shared().await.database().await;
+    let schema = Schema::try_from("table").unwrap();
+    Migrations::new(schema.clone())
+        .run(database.pool())
+        .await
+        .unwrap();
+    let outbox = Outbox::in_schema(schema);
+    let mut connection = database.pool().acquire().await.unwrap();
+
+    outbox.enqueue(&mut connection, draft()).await.unwrap();
+    outbox
+        .enqueue_many(&mut connection, [draft()])
+        .await
+        .unwrap();
+
+    let count: i64 = sqlx::query_scalar("select count(*) from \"table\".messages")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(count, 2);
+}
+
+#[tokio::test]
+async fn bad_messages_are_refused_before_the_database_is_asked() {
+    let database = migrated().await;
+    let outbox = Outbox::new();
+    let mut transaction = database.pool().begin().await.unwrap();
+    let crowd = (0..65).fold(draft(), |draft, n| draft.header(format!("h{n}"), "v"));
+    let bad = [
+        Message::bytes("", "x"),
+        Message::bytes(&"x".repeat(250), "x"),
+        Message::bytes("a b", "x"),
+        draft().key("k".repeat(10_240)),
+        draft().key("a\nb"),
+        draft().header("a\rb", "v"),
+        draft().header("a\nb", "v"),
+        draft().header("a\0b", "v"),
+        draft().header("a:b", "v"),
+        draft().header("ce-id", "v"),
+        draft().header("ce_id", "v"),
+        draft().header("Nats-Msg-Id", "v"),
+        draft().header("onceward-seq", "v"),
+        draft().header("a", "\r\n"),
+        crowd,
+        Message::bytes("t", vec![0; MAX_PAYLOAD + 1]),
+        draft().lane_named("urgent"),
+    ];
+
+    for draft in bad {
+        let shown = format!("{draft:?}").chars().take(80).collect::<String>();
+        let one = outbox.enqueue(&mut transaction, draft.clone()).await;
+        let many = outbox
+            .enqueue_many(&mut transaction, [Message::bytes("t", "x"), draft])
+            .await;
+
+        assert!(
+            matches!(one, Err(EnqueueError::Invalid { position: 0, .. })),
+            "{shown}"
+        );
+        assert!(
+            matches!(many, Err(EnqueueError::Invalid { position: 1, .. })),
+            "{shown}"
+        );
+    }
+
+    // The transaction can go on.
+    outbox
+        .enqueue(&mut transaction, Message::bytes("t", vec![0; MAX_PAYLOAD]))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(log(database.pool()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_own_kind() {
+    let refusal = |draft: Draft| match Outbox::new().max_payload(3).statement([draft]) {
+        Err(EnqueueError::Invalid { source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+
+    assert!(matches!(
+        refusal(Message::bytes("", "x")),
+        InvalidMessage::Topic(InvalidTopic::Empty)
+    ));
+    assert!(matches!(
+        refusal(draft().key("k".repeat(10_240))),
+        InvalidMessage::Key(InvalidKey::TooLong(10_240))
+    ));
+    assert!(matches!(
+        refusal(draft().header("ce-x", "v")),
+        InvalidMessage::Header(InvalidHeader::Reserved(_))
+    ));
+    assert!(matches!(
+        refusal(Message::bytes("t", "four")),
+        InvalidMessage::PayloadTooLarge { bytes: 4, cap: 3 }
+    ));
+    assert!(matches!(
+        refusal(draft().lane_named("urgent")),
+        InvalidMessage::Lane(_)
+    ));
+}
+
+#[tokio::test]
+async fn an_id_given_twice_in_one_call_is_refused() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let id = Uuid::now_v7();
+
+    let error = Outbox::new()
+        .enqueue_many(&mut connection, [draft().id(id), draft(), draft().id(id)])
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, EnqueueError::DuplicateId(doubled) if doubled == id));
+    assert_eq!(log(database.pool()).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_and_a_user_without_the_right_are_named() {
+    let database = Postgres::shared().await.database().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let missing = Outbox::new()
+        .enqueue(&mut connection, draft())
+        .await
+        .unwrap_err();
+    assert!(matches!(missing, EnqueueError::NoSchema { .. }));
+    assert!(missing.to_string().contains("run the migrations"));
+
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let role = onceward_testkit::unique("stranger");
+    sqlx::raw_sql(AssertSqlSafe(format!("create role {role} login")))
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let pool = PgPoolOptions::new()
+        .connect(&database.url_as(&role))
+        .await
+        .unwrap();
+    let mut stranger = pool.acquire().await.unwrap();
+    let forbidden = Outbox::new()
+        .enqueue_many(&mut stranger, [draft()])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(forbidden, EnqueueError::Forbidden { .. }),
+        "{forbidden:?}"
+    );
+}
+
+#[cfg(feature = "trace-context")]
+#[tokio::test]
+async fn the_trace_of_the_current_span_travels_in_the_headers() {
+    use opentelemetry::trace::TracerProvider as _;
+    use tracing::Instrument as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let database = migrated().await;
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let mut connection = database.pool().acquire().await.unwrap();
+
+    Outbox::new()
+        .enqueue_many(
+            &mut connection,
+            [draft(), draft().header("traceparent", "mine")],
+        )
+        .instrument(tracing::info_span!("request"))
+        .await
+        .unwrap();
+
+    drop(guard);
+    let rows = log(database.pool()).await;
+    let parent = |row: &PgRow| {
+        let headers: serde_json::Value = row.get("headers");
+        headers["traceparent"].as_str().unwrap().to_owned()
+    };
+    assert!(parent(&rows[0]).starts_with("00-"));
+    assert_eq!(parent(&rows[1]), "mine");
+}
