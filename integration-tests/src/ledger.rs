@@ -34,7 +34,7 @@ mod workload;
 pub use books::{Ledger, Progress};
 pub use facts::{Arrival, Committed, Effect, Facts, FenceEvent};
 pub use judge::judge;
-pub use tap::Tap;
+pub use tap::{Tap, TapError};
 pub use tokio_util::sync::CancellationToken as Stop;
 pub use verdict::Verdict;
 pub use workload::{Mix, Workload, Written, append, append_many};

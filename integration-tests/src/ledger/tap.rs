@@ -6,7 +6,7 @@ mod nats;
 use super::facts::Arrival;
 
 /// What stands between the tap and an answer. It is tried again.
-pub(super) type TapError = Box<dyn std::error::Error + Send + Sync>;
+pub type TapError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A place where messages arrive.
 #[derive(Debug, Clone)]
@@ -47,7 +47,10 @@ impl Tap {
     }
 
     /// All that has arrived by now, in order within each partition.
-    pub(super) async fn all(&self) -> Result<Vec<Arrival>, TapError> {
+    ///
+    /// # Errors
+    /// That of the broker which does not answer, or has forgotten messages; ask again.
+    pub async fn all(&self) -> Result<Vec<Arrival>, TapError> {
         match self {
             Self::Nats { url, stream } => nats::all(url, stream).await,
             Self::Kafka { brokers, topics } => {
@@ -59,7 +62,10 @@ impl Tap {
     }
 
     /// How many messages lie there, copies included.
-    pub(super) async fn count(&self) -> Result<u64, TapError> {
+    ///
+    /// # Errors
+    /// That of the broker which does not answer; ask again.
+    pub async fn count(&self) -> Result<u64, TapError> {
         match self {
             Self::Nats { url, stream } => nats::count(url, stream).await,
             Self::Kafka { brokers, topics } => {
