@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use tokio::sync::OnceCell;
 
-use crate::wait;
+use crate::{elsewhere, wait};
 use broker::Broker;
 
 const TOPIC_TAKES_AT_MOST: Duration = Duration::from_secs(30);
@@ -52,12 +52,12 @@ impl Kafka {
 
         SHARED
             .get_or_init(|| async {
-                match std::env::var("ONCEWARD_TEST_KAFKA_BROKERS") {
-                    Ok(brokers) => Self {
+                match elsewhere::kafka().await {
+                    Some(brokers) => Self {
                         broker: None,
                         brokers,
                     },
-                    Err(_) => Self::start(Options::default()).await,
+                    None => Self::start(Options::default()).await,
                 }
             })
             .await

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Where a server comes from, in this order: a URL in the environment (`ONCEWARD_TEST_POSTGRES_URL`,
-//! `ONCEWARD_TEST_NATS_URL`, `ONCEWARD_TEST_KAFKA_BROKERS`), else the programs that
-//! `scripts/install-servers.sh` puts on the machine. A server that cannot be had fails the test; nothing is skipped.
+//! `ONCEWARD_TEST_NATS_URL`, `ONCEWARD_TEST_KAFKA_BROKERS`), else, with the feature `containers`, a container where
+//! a Docker engine answers, else the programs that `scripts/install-servers.sh` puts on the machine. Servers of a
+//! test's own, which it kills, are always such programs. A server that cannot be had fails the test; nothing is skipped.
 //!
 //! No server outlives the process that started it, however that ends, and what it wrote is removed. To look at
 //! logs and data afterwards, set `ONCEWARD_TESTKIT_KEEP=1`; `ONCEWARD_TESTKIT_DIR` says where they lie.
@@ -24,6 +25,9 @@
 )]
 
 mod binaries;
+#[cfg(feature = "containers")]
+mod containers;
+mod elsewhere;
 pub mod kafka;
 pub mod ledger;
 mod names;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use crate::process::Child;
-use crate::{Scratch, binaries, free_port, wait};
+use crate::{Scratch, binaries, elsewhere, free_port, wait};
 
 const START_TAKES_AT_MOST: Duration = Duration::from_secs(20);
 const STOP_TAKES_AT_MOST: Duration = Duration::from_secs(20);
@@ -56,9 +56,9 @@ impl Nats {
 
         SHARED
             .get_or_init(|| async {
-                match std::env::var("ONCEWARD_TEST_NATS_URL") {
-                    Ok(url) => Self { server: None, url },
-                    Err(_) => Self::start(Options::default()).await,
+                match elsewhere::nats().await {
+                    Some(url) => Self { server: None, url },
+                    None => Self::start(Options::default()).await,
                 }
             })
             .await

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 pub use database::Database;
 
-use crate::binaries;
+use crate::{binaries, elsewhere};
 use server::Server;
 
 /// Settings of a server of the test's own.
@@ -65,9 +65,9 @@ impl Postgres {
 
         SHARED
             .get_or_init(|| async {
-                match std::env::var("ONCEWARD_TEST_POSTGRES_URL") {
-                    Ok(url) => Self { server: None, url },
-                    Err(_) => {
+                match elsewhere::postgres().await {
+                    Some(url) => Self { server: None, url },
+                    None => {
                         Self::start(Options {
                             fsync: false,
                             ..Options::default()

@@ -1,5 +1,6 @@
 //! Directories for what servers write, removed when the process that made them is gone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -77,16 +78,34 @@ fn of_process() -> &'static Path {
     &made.path
 }
 
-/// A shell that waits until its input ends and then removes the directory. Servers die in the same moment and
-/// may still write, so it tries more than once.
+/// Has the directory removed when this process is gone. Servers die in the same moment and may still write, so it
+/// is tried more than once.
 fn remover(path: &Path) -> Option<ChildStdin> {
+    let script = r#"for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
+    waiter(script, path.as_os_str())
+}
+
+/// Runs a line of shell, with `argument` as its `$1`, when this process is gone.
+#[cfg(feature = "containers")]
+pub(crate) fn at_end(script: &str, argument: &str) {
+    static WAITERS: std::sync::Mutex<Vec<ChildStdin>> = std::sync::Mutex::new(Vec::new());
+
+    let waiter = waiter(script, argument.as_ref());
+    WAITERS
+        .lock()
+        .expect("no thread panics while it holds the waiters")
+        .extend(waiter);
+}
+
+/// A shell that waits until its input ends, which it does when this process ends, and then runs `script`.
+fn waiter(script: &str, argument: &OsStr) -> Option<ChildStdin> {
     use std::os::unix::process::CommandExt as _;
 
-    let script = r#"while read -r _; do :; done; for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
+    let script = format!("while read -r _; do :; done; {script}");
     let mut shell = Command::new("sh");
     shell
-        .args(["-c", script, "remover"])
-        .arg(path)
+        .args(["-c", &script, "waiter"])
+        .arg(argument)
         .current_dir("/")
         .process_group(0);
     shell
