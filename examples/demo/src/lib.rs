@@ -1,1 +1,0 @@
-//! The demo: an order service, two relays and two consumers under load, with kills.

@@ -1,0 +1,117 @@
+//! What is said at the end: the ledger's verdict, in words and as JSON. Pure.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use onceward_testkit::ledger::{Facts, Verdict, judge};
+use serde::Serialize;
+
+use crate::load::Answers;
+
+/// The end of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    /// Whether the promise was kept.
+    pub(crate) kept: bool,
+    orders_committed: u64,
+    messages_published: u64,
+    invoices_written: u64,
+    lost: u64,
+    doubled: u64,
+    out_of_order: u64,
+    /// Deliveries that came again and had no effect, as the consumers count them.
+    duplicates_absorbed: u64,
+    /// Copies at the broker beyond the first of each message.
+    copies_at_broker: u64,
+    dead_letters: u64,
+    /// Requests that customers got no good answer to.
+    requests_failed: u64,
+    /// Whether everything had arrived before the waiting ended.
+    drained: bool,
+    /// Processes that did not end in good order when asked to.
+    ended_badly: Vec<String>,
+    ledger: Verdict,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        facts: &Facts,
+        dead_letters: u64,
+        duplicates_absorbed: u64,
+        answers: &Answers,
+        drained: bool,
+        ended_badly: Vec<String>,
+    ) -> Self {
+        let ledger = judge(facts);
+        Self {
+            // Nothing is proven by a run without orders, and this one gives no reason for a dead letter.
+            kept: ledger.is_green() && ledger.committed > 0 && dead_letters == 0,
+            orders_committed: ledger.committed,
+            messages_published: ledger.published,
+            invoices_written: ledger.handled.unwrap_or_default() + ledger.doubled_effects,
+            lost: ledger.lost.max(ledger.missing_effects),
+            doubled: ledger.doubled_effects,
+            out_of_order: ledger.out_of_order + ledger.effects_out_of_order,
+            duplicates_absorbed,
+            copies_at_broker: ledger.duplicates,
+            dead_letters,
+            requests_failed: answers.failed.load(Ordering::Relaxed),
+            drained,
+            ended_badly,
+            ledger,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "The ledger: what was committed, against what came of it")?;
+        let rows = [
+            ("orders committed", self.orders_committed),
+            ("invoices written", self.invoices_written),
+            ("lost", self.lost),
+            ("doubled", self.doubled),
+            ("out of order", self.out_of_order),
+        ];
+        for (name, count) in rows {
+            writeln!(f, "  {name:<24}{count:>9}")?;
+        }
+        writeln!(
+            f,
+            "  {:<24}{:>9}   ({} copies at the broker; {} deliveries dropped by the consumers)",
+            "duplicates absorbed",
+            self.copies_at_broker.max(self.duplicates_absorbed),
+            self.copies_at_broker,
+            self.duplicates_absorbed
+        )?;
+        self.oddities(f)?;
+        let verdict = if self.kept {
+            "The promise was kept."
+        } else {
+            "THE PROMISE WAS BROKEN."
+        };
+        write!(f, "\n{verdict}")
+    }
+}
+
+impl Outcome {
+    /// What there is to say only if something went another way than it should.
+    fn oddities(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.dead_letters > 0 {
+            writeln!(f, "  {:<24}{:>9}", "dead letters", self.dead_letters)?;
+        }
+        if self.requests_failed > 0 {
+            writeln!(f, "  {:<24}{:>9}", "requests failed", self.requests_failed)?;
+        }
+        if !self.drained {
+            writeln!(f, "  not everything had arrived when the waiting ended")?;
+        }
+        for name in &self.ended_badly {
+            writeln!(f, "  {name} did not end in good order when asked to")?;
+        }
+        if !self.ledger.is_green() {
+            write!(f, "\n{}", self.ledger)?;
+        }
+        Ok(())
+    }
+}
