@@ -19,6 +19,7 @@ mod enqueue_error;
 pub mod faults;
 mod log;
 mod outbox;
+pub mod schema;
 mod sql;
 mod statement;
 mod trace;

@@ -1,0 +1,378 @@
+//! Judges the facts. Pure: no clock, no I/O.
+
+use std::time::Duration;
+
+use onceward_core::TopicGlob;
+
+use super::{Facts, Finding, Table};
+
+/// The oldest server that the tables work on, as a number.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// Tables that the schema must have besides the partitions.
+const TABLES: [&str; 8] = [
+    "settings",
+    "messages",
+    "streams",
+    "cursors",
+    "unrouted",
+    "parked",
+    "processed_messages",
+    "dead_letters",
+];
+
+/// Indexes that each partition of the log must have.
+const INDEXES: [&[&str]; 2] = [&["lane", "seq"], &["lane", "txid", "seq"]];
+
+/// What the facts are judged by.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The newest schema step that this program knows.
+    pub known_version: i32,
+    /// The streams of the configuration, if there is one.
+    pub streams: Option<Vec<String>>,
+    /// A transaction that is open for longer is worth a warning.
+    pub long_transaction: Duration,
+    /// A stream whose lease ran out before this time is forgotten.
+    pub forgotten_after: Duration,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self {
+            known_version: 0,
+            streams: None,
+            long_transaction: Duration::from_secs(5 * 60),
+            forgotten_after: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// Everything that is wrong or worth knowing, worst first.
+#[must_use]
+pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let mut findings = server(facts);
+    findings.extend(version(facts, expected));
+    if !facts.tables.is_empty() {
+        findings.extend(facts.tables.iter().flat_map(table));
+        findings.extend(missing_tables(facts));
+        findings.extend(indexes(facts));
+        findings.extend(sequence(facts));
+        findings.extend(rights(facts));
+        findings.extend(streams(facts, expected));
+        findings.extend(overlaps(facts));
+        findings.extend(unrouted(facts));
+    }
+    findings.extend(transactions(facts, expected));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+fn server(facts: &Facts) -> Vec<Finding> {
+    let server = &facts.server;
+    let mut findings = Vec::new();
+    if server.version < OLDEST_SERVER {
+        findings.push(Finding::problem(
+            "server_too_old",
+            format!("the server is PostgreSQL {}", server.version_text),
+            "use PostgreSQL 14 or newer",
+        ));
+    }
+    if server.encoding != "UTF8" {
+        findings.push(Finding::problem(
+            "encoding",
+            format!("the database's encoding is {}", server.encoding),
+            "use a database with encoding UTF8: texts of messages cannot be kept otherwise",
+        ));
+    }
+    if server.standby {
+        findings.push(Finding::problem(
+            "standby",
+            "the server is a standby and takes no writes".to_owned(),
+            "connect to the primary",
+        ));
+    } else if server.read_only {
+        findings.push(Finding::problem(
+            "read_only",
+            "transactions are read-only by default".to_owned(),
+            "set default_transaction_read_only = off for this user and database",
+        ));
+    }
+    if !server.fsync {
+        findings.push(Finding::warning(
+            "fsync_off",
+            "fsync is off: a crash of the machine may destroy what was committed".to_owned(),
+            "set fsync = on unless this is a test",
+        ));
+    }
+    findings
+}
+
+fn version(facts: &Facts, expected: &Expected) -> Option<Finding> {
+    let known = expected.known_version;
+    let schema = &facts.schema;
+    match facts.version {
+        None if facts.tables.is_empty() => Some(Finding::problem(
+            "no_schema",
+            format!("the database has no schema {schema}"),
+            "run `onceward migrate`, or correct database.schema",
+        )),
+        None => None,
+        Some(found) if found < known => Some(Finding::problem(
+            "schema_old",
+            format!("the schema {schema} is at version {found}, this program needs {known}"),
+            "run `onceward migrate`",
+        )),
+        Some(found) if found > known => Some(Finding::problem(
+            "schema_newer",
+            format!("the schema {schema} is at version {found}, this program knows {known}"),
+            "use a newer release of this program",
+        )),
+        Some(_) => None,
+    }
+}
+
+fn table(table: &Table) -> Vec<Finding> {
+    let name = &table.name;
+    let mut findings = Vec::new();
+    if table.row_security {
+        findings.push(Finding::problem(
+            "row_security",
+            format!("{name} has row security: rows may be hidden without an error, and so be lost"),
+            format!("alter table {name} disable row level security"),
+        ));
+    }
+    if table.unlogged {
+        findings.push(Finding::problem(
+            "unlogged",
+            format!("{name} is unlogged: a crash empties it"),
+            format!("alter table {name} set logged"),
+        ));
+    }
+    for trigger in &table.triggers {
+        findings.push(Finding::problem(
+            "trigger",
+            format!("{name} has the trigger {trigger}, which may change or drop rows"),
+            format!("drop trigger {trigger} on {name}"),
+        ));
+    }
+    for rule in &table.rules {
+        findings.push(Finding::problem(
+            "rule",
+            format!("{name} has the rule {rule}, which may change or drop rows"),
+            format!("drop rule {rule} on {name}"),
+        ));
+    }
+    if name == "messages" && !table.full_writers.is_empty() {
+        findings.push(Finding::warning(
+            "full_writers",
+            format!(
+                "{} may insert into every column of messages, and so forge seq, txid and slot",
+                table.full_writers.join(", ")
+            ),
+            "revoke insert on the table from them and grant onceward_writer",
+        ));
+    }
+    findings
+}
+
+fn missing_tables(facts: &Facts) -> Vec<Finding> {
+    TABLES
+        .into_iter()
+        .filter(|name| !facts.tables.iter().any(|table| table.name == *name))
+        .map(|name| {
+            Finding::problem(
+                "table_missing",
+                format!("the table {name} is missing in the schema {}", facts.schema),
+                "restore it from a backup, or drop the schema and run `onceward migrate`",
+            )
+        })
+        .collect()
+}
+
+fn indexes(facts: &Facts) -> Vec<Finding> {
+    let slots = facts.settings.as_ref().map_or(0, |s| s.message_slots);
+    let mut findings = Vec::new();
+    for partition in (0..slots).map(|slot| format!("messages_{slot}")) {
+        for columns in INDEXES {
+            let present = facts.indexes.iter().any(|index| {
+                index.valid && index.table == partition && index.columns.iter().eq(columns)
+            });
+            if !present {
+                let columns = columns.join(", ");
+                findings.push(Finding::problem(
+                    "index_missing",
+                    format!(
+                        "{partition} has no valid index on ({columns}): reading would scan the log"
+                    ),
+                    format!("create index on {partition} ({columns}), or reindex the invalid one"),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn sequence(facts: &Facts) -> Vec<Finding> {
+    let Some(sequence) = &facts.sequence else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if sequence.cache != 1 || sequence.increment != 1 || sequence.cycles {
+        findings.push(Finding::problem(
+            "sequence",
+            format!(
+                "the sequence of the log has cache {}, increment {} and cycle {}: the order within a key is lost",
+                sequence.cache, sequence.increment, sequence.cycles
+            ),
+            "alter sequence messages_seq_seq increment by 1 cache 1 no cycle",
+        ));
+    }
+    if sequence.last < sequence.highest {
+        findings.push(Finding::problem(
+            "sequence_behind",
+            format!(
+                "the sequence of the log is at {} and the log at {}, as after a logical copy: new messages would be passed over",
+                sequence.last, sequence.highest
+            ),
+            "stop the writers and follow docs/recovery.md",
+        ));
+    }
+    findings
+}
+
+fn rights(facts: &Facts) -> Option<Finding> {
+    if facts.missing_rights.is_empty() {
+        return None;
+    }
+    let rights: Vec<String> = facts
+        .missing_rights
+        .iter()
+        .map(|right| match &right.column {
+            Some(column) => format!("{} ({column}) on {}", right.privilege, right.object),
+            None => format!("{} on {}", right.privilege, right.object),
+        })
+        .collect();
+    Some(Finding::problem(
+        "rights",
+        format!("the user {} lacks {}", facts.server.user, rights.join(", ")),
+        "grant it the role for its work: onceward_relay, onceward_admin, onceward_writer or onceward_consumer",
+    ))
+}
+
+fn transactions(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let long = expected.long_transaction.as_secs_f64();
+    let open = facts
+        .transactions
+        .iter()
+        .filter(|t| t.seconds > long)
+        .map(|t| {
+            Finding::warning(
+                "long_transaction",
+                format!(
+                    "process {} ({}, {}) has had a transaction open for {:.0} s",
+                    t.pid,
+                    t.application
+                        .as_deref()
+                        .or(t.user.as_deref())
+                        .unwrap_or("unknown"),
+                    t.state.as_deref().unwrap_or("unknown"),
+                    t.seconds
+                ),
+                "end it: its own messages wait for it, and slots cannot be emptied meanwhile",
+            )
+        });
+    let prepared = facts.prepared.iter().filter(|p| p.seconds > long).map(|p| {
+        Finding::warning(
+            "prepared_transaction",
+            format!(
+                "the transaction {:?} of {} has been prepared for {:.0} s",
+                p.name, p.owner, p.seconds
+            ),
+            "commit or roll back what its coordinator has left behind: its own messages wait for it",
+        )
+    });
+    open.chain(prepared).collect()
+}
+
+fn streams(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let forgotten = expected.forgotten_after.as_secs_f64();
+    let mut findings = Vec::new();
+    for stream in &facts.streams {
+        let name = &stream.stream;
+        let idle = stream
+            .lease_seconds
+            .map_or(stream.age_seconds, |left| -left);
+        let configured = expected
+            .streams
+            .as_ref()
+            .is_none_or(|known| known.contains(name));
+        if idle > forgotten {
+            findings.push(Finding::warning(
+                "stream_forgotten",
+                format!("no relay has held the stream {name} for {:.0} hours, and it holds every slot of the log", idle / 3600.0),
+                format!("start its relay, or give it up with `onceward stream drop {name}`"),
+            ));
+        } else if !configured {
+            findings.push(Finding::warning(
+                "stream_unknown",
+                format!("the stream {name} is in the database and not in the configuration; it holds slots of the log"),
+                format!("configure it, or give it up with `onceward stream drop {name}`"),
+            ));
+        }
+    }
+    findings
+}
+
+fn overlaps(facts: &Facts) -> Vec<Finding> {
+    let globs = |topics: &[String]| -> Vec<TopicGlob> {
+        let valid = topics.iter().map(|t| TopicGlob::try_from(t.as_str()));
+        valid.filter_map(Result::ok).collect()
+    };
+    let mut findings = Vec::new();
+    for (n, one) in facts.streams.iter().enumerate() {
+        for other in &facts.streams[n + 1..] {
+            let theirs = globs(&other.topics);
+            let both = globs(&one.topics).into_iter().find_map(|a| {
+                theirs
+                    .iter()
+                    .find(|b| a.overlaps(b))
+                    .map(|b| (a.clone(), b.clone()))
+            });
+            if let Some((a, b)) = both {
+                findings.push(Finding::note(
+                    "overlap",
+                    format!(
+                        "the streams {} ({}) and {} ({}) may publish the same topics",
+                        one.stream,
+                        a.as_str(),
+                        other.stream,
+                        b.as_str()
+                    ),
+                    "nothing, if both destinations are meant to have them",
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn unrouted(facts: &Facts) -> Vec<Finding> {
+    facts
+        .unrouted
+        .iter()
+        .map(|topic| {
+            Finding::warning(
+                "unrouted",
+                format!(
+                    "the topic {} lies in {} slots and no stream asks for it: these slots are kept",
+                    topic.topic, topic.slots
+                ),
+                "add it to a stream's topics, or set unrouted = \"discard\"",
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

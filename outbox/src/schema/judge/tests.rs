@@ -1,0 +1,217 @@
+use onceward_core::Schema;
+
+use super::*;
+use crate::schema::{
+    CursorOverview, Index, MissingRight, OpenTransaction, PreparedTransaction, Sequence, Server,
+    Settings, Severity, StreamOverview, UnroutedTopic,
+};
+
+fn sound_table(name: &str) -> Table {
+    Table {
+        name: name.to_owned(),
+        row_security: false,
+        unlogged: false,
+        triggers: Vec::new(),
+        rules: Vec::new(),
+        full_writers: Vec::new(),
+    }
+}
+
+fn stream(name: &str, topics: &[&str]) -> StreamOverview {
+    StreamOverview {
+        stream: name.to_owned(),
+        owner: Some("relay-1".to_owned()),
+        lease_seconds: Some(8.0),
+        topics: topics.iter().map(|&t| t.to_owned()).collect(),
+        unrouted: "keep".to_owned(),
+        paused: serde_json::json!([]),
+        system_identifier: None,
+        timeline: None,
+        age_seconds: 1e6,
+        cursors: Vec::<CursorOverview>::new(),
+        parked: Vec::new(),
+    }
+}
+
+fn sound() -> Facts {
+    let index = |slot: i16, columns: &[&str]| Index {
+        table: format!("messages_{slot}"),
+        columns: columns.iter().map(|&c| c.to_owned()).collect(),
+        valid: true,
+    };
+    Facts {
+        schema: Schema::default(),
+        server: Server {
+            version: 150_018,
+            version_text: "15.18".to_owned(),
+            encoding: "UTF8".to_owned(),
+            standby: false,
+            read_only: false,
+            system_identifier: 1,
+            timeline: Some(1),
+            fsync: true,
+            synchronous_commit: "on".to_owned(),
+            synchronous_standby_names: String::new(),
+            user: "relay".to_owned(),
+            standbys: Vec::new(),
+        },
+        version: Some(4),
+        settings: Some(Settings {
+            message_slots: 2,
+            message_slot_seconds: 86_400,
+            mark_slots: 2,
+            mark_slot_seconds: 86_400,
+            max_payload: 1_000_000,
+        }),
+        tables: TABLES.into_iter().map(sound_table).collect(),
+        indexes: (0..2)
+            .flat_map(|slot| INDEXES.map(|columns| index(slot, columns)))
+            .collect(),
+        sequence: Some(Sequence {
+            cache: 1,
+            increment: 1,
+            cycles: false,
+            last: 9,
+            highest: 9,
+        }),
+        missing_rights: Vec::new(),
+        transactions: Vec::new(),
+        prepared: Vec::new(),
+        streams: vec![stream("events", &["orders.*"])],
+        unrouted: Vec::new(),
+    }
+}
+
+fn codes(facts: &Facts) -> Vec<&'static str> {
+    let expected = Expected {
+        known_version: 4,
+        streams: Some(vec!["events".to_owned()]),
+        ..Expected::default()
+    };
+    judge(facts, &expected).iter().map(|f| f.code).collect()
+}
+
+#[test]
+fn a_sound_database_gives_no_finding() {
+    assert_eq!(codes(&sound()), [""; 0]);
+}
+
+#[test]
+fn each_fault_has_its_finding() {
+    type Fault = fn(&mut Facts);
+    let faults: [(&str, Fault); 19] = [
+        ("server_too_old", |f| f.server.version = 130_009),
+        ("encoding", |f| f.server.encoding = "LATIN1".to_owned()),
+        ("standby", |f| f.server.standby = true),
+        ("read_only", |f| f.server.read_only = true),
+        ("fsync_off", |f| f.server.fsync = false),
+        ("schema_old", |f| f.version = Some(3)),
+        ("schema_newer", |f| f.version = Some(5)),
+        ("table_missing", |f| f.tables.retain(|t| t.name != "parked")),
+        ("row_security", |f| f.tables[1].row_security = true),
+        ("unlogged", |f| f.tables[1].unlogged = true),
+        ("trigger", |f| f.tables[1].triggers.push("audit".to_owned())),
+        ("rule", |f| f.tables[1].rules.push("copy".to_owned())),
+        ("full_writers", |f| {
+            f.tables[1].full_writers.push("shop".to_owned());
+        }),
+        ("index_missing", |f| f.indexes[0].valid = false),
+        ("sequence", |f| {
+            f.sequence.as_mut().unwrap().cache = 20;
+        }),
+        ("sequence_behind", |f| {
+            f.sequence.as_mut().unwrap().last = 8;
+        }),
+        ("rights", |f| {
+            f.missing_rights.push(MissingRight {
+                privilege: "TRUNCATE".to_owned(),
+                object: "messages_1".to_owned(),
+                column: None,
+            });
+        }),
+        ("long_transaction", |f| {
+            f.transactions.push(OpenTransaction {
+                pid: 7,
+                user: None,
+                application: Some("report".to_owned()),
+                state: Some("idle in transaction".to_owned()),
+                seconds: 301.0,
+                writes: false,
+            });
+        }),
+        ("prepared_transaction", |f| {
+            f.prepared.push(PreparedTransaction {
+                name: "p".to_owned(),
+                owner: "o".to_owned(),
+                seconds: 301.0,
+            });
+        }),
+    ];
+
+    for (code, fault) in faults {
+        let mut facts = sound();
+        fault(&mut facts);
+
+        assert_eq!(codes(&facts), [code]);
+    }
+}
+
+#[test]
+fn each_doubt_about_streams_has_its_finding() {
+    let mut facts = sound();
+    facts.streams[0].lease_seconds = Some(-90_000.0);
+    assert_eq!(codes(&facts), ["stream_forgotten"]);
+
+    let mut facts = sound();
+    facts.streams[0].lease_seconds = None;
+    assert_eq!(codes(&facts), ["stream_forgotten"]);
+    facts.streams[0].age_seconds = 60.0;
+    assert_eq!(codes(&facts), [""; 0]);
+
+    let mut facts = sound();
+    facts.streams.push(stream("old", &["payments.*"]));
+    assert_eq!(codes(&facts), ["stream_unknown"]);
+
+    let mut facts = sound();
+    facts.streams[0].topics.push("payments.*".to_owned());
+    facts.streams.push(stream("events", &["*.paid"]));
+    assert_eq!(codes(&facts), ["overlap"]);
+
+    let mut facts = sound();
+    facts.unrouted.push(UnroutedTopic {
+        topic: "audit".to_owned(),
+        slots: 2,
+        noted_seconds: 5.0,
+    });
+    assert_eq!(codes(&facts), ["unrouted"]);
+}
+
+#[test]
+fn a_database_without_the_schema_says_only_that() {
+    let mut facts = sound();
+    facts.version = None;
+    facts.tables.clear();
+    facts.streams.clear();
+
+    assert_eq!(codes(&facts), ["no_schema"]);
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let mut facts = sound();
+    facts.server.fsync = false;
+    facts.version = Some(3);
+
+    let severities: Vec<Severity> = judge(
+        &facts,
+        &Expected {
+            known_version: 4,
+            ..Expected::default()
+        },
+    )
+    .iter()
+    .map(|f| f.severity)
+    .collect();
+
+    assert_eq!(severities, [Severity::Problem, Severity::Warning]);
+}

@@ -1,0 +1,146 @@
+//! What `doctor` and `status` ask of the database: facts read by one query each, and a pure judgement over them.
+//!
+//! ```no_run
+//! # async fn example(connection: &mut sqlx::PgConnection) -> Result<(), onceward::schema::InspectError> {
+//! use onceward::{Schema, schema};
+//! let facts = schema::inspect(connection, &Schema::default(), schema::Duty::Relay).await?;
+//! for finding in schema::judge(&facts, &schema::Expected { known_version: 4, ..Default::default() }) {
+//!     println!("{}: {}", finding.text, finding.remedy);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod activity;
+mod finding;
+mod judge;
+mod overview;
+mod rights;
+mod server;
+mod tables;
+
+pub use activity::{OpenTransaction, PreparedTransaction};
+pub use finding::{Finding, Severity};
+pub use judge::{Expected, judge};
+pub use overview::{CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview};
+pub use rights::{Duty, MissingRight};
+pub use server::{Server, Standby};
+pub use tables::{Index, Sequence, Settings, Table};
+
+use onceward_core::Schema;
+use sqlx::PgConnection;
+
+/// The sequence behind `seq`.
+const SEQUENCE: &str = "messages_seq_seq";
+
+/// The database could not be asked. Its source says why; ask again when the database answers.
+#[derive(Debug, thiserror::Error)]
+#[error("the database could not be asked about {about}")]
+pub struct InspectError {
+    /// What was asked.
+    pub about: &'static str,
+    /// What went wrong.
+    pub source: sqlx::Error,
+}
+
+impl InspectError {
+    /// For `map_err`.
+    pub(crate) fn about(about: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| Self { about, source }
+    }
+}
+
+/// What a database says of itself and of our tables in it. Every list is empty in a database without the schema.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The schema that was looked at.
+    pub schema: Schema,
+    /// The server.
+    pub server: Server,
+    /// The newest schema step that was applied; none in a database without the schema.
+    pub version: Option<i32>,
+    /// How the tables were made.
+    pub settings: Option<Settings>,
+    /// Our tables, partitions included.
+    pub tables: Vec<Table>,
+    /// The indexes of the log's partitions.
+    pub indexes: Vec<Index>,
+    /// The sequence behind `seq`; none if it may not be read.
+    pub sequence: Option<Sequence>,
+    /// What the current user lacks for its duty.
+    pub missing_rights: Vec<MissingRight>,
+    /// Transactions of this database that have been open for more than a minute, oldest first.
+    pub transactions: Vec<OpenTransaction>,
+    /// Prepared transactions of this database, oldest first.
+    pub prepared: Vec<PreparedTransaction>,
+    /// The streams.
+    pub streams: Vec<StreamOverview>,
+    /// Topics in the log that no stream asks for.
+    pub unrouted: Vec<UnroutedTopic>,
+}
+
+/// Reads all facts. Reads only, and waits for no lock of a writer; give the whole of it a deadline.
+///
+/// # Errors
+/// [`InspectError`] when the database cannot be asked. What the user may not read is a fact and no error.
+///
+/// # Cancel safety
+/// Nothing is changed; the connection is not to be used again.
+pub async fn inspect(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    duty: Duty,
+) -> Result<Facts, InspectError> {
+    let server = server::read(connection).await?;
+    let mut facts = Facts {
+        schema: schema.clone(),
+        server,
+        version: None,
+        settings: None,
+        tables: tables::read(connection, schema).await?,
+        indexes: Vec::new(),
+        sequence: None,
+        missing_rights: Vec::new(),
+        transactions: activity::transactions(connection).await?,
+        prepared: activity::prepared(connection).await?,
+        streams: Vec::new(),
+        unrouted: Vec::new(),
+    };
+    if !facts.tables.iter().any(|table| table.name == "migrations") {
+        return Ok(facts);
+    }
+    facts.indexes = tables::indexes(connection, schema).await?;
+    facts.missing_rights = rights::missing(connection, schema, duty).await?;
+    if facts.may("migrations") {
+        facts.version = tables::version(connection, schema).await?;
+    }
+    if facts.may("settings") {
+        facts.settings = tables::settings(connection, schema).await?;
+    }
+    let reads_the_log = match duty {
+        Duty::Write => false,
+        Duty::Relay | Duty::Administer => true,
+    };
+    if reads_the_log && facts.may("messages") && facts.may(SEQUENCE) {
+        facts.sequence = tables::sequence(connection, schema).await?;
+    }
+    let of_streams = ["streams", "cursors", "messages", "parked", "unrouted"];
+    if reads_the_log && of_streams.iter().all(|name| facts.may(name)) {
+        facts.streams = overview(connection, schema).await?;
+        facts.unrouted = overview::unrouted(connection, schema).await?;
+    }
+    Ok(facts)
+}
+
+impl Facts {
+    /// Whether the table exists and may be read, so that a query on it does not fail. The sequence of the log
+    /// belongs to its table and goes with it.
+    fn may(&self, name: &str) -> bool {
+        let table = if name == SEQUENCE { "messages" } else { name };
+        let exists = self.tables.iter().any(|t| t.name == table);
+        let lacks = |right: &MissingRight| {
+            right.object == "schema" || (right.object == name && right.privilege == "SELECT")
+        };
+        exists && !self.missing_rights.iter().any(lacks)
+    }
+}

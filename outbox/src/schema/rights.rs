@@ -1,0 +1,156 @@
+//! Whether the current user has the rights that its work needs.
+
+use onceward_core::Schema;
+use sqlx::{FromRow, PgConnection};
+
+use super::InspectError;
+
+/// What the current user is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Enqueue.
+    Write,
+    /// Publish: read the log, keep cursors and parked messages, empty slots.
+    Relay,
+    /// Look at everything, decide on what is parked or dead, drop streams.
+    Administer,
+}
+
+impl Duty {
+    /// The role that has all rights for it.
+    #[must_use]
+    pub const fn role(self) -> &'static str {
+        match self {
+            Self::Write => "onceward_writer",
+            Self::Relay => "onceward_relay",
+            Self::Administer => "onceward_admin",
+        }
+    }
+
+    const fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Write => WRITE,
+            Self::Relay => RELAY,
+            Self::Administer => ADMINISTER,
+        }
+    }
+}
+
+const WRITE: &[Need] = &[
+    need("^(settings|migrations)$", "", "SELECT"),
+    need(
+        "^messages$",
+        "{lane,id,topic,key,type,headers,payload}",
+        "INSERT",
+    ),
+];
+
+const RELAY: &[Need] = &[
+    need(
+        "^(settings|migrations|messages(_[0-9]+)?|messages_seq_seq)$",
+        "",
+        "SELECT",
+    ),
+    need("^messages_[0-9]+$", "", "TRUNCATE"),
+    need("^(streams|cursors|unrouted|parked)$", "", "SELECT"),
+    need("^(streams|cursors|unrouted|parked)$", "", "INSERT"),
+    need("^(streams|cursors|unrouted|parked)$", "", "UPDATE"),
+    need("^(streams|cursors|unrouted|parked)$", "", "DELETE"),
+];
+
+const ADMINISTER: &[Need] = &[
+    need(
+        "^(settings|migrations|messages|messages_seq_seq|streams|cursors|unrouted)$",
+        "",
+        "SELECT",
+    ),
+    need("^(parked|processed_messages|dead_letters)$", "", "SELECT"),
+    need(
+        "^(streams|cursors|unrouted|parked|dead_letters)$",
+        "",
+        "DELETE",
+    ),
+    need("^(parked|dead_letters)$", "", "UPDATE"),
+];
+
+/// A privilege on every object whose name matches, or on some of its columns.
+struct Need {
+    objects: &'static str,
+    columns: &'static str,
+    privilege: &'static str,
+}
+
+const fn need(objects: &'static str, columns: &'static str, privilege: &'static str) -> Need {
+    Need {
+        objects,
+        columns,
+        privilege,
+    }
+}
+
+/// A right that the current user lacks.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct MissingRight {
+    /// `SELECT`, `TRUNCATE`, …; `USAGE` of the schema.
+    pub privilege: String,
+    /// The table or sequence, or `schema`.
+    pub object: String,
+    /// The column, where the right is one on columns.
+    pub column: Option<String>,
+}
+
+pub(super) async fn missing(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    duty: Duty,
+) -> Result<Vec<MissingRight>, InspectError> {
+    let needs = duty.needs();
+    let objects: Vec<&str> = needs.iter().map(|need| need.objects).collect();
+    let columns: Vec<&str> = needs
+        .iter()
+        .map(|need| {
+            if need.columns.is_empty() {
+                "{}"
+            } else {
+                need.columns
+            }
+        })
+        .collect();
+    let privileges: Vec<&str> = needs.iter().map(|need| need.privilege).collect();
+    sqlx::query_as(
+        "with wanted as (
+           select w.objects, w.columns::text[] as columns, w.privilege
+           from unnest($2::text[], $3::text[], $4::text[]) w (objects, columns, privilege)
+         ),
+         found as (
+           select c.oid, c.relname::text as object, c.relkind, w.columns, w.privilege
+           from wanted w
+           join pg_namespace n on n.nspname = $1
+           join pg_class c on c.relnamespace = n.oid and c.relname ~ w.objects and c.relkind in ('r', 'p', 'S')
+         )
+         select 'USAGE' as privilege, 'schema' as object, null::text as column
+         from pg_namespace n
+         where n.nspname = $1 and not has_schema_privilege(n.oid, 'USAGE')
+         union all
+         select f.privilege, f.object, null
+         from found f
+         where f.columns = '{}'
+           and not case
+             when f.relkind = 'S' then has_sequence_privilege(f.oid, f.privilege)
+             else has_table_privilege(f.oid, f.privilege)
+           end
+         union all
+         select f.privilege, f.object, k.name
+         from found f
+         cross join unnest(f.columns) k (name)
+         where not has_column_privilege(f.oid, k.name, f.privilege)
+         order by 2, 1, 3",
+    )
+    .bind(schema.as_str())
+    .bind(objects)
+    .bind(columns)
+    .bind(privileges)
+    .fetch_all(connection)
+    .await
+    .map_err(InspectError::about("the rights of this user"))
+}

@@ -1,0 +1,189 @@
+//! Facts about our tables that decide whether the log can be trusted.
+
+use onceward_core::Schema;
+use sqlx::{FromRow, PgConnection};
+
+use super::InspectError;
+use crate::sql::render;
+
+/// One of our tables or partitions.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Table {
+    /// Its name in the schema.
+    pub name: String,
+    /// Row security is on: whoever is not exempt sees fewer rows, without an error.
+    pub row_security: bool,
+    /// Not written to the WAL: empty after a crash.
+    pub unlogged: bool,
+    /// Triggers that are not ours.
+    pub triggers: Vec<String>,
+    /// Rules that are not ours.
+    pub rules: Vec<String>,
+    /// Roles that may insert into every column, and so forge what the log relies on. The owner does not count.
+    pub full_writers: Vec<String>,
+}
+
+/// An index of a partition of the log.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Index {
+    /// The partition.
+    pub table: String,
+    /// Its columns, in order.
+    pub columns: Vec<String>,
+    /// Whether queries may use it.
+    pub valid: bool,
+}
+
+/// The sequence behind `seq`.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Sequence {
+    /// Numbers that a session takes at once. More than one breaks the order within a key.
+    pub cache: i64,
+    /// The step from one number to the next.
+    pub increment: i64,
+    /// Whether it starts again at its end.
+    pub cycles: bool,
+    /// The number given last.
+    pub last: i64,
+    /// The highest number in the log; 0 if it is empty. Above `last` in a copy that left the sequence behind.
+    pub highest: i64,
+}
+
+/// How the tables were made.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Settings {
+    /// Partitions of the log.
+    pub message_slots: i16,
+    /// Seconds for which one takes messages.
+    pub message_slot_seconds: i32,
+    /// Partitions of the marks.
+    pub mark_slots: i16,
+    /// Seconds of message time in one.
+    pub mark_slot_seconds: i32,
+    /// The largest payload in bytes that the SQL functions take.
+    pub max_payload: i32,
+}
+
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Vec<Table>, InspectError> {
+    sqlx::query_as(
+        "select c.relname::text as name,
+                c.relrowsecurity as row_security,
+                c.relpersistence = 'u' as unlogged,
+                array(
+                  select t.tgname::text
+                  from pg_trigger t
+                  where t.tgrelid = c.oid and not t.tgisinternal
+                  order by t.tgname
+                ) as triggers,
+                array(
+                  select r.rulename::text
+                  from pg_rewrite r
+                  where r.ev_class = c.oid
+                  order by r.rulename
+                ) as rules,
+                array(
+                  select case when a.grantee = 0 then 'public' else pg_get_userbyid(a.grantee)::text end
+                  from aclexplode(c.relacl) a
+                  where a.privilege_type = 'INSERT' and a.grantee <> c.relowner
+                  order by 1
+                ) as full_writers
+         from pg_class c
+         join pg_namespace n on n.oid = c.relnamespace
+         where n.nspname = $1 and c.relkind in ('r', 'p')
+         order by c.relname",
+    )
+    .bind(schema.as_str())
+    .fetch_all(connection)
+    .await
+    .map_err(InspectError::about("the tables"))
+}
+
+pub(super) async fn indexes(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Vec<Index>, InspectError> {
+    sqlx::query_as(
+        "select p.relname::text as table,
+                array(
+                  select a.attname::text
+                  from unnest(i.indkey::int2[]) with ordinality k (attnum, position)
+                  join pg_attribute a on a.attrelid = p.oid and a.attnum = k.attnum
+                  order by k.position
+                ) as columns,
+                i.indisvalid and i.indisready and i.indislive as valid
+         from pg_namespace n
+         join pg_class m on m.relnamespace = n.oid and m.relname = 'messages'
+         join pg_inherits h on h.inhparent = m.oid
+         join pg_class p on p.oid = h.inhrelid
+         join pg_index i on i.indrelid = p.oid and i.indpred is null and i.indexprs is null
+         where n.nspname = $1
+         order by p.relname, i.indexrelid",
+    )
+    .bind(schema.as_str())
+    .fetch_all(connection)
+    .await
+    .map_err(InspectError::about("the indexes of the log"))
+}
+
+pub(super) async fn version(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Option<i32>, InspectError> {
+    sqlx::query_scalar(render(
+        schema,
+        "select max(version) from {{schema}}.migrations",
+    ))
+    .fetch_one(connection)
+    .await
+    .map_err(InspectError::about("the schema's version"))
+}
+
+pub(super) async fn settings(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Option<Settings>, InspectError> {
+    sqlx::query_as(render(
+        schema,
+        "select message_slots, message_slot_seconds, mark_slots, mark_slot_seconds, max_payload
+         from {{schema}}.settings",
+    ))
+    .fetch_optional(connection)
+    .await
+    .map_err(InspectError::about("the settings of the tables"))
+}
+
+/// The highest number of each lane comes from (lane, seq), one entry from each partition.
+pub(super) async fn sequence(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Option<Sequence>, InspectError> {
+    sqlx::query_as(render(
+        schema,
+        "select s.seqcache as cache,
+                s.seqincrement as increment,
+                s.seqcycle as cycles,
+                case when v.is_called then v.last_value else 0 end as last,
+                coalesce(
+                  (
+                    select max(top.seq)
+                    from (values (0), (1), (2)) l (lane)
+                    cross join lateral (
+                      select m.seq
+                      from {{schema}}.messages m
+                      where m.lane = l.lane::int2
+                      order by m.seq desc
+                      limit 1
+                    ) top
+                  ),
+                  0
+                ) as highest
+         from pg_sequence s, {{schema}}.messages_seq_seq v
+         where s.seqrelid = '{{schema}}.messages_seq_seq'::regclass",
+    ))
+    .fetch_optional(connection)
+    .await
+    .map_err(InspectError::about("the sequence of the log"))
+}

@@ -1,0 +1,268 @@
+//! What `doctor` and `status` find in a real database.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use std::time::Duration;
+
+use onceward::schema::{self, Duty, Expected, Facts, Severity};
+use onceward::{Message, Outbox, Schema};
+use onceward_testkit::postgres::{Database, Postgres};
+use sqlx::{Connection, PgConnection};
+
+async fn migrated() -> Database {
+    let database = Postgres::shared().await.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    database
+}
+
+async fn facts(database: &Database, role: &str, duty: Duty) -> Facts {
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    run(&mut connection, role).await;
+    schema::inspect(&mut connection, &Schema::default(), duty)
+        .await
+        .unwrap()
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+/// Codes of what was found, without that the test server does not sync.
+fn codes(facts: &Facts) -> Vec<&'static str> {
+    let expected = Expected {
+        known_version: onceward_migrations::LATEST,
+        long_transaction: Duration::ZERO,
+        ..Expected::default()
+    };
+    let findings = schema::judge(facts, &expected);
+    let codes = findings.iter().map(|finding| finding.code);
+    codes.filter(|code| *code != "fsync_off").collect()
+}
+
+#[tokio::test]
+async fn a_fresh_schema_is_sound_for_each_role() {
+    let database = migrated().await;
+
+    for (role, duty) in [
+        ("reset role", Duty::Relay),
+        ("set role onceward_relay", Duty::Relay),
+        ("set role onceward_admin", Duty::Administer),
+        ("set role onceward_writer", Duty::Write),
+    ] {
+        let facts = facts(&database, role, duty).await;
+
+        assert_eq!(codes(&facts), [""; 0], "{role}: {facts:?}");
+        assert_eq!(facts.version, Some(onceward_migrations::LATEST));
+        assert_eq!(facts.indexes.len(), 24);
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_told() {
+    let database = Postgres::shared().await.database().await;
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    assert_eq!(codes(&facts), ["no_schema"]);
+    assert!(facts.server.version >= 140_000);
+    assert!(facts.server.timeline.is_some());
+}
+
+#[tokio::test]
+async fn a_user_without_rights_is_told_which_and_nothing_fails() {
+    let database = migrated().await;
+
+    for (role, duty) in [
+        ("set role onceward_writer", Duty::Relay),
+        ("set role onceward_consumer", Duty::Administer),
+        ("set role onceward_relay", Duty::Write),
+        ("set role onceward_relay", Duty::Administer),
+        ("set role pg_monitor", Duty::Relay),
+        ("set role pg_monitor", Duty::Write),
+    ] {
+        let facts = facts(&database, role, duty).await;
+
+        assert!(codes(&facts).contains(&"rights"), "{role}: {facts:?}");
+    }
+    let writer = facts(&database, "set role onceward_writer", Duty::Relay).await;
+    let truncate = |right: &schema::MissingRight| {
+        right.privilege == "TRUNCATE" && right.object == "messages_11"
+    };
+    assert!(writer.missing_rights.iter().any(truncate));
+}
+
+#[tokio::test]
+async fn what_would_lose_messages_in_silence_is_found() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    for sql in [
+        "alter table onceward.messages enable row level security",
+        "create function drop_it() returns trigger language plpgsql as 'begin return null; end'",
+        "create trigger audit before insert on onceward.messages_3 for each row execute function drop_it()",
+        "create rule copy as on insert to onceward.parked do also nothing",
+        "alter sequence onceward.messages_seq_seq cache 20",
+        "drop index onceward.messages_lane_txid_seq",
+        "alter table onceward.messages_5 set unlogged",
+        "grant insert on onceward.messages to onceward_writer",
+        "drop table onceward.unrouted",
+    ] {
+        run(&mut owner, sql).await;
+    }
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    let mut found = codes(&facts);
+    found.dedup();
+    for code in [
+        "row_security",
+        "trigger",
+        "rule",
+        "sequence",
+        "index_missing",
+        "unlogged",
+        "full_writers",
+        "table_missing",
+    ] {
+        assert!(found.contains(&code), "{code}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_index_counts_as_missing() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    run(
+        &mut owner,
+        "update pg_index set indisvalid = false
+         where indexrelid = 'onceward.messages_7_lane_seq_idx'::regclass",
+    )
+    .await;
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    assert_eq!(codes(&facts), ["index_missing"]);
+}
+
+#[tokio::test]
+async fn a_copy_that_left_the_sequence_behind_is_found() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    Outbox::new()
+        .enqueue_many(&mut owner, (0..9).map(|_| Message::bytes("t", "x")))
+        .await
+        .unwrap();
+    run(&mut owner, "select setval('onceward.messages_seq_seq', 5)").await;
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    assert_eq!(codes(&facts), ["sequence_behind"]);
+}
+
+#[tokio::test]
+async fn open_and_prepared_transactions_are_named() {
+    let server = Postgres::start(
+        onceward_testkit::postgres::Options::default().config("max_prepared_transactions", "5"),
+    )
+    .await;
+    let database = server.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    run(
+        &mut owner,
+        "begin; select onceward.enqueue('t', 'x'); prepare transaction 'left behind'",
+    )
+    .await;
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    // A transaction is listed as open after a minute only, a prepared one at once.
+    assert_eq!(codes(&facts), ["prepared_transaction"]);
+    assert_eq!(facts.prepared[0].name, "left behind");
+    run(&mut owner, "rollback prepared 'left behind'").await;
+}
+
+#[tokio::test]
+async fn a_standby_is_told_apart() {
+    let server = Postgres::start(onceward_testkit::postgres::Options::default()).await;
+    let database = server.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let standby = server.standby("copy").await;
+    let mut connection = PgConnection::connect(&standby.url(database.name()))
+        .await
+        .unwrap();
+
+    let facts = schema::inspect(&mut connection, &Schema::default(), Duty::Relay)
+        .await
+        .unwrap();
+
+    assert_eq!(codes(&facts), ["standby"]);
+    assert_eq!(facts.server.timeline, None);
+    let mut primary = PgConnection::connect(database.url()).await.unwrap();
+    let facts = schema::inspect(&mut primary, &Schema::default(), Duty::Relay)
+        .await
+        .unwrap();
+    assert_eq!(facts.server.standbys.len(), 1);
+    assert_eq!(facts.server.standbys[0].name.as_deref(), Some("copy"));
+}
+
+#[tokio::test]
+async fn the_overview_shows_depth_and_age_late_rows_included() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    let mut late = database.pool().begin().await.unwrap();
+    let outbox = Outbox::new();
+    outbox
+        .enqueue(&mut late, Message::bytes("t", "late"))
+        .await
+        .unwrap();
+    outbox
+        .enqueue(&mut owner, Message::bytes("t", "read"))
+        .await
+        .unwrap();
+    run(
+        &mut owner,
+        "insert into onceward.streams (stream, topics, owner, lease_until, paused)
+         values ('events', '{orders.*}', 'relay-1', clock_timestamp() + interval '10 s', '[{\"topic\": \"t\"}]');
+         insert into onceward.cursors (stream, lane, last_seq, snapshot)
+         values ('events', 1, 2, pg_current_snapshot());
+         insert into onceward.unrouted (slot, lane, topic) values (1, 1, 'audit'), (2, 1, 'audit');
+         insert into onceward.parked (stream, seq, lane, id, topic, type, headers, payload, created_at, error_kind, error)
+         values ('events', 2, 1, gen_random_uuid(), 't', 't', '{}', '', now(), 'rejected', 'no')",
+    )
+    .await;
+    let read = async |owner: &mut PgConnection| {
+        let mut streams = schema::overview(owner, &Schema::default()).await.unwrap();
+        streams.remove(0)
+    };
+
+    let behind = read(&mut owner).await;
+    late.commit().await.unwrap();
+    let with_late = read(&mut owner).await;
+    outbox
+        .enqueue(&mut owner, Message::bytes("t", "new"))
+        .await
+        .unwrap();
+    let with_new = read(&mut owner).await;
+
+    assert_eq!(
+        (behind.cursors[0].depth, behind.cursors[0].oldest_seconds),
+        (0, None)
+    );
+    assert!(behind.lease_seconds.unwrap() > 0.0);
+    assert_eq!(behind.parked[0].count, 1);
+    assert_eq!(with_late.cursors[0].depth, 0);
+    assert!(with_late.cursors[0].oldest_seconds.is_some());
+    assert_eq!(with_new.cursors[0].depth, 1);
+    assert!(with_new.cursors[0].oldest_seconds >= with_late.cursors[0].oldest_seconds);
+    let facts = facts(&database, "reset role", Duty::Administer).await;
+    assert_eq!(facts.unrouted[0].slots, 2);
+    let expected = Expected {
+        known_version: onceward_migrations::LATEST,
+        ..Expected::default()
+    };
+    let worst = schema::judge(&facts, &expected)[0].severity;
+    assert_eq!(worst, Severity::Warning);
+}
