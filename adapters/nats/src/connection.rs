@@ -1,0 +1,157 @@
+//! Connections: one that ends for good when it is lost, for sessions, and one that comes back, for members.
+
+use std::sync::atomic::Ordering;
+
+use async_nats::{Client, ConnectOptions, Event, ServerError};
+use onceward_core::{BoxError, ErrorKind, PublishError};
+use secrecy::ExposeSecret as _;
+use tokio::sync::mpsc;
+
+use crate::config::{Credentials, NatsConfig};
+
+/// Commands that async-nats holds beyond what a session has in flight.
+const SPARE_COMMANDS: usize = 64;
+/// A server that nobody can be connected to: port 0 is never listened on.
+const NOWHERE: &str = "nats://127.0.0.1:0";
+
+/// What happens to a connection, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Happening {
+    /// It is up.
+    Up,
+    /// It is lost.
+    Down,
+    /// The server told us an error of its own accord.
+    Told(String),
+}
+
+/// A connection and what happens to it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) happenings: mpsc::UnboundedReceiver<Happening>,
+}
+
+/// Connects, and comes back by itself after the connection was lost.
+pub(crate) async fn lasting(config: &NatsConfig) -> Result<Connection, PublishError> {
+    let options = options(config).await?;
+    connect(config, options).await
+}
+
+/// Connects for one session: once lost, nothing that async-nats still holds is ever sent.
+///
+/// async-nats cannot be told not to reconnect, and would send what waits in its channel on the new connection, past
+/// messages that were lost with the old one. So once connected, it only knows a server that nobody can be connected to.
+pub(crate) async fn fleeting(config: &NatsConfig) -> Result<Connection, PublishError> {
+    let options = options(config)
+        .await?
+        .max_reconnects(config.servers.len().max(1))
+        .ignore_discovered_servers()
+        .client_capacity(config.max_in_flight + SPARE_COMMANDS)
+        .subscription_capacity(config.max_in_flight + SPARE_COMMANDS)
+        .reconnect_delay_callback(|_| std::time::Duration::ZERO);
+    let connection = connect(config, options).await?;
+    let bounded = tokio::time::timeout(
+        config.connect_timeout,
+        connection.client.set_server_pool(NOWHERE),
+    );
+    match bounded.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(unavailable("the connection was lost at once", error)),
+        Err(error) => return Err(unavailable("the connection does not answer", error)),
+    }
+    // Lost and regained before the pool was replaced: what a session asked for on the first may be gone.
+    if connection
+        .client
+        .statistics()
+        .connects
+        .load(Ordering::Relaxed)
+        > 1
+    {
+        return Err(PublishError::new(
+            ErrorKind::Unavailable,
+            "the connection was lost at once",
+        ));
+    }
+    Ok(connection)
+}
+
+async fn connect(config: &NatsConfig, options: ConnectOptions) -> Result<Connection, PublishError> {
+    let (sender, happenings) = mpsc::unbounded_channel();
+    let options = options.event_callback(move |event| {
+        if let Some(happening) = happening(event) {
+            // The session or member may be gone already; then nobody wants to know.
+            sender.send(happening).ok();
+        }
+        std::future::ready(())
+    });
+    let connected = options.connect(config.servers.as_slice()).await;
+    let client = connected.map_err(|error| match error.kind() {
+        async_nats::ConnectErrorKind::Authentication
+        | async_nats::ConnectErrorKind::AuthorizationViolation => {
+            PublishError::with_source(ErrorKind::Unauthorized, "NATS refuses who we are", error)
+        }
+        async_nats::ConnectErrorKind::ServerParse
+        | async_nats::ConnectErrorKind::Dns
+        | async_nats::ConnectErrorKind::TimedOut
+        | async_nats::ConnectErrorKind::Tls
+        | async_nats::ConnectErrorKind::Io
+        | async_nats::ConnectErrorKind::MaxReconnects => {
+            unavailable("NATS cannot be connected to", error)
+        }
+    })?;
+    Ok(Connection { client, happenings })
+}
+
+async fn options(config: &NatsConfig) -> Result<ConnectOptions, PublishError> {
+    let options = ConnectOptions::new();
+    let options = match &config.credentials {
+        Credentials::None => options,
+        Credentials::UserPassword { user, password } => {
+            options.user_and_password(user.clone(), password.expose_secret().to_owned())
+        }
+        Credentials::Token(token) => options.token(token.expose_secret().to_owned()),
+        Credentials::NKey(seed) => options.nkey(seed.expose_secret().to_owned()),
+        Credentials::File(path) => options.credentials_file(path).await.map_err(|error| {
+            PublishError::with_source(
+                ErrorKind::Unauthorized,
+                format!("the credentials in {} cannot be read", path.display()),
+                error,
+            )
+        })?,
+    };
+    let tls = &config.tls;
+    let mut options = options
+        .name(&config.name)
+        .connection_timeout(config.connect_timeout)
+        .request_timeout(Some(config.request_timeout))
+        .require_tls(tls.required);
+    if tls.first {
+        options = options.tls_first();
+    }
+    for path in &tls.root_certificates {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let Some((certificate, key)) = &tls.client_certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+fn happening(event: Event) -> Option<Happening> {
+    match event {
+        Event::Connected => Some(Happening::Up),
+        Event::Disconnected | Event::Closed => Some(Happening::Down),
+        Event::ServerError(ServerError::Other(text)) => Some(Happening::Told(text)),
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            Some(Happening::Told("Authorization Violation".to_owned()))
+        }
+        // Losing a delivery in the client shows as a gap in the consumer's own numbers.
+        Event::ServerError(ServerError::SlowConsumer(_)) | Event::SlowConsumer(_) => None,
+        Event::LameDuckMode | Event::Draining | Event::ClientError(_) => None,
+    }
+}
+
+fn unavailable(what: &str, source: impl Into<BoxError>) -> PublishError {
+    PublishError::with_source(ErrorKind::Unavailable, what, source)
+}

@@ -1,0 +1,96 @@
+//! Asks which stream takes a route, what it limits, and what of its settings is dangerous.
+
+use std::collections::HashMap;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{GetStreamByNameErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::Info;
+use onceward_core::{ErrorKind, PublishError, Route, TopicReport, TopicState};
+
+use super::warnings;
+
+/// One report per route, in order.
+pub(crate) async fn routes(
+    context: &Context,
+    max_payload: u64,
+    routes: &[Route],
+) -> Vec<TopicReport> {
+    // Streams told once, as many routes share one.
+    let mut told = HashMap::new();
+    let mut reports = Vec::with_capacity(routes.len());
+    for route in routes {
+        let state = state(context, max_payload, route, &mut told).await;
+        reports.push(TopicReport {
+            route: route.clone(),
+            state,
+        });
+    }
+    reports
+}
+
+async fn state(
+    context: &Context,
+    max_payload: u64,
+    route: &Route,
+    told: &mut HashMap<String, Info>,
+) -> Result<TopicState, PublishError> {
+    let name = stream_of(context, route.as_str()).await?;
+    let info = match told.remove(&name) {
+        Some(info) => info,
+        None => info(context, &name).await?,
+    };
+    let state = match warnings::refusal(&info.config) {
+        Some(refusal) => Err(refusal),
+        None => Ok(TopicState {
+            max_message: Some(largest(&info, max_payload)),
+            warnings: warnings::warnings(&info),
+        }),
+    };
+    told.insert(name, info);
+    state
+}
+
+fn largest(info: &Info, max_payload: u64) -> u64 {
+    match u64::try_from(info.config.max_message_size) {
+        Ok(limit) if limit > 0 => limit.min(max_payload),
+        Ok(_) | Err(_) => max_payload,
+    }
+}
+
+/// The stream that takes a subject.
+pub(crate) async fn stream_of(context: &Context, subject: &str) -> Result<String, PublishError> {
+    context
+        .stream_by_subject(subject)
+        .await
+        .map_err(|error| match error.kind() {
+            GetStreamByNameErrorKind::NotFound | GetStreamByNameErrorKind::InvalidSubject => {
+                PublishError::with_source(
+                    ErrorKind::UnknownTopic,
+                    format!(
+                        "no stream takes the subject {subject}; make one, or add the subject to one"
+                    ),
+                    error,
+                )
+            }
+            GetStreamByNameErrorKind::Request | GetStreamByNameErrorKind::JetStream(_) => {
+                PublishError::with_source(
+                    ErrorKind::Unavailable,
+                    "JetStream does not answer",
+                    error,
+                )
+            }
+        })
+}
+
+async fn info(context: &Context, stream: &str) -> Result<Info, PublishError> {
+    let found = context.get_stream(stream).await;
+    let stream = found.map_err(|error| match error.kind() {
+        GetStreamErrorKind::EmptyName
+        | GetStreamErrorKind::Request
+        | GetStreamErrorKind::InvalidStreamName
+        | GetStreamErrorKind::JetStream(_) => {
+            PublishError::with_source(ErrorKind::Unavailable, "JetStream does not answer", error)
+        }
+    })?;
+    Ok(stream.cached_info().clone())
+}

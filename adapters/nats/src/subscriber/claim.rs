@@ -1,0 +1,185 @@
+//! Becoming the owner: wait to be pinned, then go back to the oldest unacked message.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::response::Response;
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt as _;
+use onceward_core::SubscribeError;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::durable::{Durable, misconfigured, no_answer};
+use super::pull::{Pull, Said, said};
+use crate::headers;
+
+/// How long a request of a member that stands by lies at the server before it is made again.
+const STAND_BY: Duration = Duration::from_secs(5);
+/// How much longer than it should an answer may take.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// The right to read the durable.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// The id by which the server knows the owner.
+    pub(crate) pin: Arc<str>,
+    /// Everything up to here is acked, in the stream's numbers.
+    pub(crate) settled: u64,
+    /// The number of the next delivery.
+    pub(crate) next_delivery: u64,
+}
+
+/// How waiting for the pin ended.
+#[derive(Debug)]
+pub(crate) enum Pinned {
+    By(Arc<str>),
+    /// Something changed at the server: begin again in a moment.
+    Disturbed(String),
+    Gone(String),
+}
+
+/// The server's answer to a reset.
+#[derive(Debug, Deserialize)]
+struct Reset {
+    #[serde(flatten)]
+    info: Info,
+}
+
+/// An inbox of its own for one request or one ownership.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    client: Client,
+    next_subject: String,
+    prefix: String,
+    pub(crate) messages: Subscriber,
+}
+
+impl Inbox {
+    pub(crate) async fn open(client: &Client, durable: &Durable) -> Result<Self, SubscribeError> {
+        let prefix = format!("{}.", client.new_inbox());
+        let subscribed = client.subscribe(format!("{prefix}*")).await;
+        Ok(Self {
+            client: client.clone(),
+            next_subject: format!(
+                "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+                durable.stream, durable.name
+            ),
+            prefix,
+            messages: subscribed.map_err(no_answer)?,
+        })
+    }
+
+    /// Sends request number `number`.
+    pub(crate) async fn pull(&self, number: u64, pull: &Pull<'_>) -> Result<(), SubscribeError> {
+        let request = serde_json::to_vec(pull).map_err(no_answer)?;
+        let reply = format!("{}{number}", self.prefix);
+        let subject = self.next_subject.clone();
+        let sent = self
+            .client
+            .publish_with_reply(subject, reply, request.into());
+        // While the connection is down, acks may fill the way to it.
+        match tokio::time::timeout(GRACE, sent).await {
+            Ok(sent) => sent.map_err(no_answer),
+            Err(late) => Err(no_answer(late)),
+        }
+    }
+
+    /// The number of the request that a status is about; a delivery carries its own subject instead.
+    pub(crate) fn number(&self, status: &Message) -> Option<u64> {
+        let number = status.subject.strip_prefix(self.prefix.as_str())?;
+        number.parse().ok()
+    }
+}
+
+/// Waits until the server makes us the owner, which it does with the first message that there is. `pin` is the id that we had,
+/// for the server may still know us by it.
+///
+/// Asks for one message at a time, so that nothing more is on its way to us when the durable is reset.
+pub(crate) async fn wait_for_pin(
+    client: &Client,
+    durable: &Durable,
+    mut pin: Option<Arc<str>>,
+) -> Result<Pinned, SubscribeError> {
+    let mut inbox = Inbox::open(client, durable).await?;
+    for number in 0.. {
+        let pull = Pull::new(1, STAND_BY, pin.as_deref());
+        inbox.pull(number, &pull).await?;
+        let until = Instant::now() + STAND_BY + GRACE;
+        match answer(&mut inbox, number, until).await {
+            Answer::Pinned(id) => return Ok(Pinned::By(id)),
+            Answer::Ended => {}
+            Answer::NotOwner => pin = None,
+            Answer::Disturbed(why) => return Ok(Pinned::Disturbed(why)),
+            Answer::Gone(why) => return Ok(Pinned::Gone(why)),
+        }
+    }
+    Ok(Pinned::Disturbed("asked too often".to_owned()))
+}
+
+enum Answer {
+    Pinned(Arc<str>),
+    Ended,
+    NotOwner,
+    Disturbed(String),
+    Gone(String),
+}
+
+async fn answer(inbox: &mut Inbox, number: u64, until: Instant) -> Answer {
+    loop {
+        let message = match tokio::time::timeout_at(until.into(), inbox.messages.next()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Answer::Disturbed("the connection is closed".to_owned()),
+            Err(_) => return Answer::Disturbed("the server does not answer".to_owned()),
+        };
+        let ours = inbox.number(&message).is_none_or(|n| n == number);
+        match said(&message) {
+            Said::Delivery(_) => {
+                let pin = message.headers.as_ref().and_then(headers::pin_id);
+                return match pin {
+                    Some(pin) => Answer::Pinned(pin),
+                    None => Answer::Disturbed("a delivery without the owner's id".to_owned()),
+                };
+            }
+            Said::Ended if ours => return Answer::Ended,
+            Said::NotOwner if ours => return Answer::NotOwner,
+            Said::Disturbed(why) if ours => return Answer::Disturbed(why),
+            Said::Gone(why) => return Answer::Gone(why),
+            Said::Ended | Said::NotOwner | Said::Disturbed(_) | Said::Nothing => {}
+        }
+    }
+}
+
+/// Takes the durable back to its oldest unacked message. What the owner before us had in work is delivered again, to us.
+pub(crate) async fn reset(
+    context: &Context,
+    durable: &Durable,
+    pin: Arc<str>,
+) -> Result<Claim, SubscribeError> {
+    let subject = format!("CONSUMER.RESET.{}.{}", durable.stream, durable.name);
+    match context.request(subject, &json!({})).await {
+        Ok(Response::Ok(Reset { info })) => Ok(Claim {
+            pin,
+            settled: info.ack_floor.stream_sequence,
+            next_delivery: info.delivered.consumer_sequence + 1,
+        }),
+        Ok(Response::Err { error }) if error.code() == 503 => Err(no_answer(error)),
+        Ok(Response::Err { error }) => Err(misconfigured(format!(
+            "the durable {} of stream {} cannot be taken back to its oldest unacked message: {error}",
+            durable.name, durable.stream
+        ))),
+        Err(error) => Err(no_answer(error)),
+    }
+}
+
+/// Gives the ownership up at once, so that another member need not wait for the server to miss us. Best effort.
+pub(crate) async fn unpin(context: &Context, durable: &Durable) {
+    let subject = format!("CONSUMER.UNPIN.{}.{}", durable.stream, durable.name);
+    let request = json!({ "group": super::pull::GROUP });
+    let answer: Result<Response<serde_json::Value>, _> = context.request(subject, &request).await;
+    if let Err(error) = answer {
+        tracing::debug!(%error, "ownership was not given up; another member takes over in time");
+    }
+}
