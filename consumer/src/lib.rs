@@ -1,1 +1,50 @@
 //! An idempotent consumer: a handler whose effects happen once.
+//!
+//! A [`Consumer`] takes messages from a broker and runs a handler for each, in a transaction that also inserts the
+//! message's *mark*. Whoever inserts the mark decides: however often the broker delivers a message, the writes of its
+//! handler are committed once. What cannot be handled becomes a [dead letter](dead_letter), in the same transaction as
+//! its mark. Messages of one key are handled in order, distinct keys side by side.
+//!
+//! Effects outside the database may happen again; give them [`Tx::idempotency_key`].
+
+mod alarm;
+mod consumer;
+pub mod dead_letter;
+mod error;
+mod faults;
+mod handler;
+mod health;
+mod history;
+mod keys;
+mod lag;
+mod mark;
+mod member;
+mod meters;
+mod name;
+mod plan;
+mod ring;
+mod router;
+pub mod schema;
+mod session;
+mod settings;
+mod sql;
+mod transaction;
+mod trouble;
+mod tx;
+mod typed;
+mod work;
+
+pub use consumer::{Consumer, ConsumerBuilder};
+pub use error::{BuildError, ConsumerError};
+pub use handler::{Handler, HandlerError};
+pub use history::Attempt;
+pub use name::{ConsumerName, InvalidName};
+pub use settings::{HandlerSettings, Limits};
+pub use tx::Tx;
+pub use typed::{EventFn, StateFn};
+
+#[cfg(feature = "faults")]
+pub use faults::{Failpoint, Fault, plant};
+
+pub use onceward_core::{Backoff, Message, Schema};
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,309 @@
+//! The consumer as a user builds and runs it.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::{Schema, Subscriber};
+use serde::de::DeserializeOwned;
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::handler::{AnyHandler, Whole};
+use crate::health::Health;
+use crate::member::Member;
+use crate::meters::Meters;
+use crate::router::Route;
+use crate::sql::Statements;
+use crate::transaction::Database;
+use crate::trouble::chain;
+use crate::typed::{OfEvent, OfState};
+use crate::work::Workshop;
+use crate::{
+    BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, StateFn,
+    dead_letter, ring, schema,
+};
+
+/// How often dead letters are counted.
+const COUNT: Duration = Duration::from_secs(30);
+
+/// A consumer: handlers by type, and the database in which their effects happen once.
+///
+/// ```no_run
+/// use onceward_consumer::{CancellationToken, Consumer, HandlerError, Tx};
+///
+/// #[derive(serde::Deserialize)]
+/// struct OrderCreated { order: i64, amount: i64 }
+///
+/// async fn on_created(event: OrderCreated, tx: &mut Tx) -> Result<(), HandlerError> {
+///     sqlx::query("insert into invoices (order_id, amount) values ($1, $2)")
+///         .bind(event.order).bind(event.amount)
+///         .execute(&mut **tx).await?;
+///     Ok(())
+/// }
+/// # async fn example(pool: sqlx::PgPool, subscriber: onceward_memory::MemorySubscriber) -> Result<(), Box<dyn std::error::Error>> {
+/// let consumer = Consumer::builder("billing").pool(pool).on("orders.created", on_created).build()?;
+/// consumer.run(subscriber, CancellationToken::new()).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    name: ConsumerName,
+    pool: PgPool,
+    schema: Schema,
+    routes: Vec<Route>,
+    defaults: HandlerSettings,
+    limits: Limits,
+}
+
+/// A consumer being built. Nothing is checked until [`build`](Self::build).
+#[derive(Debug)]
+#[must_use]
+pub struct ConsumerBuilder {
+    name: String,
+    pool: Option<PgPool>,
+    schema: Schema,
+    routes: Vec<Route>,
+    defaults: HandlerSettings,
+    limits: Limits,
+    /// The first mistake.
+    mistake: Option<BuildError>,
+}
+
+impl Consumer {
+    /// Begins to build a consumer. Its marks are kept under `name`, `[a-z][a-z0-9_]*`; all its members use the same,
+    /// and several consumers on one database use different ones.
+    pub fn builder(name: &str) -> ConsumerBuilder {
+        ConsumerBuilder {
+            name: name.to_owned(),
+            pool: None,
+            schema: Schema::default(),
+            routes: Vec::new(),
+            defaults: HandlerSettings::default(),
+            limits: Limits::default(),
+            mistake: None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ConsumerName {
+        &self.name
+    }
+
+    /// Handles what `subscriber` brings until `stop`; then lets what runs end within [`Limits::grace`].
+    ///
+    /// An outage of the database or of the broker is waited out and costs no message an attempt.
+    ///
+    /// # Errors
+    /// [`ConsumerError`]: at the start when the database is out of reach, is not migrated, or its role lacks rights;
+    /// later when the subscription is refused.
+    ///
+    /// # Cancel safety
+    /// Dropped, handlers end at once and are rolled back. What was not acked comes again, and the marks drop what was
+    /// handled.
+    pub async fn run<S: Subscriber>(
+        self,
+        subscriber: S,
+        stop: CancellationToken,
+    ) -> Result<(), ConsumerError> {
+        schema::check(&self.pool, &self.schema).await?;
+        let health = Health::new();
+        let meters = Meters::new(&self.name);
+        let mut background = JoinSet::new();
+        background.spawn(health.clone().keep_probing(self.pool.clone()));
+        background.spawn(ring::keep(self.pool.clone(), self.schema.clone()));
+        background.spawn(count_dead_letters(
+            self.pool.clone(),
+            self.schema.clone(),
+            self.name.clone(),
+            meters.clone(),
+        ));
+        let limits = self.limits_of_pool();
+        info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
+        let shop = Workshop {
+            database: Database {
+                pool: self.pool,
+                statements: Statements::new(self.schema),
+                consumer: self.name,
+            },
+            routes: self.routes,
+            defaults: self.defaults,
+            health,
+            meters,
+            kill: CancellationToken::new(),
+        };
+        let member = Member::new(Arc::new(shop), limits, subscriber);
+        tokio::select! {
+            ended = Box::pin(member.run(stop)) => ended,
+            Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    /// Each handler holds a connection: more of them than the pool has would only wait for one another.
+    fn limits_of_pool(&self) -> Limits {
+        let connections = self.pool.options().get_max_connections();
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
+        let mut limits = self.limits.clone();
+        if limits.concurrency > connections {
+            debug!(
+                connections,
+                wanted = limits.concurrency,
+                "the pool limits the concurrency"
+            );
+            limits.concurrency = connections;
+        }
+        limits
+    }
+}
+
+impl ConsumerBuilder {
+    /// The database in which effects and marks are written. Required.
+    ///
+    /// Behind a transaction pooler, one that does not know prepared statements needs
+    /// `PgConnectOptions::statement_cache_capacity(0)`.
+    pub fn pool(mut self, pool: PgPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// The schema of Onceward's tables. Default `onceward`.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// Handles messages whose type matches `types` by a function: `async fn f(event: T, tx: &mut Tx)`, the payload read
+    /// as JSON. A payload that is no `T` becomes a dead letter with reason `payload`.
+    ///
+    /// In `types`, `*` matches any run of characters. A pattern without `*` wins over one with it, then the one with
+    /// more characters that are not `*`, then the first one registered.
+    pub fn on<F, T>(self, types: &str, function: F) -> Self
+    where
+        F: for<'t> EventFn<'t, T>,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let event = PhantomData;
+        self.route(types, Some(Arc::new(OfEvent { function, event })))
+    }
+
+    /// As [`on`](Self::on), by a function that takes some state before the event: `async fn f(state: S, event: T, tx: &mut Tx)`.
+    /// The state is cloned for each attempt.
+    pub fn on_with<F, S, T>(self, types: &str, state: S, function: F) -> Self
+    where
+        F: for<'t> StateFn<'t, S, T>,
+        S: Clone + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let handler = OfState {
+            function,
+            state,
+            event: PhantomData,
+        };
+        self.route(types, Some(Arc::new(handler)))
+    }
+
+    /// As [`on`](Self::on), by a [`Handler`], which gets the message as it is.
+    pub fn handler<H: Handler>(self, types: &str, handler: H) -> Self {
+        self.route(types, Some(Arc::new(Whole(handler))))
+    }
+
+    /// Settles messages of these types without doing anything. Types that nothing is said about become dead letters
+    /// with reason `no_handler`: to drop them in silence would be a loss.
+    pub fn ignore(self, types: &str) -> Self {
+        self.route(types, None)
+    }
+
+    /// Settings of the handler registered last, in place of the defaults.
+    pub fn with(mut self, settings: HandlerSettings) -> Self {
+        match self.routes.last_mut() {
+            Some(route) => route.settings = Some(settings),
+            None => self.note(BuildError::SettingsWithoutHandler),
+        }
+        self
+    }
+
+    /// Settings of all handlers that have none of their own.
+    pub fn defaults(mut self, settings: HandlerSettings) -> Self {
+        self.defaults = settings;
+        self
+    }
+
+    /// How much the consumer holds and runs.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// The first [`BuildError`]: correct the program.
+    pub fn build(mut self) -> Result<Consumer, BuildError> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
+        let name = ConsumerName::try_from(self.name.as_str())?;
+        let pool = self.pool.take().ok_or(BuildError::NoPool)?;
+        if self.routes.is_empty() {
+            return Err(BuildError::NoHandler);
+        }
+        let fault = |of: &str, fault: Option<&'static str>| {
+            fault.map(|what| BuildError::Settings {
+                of: of.to_owned(),
+                what,
+            })
+        };
+        let of_routes = self.routes.iter().filter_map(|route| {
+            let settings = route.settings.as_ref()?;
+            fault(route.pattern.as_str(), settings.fault())
+        });
+        let mistake = fault("the consumer", self.limits.fault())
+            .into_iter()
+            .chain(fault("the defaults", self.defaults.fault()))
+            .chain(of_routes)
+            .next();
+        match mistake {
+            Some(mistake) => Err(mistake),
+            None => Ok(Consumer {
+                name,
+                pool,
+                schema: self.schema,
+                routes: self.routes,
+                defaults: self.defaults,
+                limits: self.limits,
+            }),
+        }
+    }
+
+    fn route(mut self, types: &str, handler: Option<Arc<dyn AnyHandler>>) -> Self {
+        match Route::new(types, handler) {
+            Ok(route) if self.routes.iter().any(|one| one.pattern == route.pattern) => {
+                self.note(BuildError::PatternTwice(types.to_owned()));
+            }
+            Ok(route) => self.routes.push(route),
+            Err(error) => self.note(BuildError::Pattern(error)),
+        }
+        self
+    }
+
+    fn note(&mut self, mistake: BuildError) {
+        self.mistake.get_or_insert(mistake);
+    }
+}
+
+/// Tells how many dead letters wait. Never ends; safe to drop.
+async fn count_dead_letters(pool: PgPool, schema: Schema, name: ConsumerName, meters: Meters) {
+    loop {
+        match dead_letter::counts(&pool, &schema).await {
+            Ok(counts) => {
+                let ours = counts.iter().filter(|one| one.consumer == name.as_str());
+                meters.dead_letters(ours.map(|one| one.count).sum());
+            }
+            Err(error) => debug!(error = %chain(&error), "dead letters could not be counted"),
+        }
+        tokio::time::sleep(COUNT).await;
+    }
+}

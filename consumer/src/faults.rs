@@ -1,0 +1,111 @@
+//! Planted bugs and failpoints, to show that the tests would find them. Only with the feature `faults`, which no release has.
+
+#![cfg_attr(
+    not(feature = "faults"),
+    expect(unreachable_pub, dead_code, reason = "public with the feature only")
+)]
+
+/// A bug that can be planted. Each has a name that `ONCEWARD_FAULTS`, a list with commas, understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `ack-before-commit`: a delivery is acked when its handler starts.
+    AckBeforeCommit,
+    /// `dedupe-outside-the-transaction`: marks are looked up before the handler and written after its commit.
+    DedupeOutside,
+    /// `commit-without-proof`: nothing looks whether the mark is there before the commit.
+    CommitWithoutProof,
+    /// `ack-before-durable`: commits are acked before they are on disk.
+    AckBeforeDurable,
+}
+
+/// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
+/// `name:n` at the n-th.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failpoint {
+    /// `before-mark`: the transaction has begun.
+    BeforeMark,
+    /// `after-handler`: the handler has returned.
+    AfterHandler,
+    /// `before-commit`: the mark is proven.
+    BeforeCommit,
+    /// `after-commit-before-ack`: the effects are durable.
+    AfterCommitBeforeAck,
+    /// `after-ack`: the broker was told.
+    AfterAck,
+}
+
+#[cfg(feature = "faults")]
+pub use planted::plant;
+#[cfg(feature = "faults")]
+pub(crate) use planted::{pass, planted};
+
+/// Whether the bug is planted.
+#[cfg(not(feature = "faults"))]
+pub(crate) const fn planted(_fault: Fault) -> bool {
+    false
+}
+
+/// Passes a failpoint.
+#[cfg(not(feature = "faults"))]
+pub(crate) const fn pass(_point: Failpoint) {}
+
+#[cfg(feature = "faults")]
+mod planted {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+    use super::{Failpoint, Fault};
+
+    const FAULTS: [(Fault, &str); 4] = [
+        (Fault::AckBeforeCommit, "ack-before-commit"),
+        (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
+        (Fault::CommitWithoutProof, "commit-without-proof"),
+        (Fault::AckBeforeDurable, "ack-before-durable"),
+    ];
+
+    const POINTS: [(Failpoint, &str); 5] = [
+        (Failpoint::BeforeMark, "before-mark"),
+        (Failpoint::AfterHandler, "after-handler"),
+        (Failpoint::BeforeCommit, "before-commit"),
+        (Failpoint::AfterCommitBeforeAck, "after-commit-before-ack"),
+        (Failpoint::AfterAck, "after-ack"),
+    ];
+
+    static SWITCHES: LazyLock<[AtomicBool; 4]> = LazyLock::new(|| {
+        let named = std::env::var("ONCEWARD_FAULTS").unwrap_or_default();
+        FAULTS.map(|(_, name)| AtomicBool::new(named.split(',').any(|fault| fault.trim() == name)))
+    });
+
+    /// How many passages are left until the process ends.
+    static ARMED: LazyLock<Option<(Failpoint, AtomicI64)>> = LazyLock::new(|| {
+        let text = std::env::var("ONCEWARD_FAILPOINT").ok()?;
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        let (point, _) = POINTS.iter().find(|(_, known)| *known == name)?;
+        Some((*point, AtomicI64::new(count.parse().ok()?)))
+    });
+
+    fn switch(fault: Fault) -> Option<&'static AtomicBool> {
+        let place = FAULTS.iter().position(|(known, _)| *known == fault)?;
+        SWITCHES.get(place)
+    }
+
+    /// Switches a bug on or off, for the whole process.
+    pub fn plant(fault: Fault, on: bool) {
+        if let Some(switch) = switch(fault) {
+            switch.store(on, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn planted(fault: Fault) -> bool {
+        switch(fault).is_some_and(|switch| switch.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn pass(point: Failpoint) {
+        if let Some((armed, left)) = ARMED.as_ref()
+            && *armed == point
+            && left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            std::process::abort();
+        }
+    }
+}

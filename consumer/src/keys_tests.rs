@@ -1,0 +1,125 @@
+//! Tests of the order.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(name: u8) -> KeyId {
+    KeyId {
+        topic: Topic::received("t"),
+        key: Key::received(&name.to_string()),
+    }
+}
+
+#[test]
+fn one_key_runs_one_at_a_time_and_others_beside_it() {
+    let mut keys = Keys::new(10, vec![10]);
+    keys.arrive(1, Some(key(1)), 0);
+    keys.arrive(2, Some(key(1)), 0);
+    keys.arrive(3, Some(key(2)), 0);
+
+    assert_eq!(keys.start(), Some(1));
+    assert_eq!(keys.start(), Some(3));
+    assert_eq!(keys.start(), None);
+    keys.end(1);
+    assert_eq!(keys.start(), Some(2));
+}
+
+#[test]
+fn messages_without_a_key_run_side_by_side() {
+    let mut keys = Keys::new(2, vec![10]);
+    for number in 1..=3 {
+        keys.arrive(number, None, 0);
+    }
+
+    assert_eq!((keys.start(), keys.start()), (Some(1), Some(2)));
+    assert_eq!(keys.start(), None);
+    keys.end(2);
+    assert_eq!(keys.start(), Some(3));
+}
+
+#[test]
+fn a_class_at_its_limit_does_not_stop_the_others() {
+    let mut keys = Keys::new(10, vec![1, 10]);
+    keys.arrive(1, None, 0);
+    keys.arrive(2, None, 0);
+    keys.arrive(3, None, 1);
+
+    assert_eq!((keys.start(), keys.start()), (Some(1), Some(3)));
+    assert_eq!(keys.start(), None);
+}
+
+#[test]
+fn what_waits_can_be_dropped_while_what_runs_goes_on() {
+    let mut keys = Keys::new(10, vec![10]);
+    for number in 1..=3 {
+        keys.arrive(number, Some(key(1)), 0);
+    }
+    keys.start();
+
+    assert_eq!(keys.drop_waiting(|_| true), vec![2, 3]);
+
+    keys.arrive(4, Some(key(1)), 0);
+    assert_eq!(keys.start(), None, "4 waits for 1, which still runs");
+    keys.end(1);
+    assert_eq!(keys.start(), Some(4));
+}
+
+proptest! {
+    /// Any interleaving of arrivals, starts, ends and drops.
+    #[test]
+    fn no_key_ever_runs_twice_at_a_time_or_out_of_order(
+        steps in prop::collection::vec((0..4_u8, 0..5_u8, 0..2_usize), 1..300)
+    ) {
+        let mut keys = Keys::new(3, vec![2, 2]);
+        let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
+        let mut running: Vec<u64> = Vec::new();
+        let mut last_started: HashMap<u8, u64> = HashMap::new();
+        let mut number = 0;
+        for (step, name, class) in steps {
+            match step {
+                0 => {
+                    number += 1;
+                    let name = (name > 0).then_some(name);
+                    key_of.insert(number, name);
+                    keys.arrive(number, name.map(key), class);
+                }
+                1 => if let Some(started) = keys.start() {
+                    if let Some(name) = key_of[&started] {
+                        prop_assert!(last_started.insert(name, started).is_none_or(|last| last < started));
+                    }
+                    running.push(started);
+                },
+                2 => if !running.is_empty() {
+                    let ended = running.remove(usize::from(name) % running.len());
+                    keys.end(ended);
+                },
+                _ => drop(keys.drop_waiting(|number| number % 5 == u64::from(name))),
+            }
+            let of_keys: Vec<u8> = running.iter().filter_map(|number| key_of[number]).collect();
+            let distinct: HashSet<&u8> = of_keys.iter().collect();
+            prop_assert_eq!(distinct.len(), of_keys.len());
+            prop_assert!(running.len() <= 3);
+            prop_assert_eq!(running.len(), keys.running());
+        }
+    }
+
+    #[test]
+    fn everything_that_arrives_runs_once(arrivals in prop::collection::vec((0..4_u8, 0..2_usize), 0..100)) {
+        let mut keys = Keys::new(2, vec![1, 2]);
+        for (number, (name, class)) in (0_u64..).zip(&arrivals) {
+            keys.arrive(number, (*name > 0).then(|| key(*name)), *class);
+        }
+
+        let mut ran = HashSet::new();
+        while let Some(number) = keys.start() {
+            prop_assert!(ran.insert(number));
+            keys.end(number);
+        }
+
+        prop_assert_eq!(ran.len(), arrivals.len());
+        prop_assert!(keys.lines.is_empty() && keys.items.is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! The mark's key and digest: what decides whether a delivery was settled before. Pure.
+
+use onceward_core::{Message, MessageId, Source, Undecodable};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// What a delivery is marked by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The key, unique with the consumer's name.
+    pub(crate) id: Uuid,
+    /// Of type and payload: the same id with another digest is another message.
+    pub(crate) digest: [u8; 16],
+}
+
+impl Mark {
+    pub(crate) fn of(message: &Message) -> Self {
+        // Ours carries its number in the log. Anybody else's id is unique per source only, even if it is a uuid.
+        let ours = message.seq.is_some();
+        Self {
+            id: key(&message.id, message.source.as_ref(), ours),
+            digest: digest(message.kind.as_str(), &message.payload),
+        }
+    }
+
+    pub(crate) fn of_undecodable(delivery: &Undecodable) -> Self {
+        Self {
+            id: key(&delivery.id, delivery.source_name.as_ref(), false),
+            digest: digest("", &delivery.payload),
+        }
+    }
+}
+
+fn key(id: &MessageId, source: Option<&Source>, ours: bool) -> Uuid {
+    match id {
+        MessageId::Position(id) => *id,
+        MessageId::Uuid(id) if ours => *id,
+        MessageId::Uuid(_) | MessageId::Foreign(_) => {
+            let source = source.map_or("", Source::as_str);
+            let name = format!("{source}\0{id}");
+            Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
+        }
+    }
+}
+
+fn digest(kind: &str, payload: &[u8]) -> [u8; 16] {
+    let length = u64::try_from(kind.len()).unwrap_or(u64::MAX);
+    let hash = Sha256::new()
+        .chain_update(length.to_be_bytes())
+        .chain_update(kind)
+        .chain_update(payload)
+        .finalize();
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash[..16]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::MAX_PAYLOAD;
+
+    use super::*;
+
+    fn message(id: MessageId, source: Option<&str>, seq: Option<i64>) -> Message {
+        let draft = Message::bytes("orders", "payload");
+        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+        message.id = id;
+        message.source = source.map(Source::received);
+        message.seq = seq;
+        message
+    }
+
+    #[test]
+    fn our_own_message_is_marked_by_its_own_id() {
+        let id = Uuid::now_v7();
+
+        let mark = Mark::of(&message(MessageId::Uuid(id), Some("/shop"), Some(7)));
+
+        assert_eq!(mark.id, id);
+    }
+
+    #[test]
+    fn two_sources_with_one_id_are_two_messages() {
+        for id in [
+            MessageId::received("1"),
+            MessageId::received("018f4e3a-5b6c-7d8e-9f00-112233445566"),
+        ] {
+            let a = Mark::of(&message(id.clone(), Some("/a"), None));
+            let b = Mark::of(&message(id.clone(), Some("/b"), None));
+            let none = Mark::of(&message(id.clone(), None, None));
+
+            assert_ne!(a.id, b.id);
+            assert_ne!(a.id, none.id);
+            assert_eq!(a, Mark::of(&message(id, Some("/a"), None)));
+        }
+    }
+
+    #[test]
+    fn a_message_without_an_id_is_marked_by_its_position() {
+        let id = MessageId::from_position("kafka", "orders/0", "17");
+
+        let mark = Mark::of(&message(id.clone(), Some("/a"), None));
+
+        assert_eq!(Some(mark.id), id.as_uuid());
+    }
+
+    #[test]
+    fn type_and_payload_make_the_digest_and_cannot_be_mistaken_for_one_another() {
+        assert_ne!(digest("a", b"b"), digest("ab", b""));
+        assert_ne!(digest("a", b"b"), digest("a", b"c"));
+        assert_eq!(digest("a", b"b"), digest("a", b"b"));
+    }
+}

@@ -1,0 +1,215 @@
+//! What comes from the broker: deliveries, changes of ownership, and time passing.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use onceward_core::{
+    Arrival, Backlog, Delivery, Partition, Release, SubscribeError, SubscribeErrorKind,
+};
+use tracing::{debug, error, info, warn};
+
+use super::Member;
+use super::errands::Errand;
+use super::reader::Ask;
+use super::timers::{Revocation, Tick, extension};
+use crate::ConsumerError;
+use crate::lag::lag;
+use crate::plan::{self, Reading};
+use crate::trouble::chain;
+
+/// How long before the broker takes a partition away it is given back, whatever still runs.
+const MARGIN: Duration = Duration::from_millis(200);
+
+/// Between tries to extend, when the broker does not answer.
+const EXTEND_AGAIN: Duration = Duration::from_millis(500);
+
+impl<T: Clone + Send + Sync + 'static> Member<T> {
+    pub(super) fn on_read(
+        &mut self,
+        read: Result<Vec<Arrival<T>>, SubscribeError>,
+    ) -> Result<(), ConsumerError> {
+        match read {
+            Ok(arrivals) => {
+                self.failures = 0;
+                for arrival in arrivals {
+                    self.on_arrival(arrival);
+                }
+                Ok(())
+            }
+            Err(error) => self.on_reading_failed(error),
+        }
+    }
+
+    fn on_reading_failed(&mut self, error: SubscribeError) -> Result<(), ConsumerError> {
+        self.failures = self.failures.saturating_add(1);
+        let failures = self.failures;
+        match plan::after_reading(error.kind, failures, fastrand::f64()) {
+            Reading::Refuse => return Err(ConsumerError::Subscribe(error)),
+            Reading::Again(delay) => self.timers.read_after(Instant::now() + delay),
+        }
+        match error.kind {
+            SubscribeErrorKind::Unauthorized if failures == 1 => {
+                error!(error = %chain(&error), "the broker refuses this consumer; it keeps trying");
+            }
+            SubscribeErrorKind::Unavailable if failures == 1 => {
+                warn!(error = %chain(&error), "the broker is out of reach; the consumer keeps trying");
+            }
+            SubscribeErrorKind::Unauthorized
+            | SubscribeErrorKind::Unavailable
+            | SubscribeErrorKind::Misconfigured
+            | SubscribeErrorKind::Expired => {
+                debug!(failures, error = %chain(&error), "reading failed");
+            }
+        }
+        Ok(())
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival<T>) {
+        match arrival {
+            Arrival::Delivery(delivery) => self.on_delivery(delivery),
+            Arrival::Assigned(partition) => {
+                info!(%partition, "assigned");
+                self.shares.assigned(&partition);
+            }
+            Arrival::Revoking {
+                partition,
+                within,
+                release,
+            } => self.on_revoking(partition, within, release),
+            Arrival::Lost(partition) => {
+                info!(%partition, "lost");
+                self.drop_waiting_of(&partition);
+                self.shares.lost(&partition);
+                self.release_finished(Instant::now());
+            }
+            Arrival::Jumped {
+                partition,
+                from,
+                to,
+            } => {
+                error!(%partition, from, to, "the broker's retention removed messages that were never delivered");
+                self.shop.meters.jumped(to.saturating_sub(from));
+            }
+        }
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery<T>) {
+        if delivery.origin.redelivered.is_some_and(|times| times > 0) {
+            self.shop.meters.redelivered();
+        }
+        let place = self.flights.arrive(delivery, &self.shop);
+        if let Some(full) = self.shares.arrive(&place.partition, place.number) {
+            debug!(partition = %full, "paused: it holds all it may");
+            self.ask(Ask::Pause(full, true));
+        }
+        if let Some(deadline) = place.deadline {
+            let at = extension(Instant::now(), deadline);
+            self.timers.extend_at(place.number, at);
+        }
+        self.keys.arrive(place.number, place.key, place.class);
+        if self.stopping.is_some() {
+            let waiting = self.keys.drop_waiting(|number| number == place.number);
+            self.give_back(&waiting);
+        }
+    }
+
+    /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.
+    fn on_revoking(&mut self, partition: Partition, within: Duration, release: Release) {
+        info!(%partition, ?within, "revoking");
+        self.shares.revoking(&partition);
+        self.drop_waiting_of(&partition);
+        let shares = &self.shares;
+        self.flights
+            .leave(|number| shares.is_of(number, &partition));
+        self.timers.revoke(Revocation {
+            until: Instant::now() + within.saturating_sub(MARGIN),
+            partition,
+            release,
+        });
+        self.release_finished(Instant::now());
+    }
+
+    fn drop_waiting_of(&mut self, partition: &Partition) {
+        let shares = &self.shares;
+        let waiting = self
+            .keys
+            .drop_waiting(|number| shares.is_of(number, partition));
+        self.give_back(&waiting);
+    }
+
+    /// Gives back what is revoked and finished, or must go now.
+    pub(super) fn release_finished(&mut self, now: Instant) {
+        let shares = &self.shares;
+        let due = self
+            .timers
+            .due_revocations(now, |partition| shares.is_finished(partition));
+        for Revocation {
+            partition, release, ..
+        } in due
+        {
+            let finished = self.shares.is_finished(&partition);
+            debug!(%partition, finished, "given back");
+            self.shares.lost(&partition);
+            drop(release);
+        }
+    }
+
+    pub(super) fn on_time(&mut self, now: Instant) {
+        self.release_finished(now);
+        self.on_stopping(now);
+        let due = self.timers.due_extensions(now);
+        let tokens: Vec<(u64, T)> = due
+            .into_iter()
+            .filter_map(|number| Some((number, self.flights.token(number)?)))
+            .collect();
+        if !tokens.is_empty() {
+            self.errand(Errand::Extend(tokens));
+        }
+        match self.timers.tick(now) {
+            Tick::None => {}
+            Tick::Overdue => self.look_for_overdue(),
+            Tick::OverdueAndBacklog => {
+                self.look_for_overdue();
+                self.ask(Ask::Backlog);
+            }
+        }
+    }
+
+    fn look_for_overdue(&self) {
+        for number in self.flights.overdue() {
+            error!(
+                number,
+                "a handler did not end at its deadline: it blocks its thread; its key waits"
+            );
+            self.shop.meters.overdue();
+        }
+    }
+
+    pub(super) fn on_extended(&mut self, numbers: &[u64], deadlines: Option<Vec<Option<Instant>>>) {
+        let now = Instant::now();
+        match deadlines {
+            Some(deadlines) => {
+                for (number, deadline) in numbers.iter().zip(deadlines) {
+                    let held = self.flights.set_deadline(*number, deadline);
+                    if let Some(deadline) = deadline.filter(|_| held) {
+                        self.timers.extend_at(*number, extension(now, deadline));
+                    }
+                }
+            }
+            None => {
+                for number in numbers {
+                    // After its deadline somebody else may have it; the mark decides.
+                    if self.flights.deadline(*number).is_some_and(|at| at > now) {
+                        self.timers.extend_at(*number, now + EXTEND_AGAIN);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell_lag(&self, backlog: Option<&[Backlog]>) {
+        let progress = self.flights.progress();
+        self.shop
+            .meters
+            .lag(lag(SystemTime::now(), progress, backlog));
+    }
+}

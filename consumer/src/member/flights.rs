@@ -1,0 +1,202 @@
+//! The deliveries in memory, from arrival to ack.
+
+use std::collections::HashMap;
+use std::time::{Instant, SystemTime};
+
+use onceward_core::{Delivery, Partition};
+use tokio_util::sync::CancellationToken;
+
+use crate::alarm::Alarm;
+use crate::keys::KeyId;
+use crate::lag::Progress;
+use crate::mark::Mark;
+use crate::work::{Body, Job, Workshop};
+
+/// A delivery in memory.
+#[derive(Debug)]
+struct Flight<T> {
+    token: T,
+    /// Until its turn comes.
+    job: Option<Job>,
+    weight: usize,
+    written_at: SystemTime,
+    /// When the broker gives it to somebody else.
+    deadline: Option<Instant>,
+    alarm: Alarm,
+    settled: bool,
+    leave: CancellationToken,
+}
+
+/// How the keys are to take a delivery.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) key: Option<KeyId>,
+    pub(super) class: usize,
+    pub(super) partition: Partition,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// All deliveries in memory.
+#[derive(Debug)]
+pub(super) struct Flights<T> {
+    flights: HashMap<u64, Flight<T>>,
+    next: u64,
+    bytes: usize,
+    largest: usize,
+    newest_settled: SystemTime,
+}
+
+impl<T: Clone> Flights<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            flights: HashMap::new(),
+            next: 1,
+            bytes: 0,
+            largest: 1,
+            newest_settled: SystemTime::now(),
+        }
+    }
+
+    /// Takes a delivery in.
+    pub(super) fn arrive(&mut self, delivery: Delivery<T>, shop: &Workshop) -> Place {
+        let number = self.next;
+        self.next += 1;
+        let (leave, alarm) = (CancellationToken::new(), Alarm::new());
+        let now = SystemTime::now();
+        let (body, mark, weight) = match delivery.message {
+            Ok(message) => {
+                let (mark, weight) = (Mark::of(&message), message.weight());
+                (Body::Message(message.into()), mark, weight)
+            }
+            Err(delivery) => {
+                let mark = Mark::of_undecodable(&delivery);
+                let weight = delivery.payload.len() + 1_000;
+                (Body::Undecodable(delivery), mark, weight)
+            }
+        };
+        let (key, route, written_at) = match &body {
+            Body::Message(message) => (
+                KeyId::of(message),
+                shop.route_of(message),
+                message.time.map(SystemTime::from),
+            ),
+            // Nothing of it runs, so nothing can come out of order.
+            Body::Undecodable(_) => (None, None, None),
+        };
+        let place = Place {
+            number,
+            key,
+            class: route.unwrap_or(shop.routes.len()),
+            partition: delivery.origin.partition.clone(),
+            deadline: delivery.deadline,
+        };
+        let flight = Flight {
+            token: delivery.token,
+            weight,
+            written_at: written_at.or(delivery.origin.sent_at).unwrap_or(now),
+            deadline: delivery.deadline,
+            alarm: alarm.clone(),
+            settled: false,
+            leave: leave.clone(),
+            job: Some(Job {
+                number,
+                body,
+                mark,
+                origin: delivery.origin,
+                route,
+                leave,
+                alarm,
+            }),
+        };
+        self.bytes += weight;
+        self.largest = self.largest.max(weight);
+        self.flights.insert(number, flight);
+        place
+    }
+
+    /// Its turn has come.
+    pub(super) fn start(&mut self, number: u64) -> Option<Job> {
+        self.flights.get_mut(&number)?.job.take()
+    }
+
+    /// Those whose attempt did not end at its deadline, each once per attempt.
+    pub(super) fn overdue(&self) -> impl Iterator<Item = u64> {
+        let overdue = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.alarm.rings());
+        overdue.map(|(number, _)| *number)
+    }
+
+    pub(super) fn settled(&mut self, number: u64) {
+        if let Some(flight) = self.flights.get_mut(&number) {
+            flight.settled = true;
+            self.newest_settled = self.newest_settled.max(flight.written_at);
+        }
+    }
+
+    pub(super) fn token(&self, number: u64) -> Option<T> {
+        self.flights.get(&number).map(|flight| flight.token.clone())
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        if let Some(flight) = self.flights.remove(&number) {
+            self.bytes -= flight.weight;
+        }
+        if self.flights.is_empty() {
+            // Large ones come in bursts; after one they must not keep the room small for ever.
+            self.largest = 1;
+        }
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.flights.clear();
+        self.bytes = 0;
+    }
+
+    pub(super) fn set_deadline(&mut self, number: u64, deadline: Option<Instant>) -> bool {
+        match self.flights.get_mut(&number) {
+            Some(flight) => {
+                flight.deadline = deadline;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn deadline(&self, number: u64) -> Option<Instant> {
+        self.flights.get(&number).and_then(|flight| flight.deadline)
+    }
+
+    /// Ends the waits of those chosen: nothing new is started of them.
+    pub(super) fn leave(&self, which: impl Fn(u64) -> bool) {
+        for (number, flight) in &self.flights {
+            if which(*number) {
+                flight.leave.cancel();
+            }
+        }
+    }
+
+    /// How many messages and bytes are held.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.flights.len(), self.bytes)
+    }
+
+    pub(super) fn largest(&self) -> usize {
+        self.largest
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let open = self.flights.values().filter(|flight| !flight.settled);
+        Progress {
+            oldest_held: open.map(|flight| flight.written_at).min(),
+            newest_settled: Some(self.newest_settled),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One member of a consumer: the loop between subscriber, keys, workers and acks. It does; the plan, the keys and the
+//! shares decide.
+
+mod arrivals;
+mod errands;
+mod flights;
+mod reader;
+mod shares;
+mod stop;
+mod timers;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onceward_core::{Backlog, SubscribeError, Subscriber};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::keys::Keys;
+use crate::plan::{self, Outcome};
+use crate::work::{Report, Workshop};
+use crate::{ConsumerError, Limits};
+use errands::Errand;
+use flights::Flights;
+use reader::Ask;
+use shares::Shares;
+use stop::Stopping;
+use timers::Timers;
+
+/// How many deliveries are asked for at a time.
+const BATCH: usize = 256;
+
+/// What reader and acks report to the loop.
+#[derive(Debug)]
+enum Event<T> {
+    Read(Result<Vec<onceward_core::Arrival<T>>, SubscribeError>),
+    /// None: the broker did not tell.
+    Backlog(Option<Vec<Backlog>>),
+    /// Told to the broker, or given up on: they come again, and their marks drop them.
+    Acked(Vec<u64>),
+    /// New deadlines; an error leaves the old ones.
+    Extended(Vec<u64>, Option<Vec<Option<Instant>>>),
+}
+
+/// The state of the loop, which owns all of it.
+pub(crate) struct Member<T> {
+    shop: Arc<Workshop>,
+    limits: Limits,
+    keys: Keys,
+    flights: Flights<T>,
+    shares: Shares,
+    timers: Timers,
+    stopping: Option<Stopping>,
+    /// Whether the reader is asked to read, or waits after an error.
+    reading: bool,
+    failures: u32,
+    workers: JoinSet<Report>,
+    /// Reader and acks. One that ends before it is told to is an error.
+    io: JoinSet<()>,
+    asks: UnboundedSender<Ask>,
+    /// Not bounded itself: what is in it is in flight, and that is.
+    errands: UnboundedSender<Errand<T>>,
+    events: UnboundedReceiver<Event<T>>,
+}
+
+impl<T: Clone + Send + Sync + 'static> Member<T> {
+    pub(crate) fn new<S: Subscriber<Token = T>>(
+        shop: Arc<Workshop>,
+        limits: Limits,
+        subscriber: S,
+    ) -> Self {
+        let (asks, asked) = unbounded_channel();
+        let (errands, run) = unbounded_channel();
+        let (report, events) = unbounded_channel();
+        let mut io = JoinSet::new();
+        io.spawn(errands::run(subscriber.acker(), run, report.clone()));
+        io.spawn(reader::run(subscriber, asked, report));
+        let class_limits = shop
+            .routes
+            .iter()
+            .map(|route| route.settings.as_ref().unwrap_or(&shop.defaults))
+            .map(|settings| settings.concurrency.unwrap_or(limits.concurrency))
+            // What has no handler.
+            .chain([limits.concurrency])
+            .collect();
+        Self {
+            keys: Keys::new(limits.concurrency, class_limits),
+            flights: Flights::new(),
+            shares: Shares::new(limits.messages, limits.ahead),
+            timers: Timers::new(Instant::now()),
+            stopping: None,
+            reading: false,
+            failures: 0,
+            workers: JoinSet::new(),
+            shop,
+            limits,
+            io,
+            asks,
+            errands,
+            events,
+        }
+    }
+
+    /// Works until `stop`, and then until what runs has ended or the grace is over.
+    ///
+    /// # Cancel safety
+    /// Dropped, handlers end at once and are rolled back; what was delivered comes again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
+        let mut health = self.shop.health.changes();
+        while !self.is_done() {
+            self.start_work();
+            self.ask_for_more();
+            let wake = self.timers.next(self.stopping.as_ref());
+            tokio::select! {
+                () = stop.cancelled(), if self.stopping.is_none() => self.begin_to_stop(),
+                Some(event) = self.events.recv() => self.on_event(event)?,
+                Some(report) = self.workers.join_next() => self.on_report(report)?,
+                Some(ended) = self.io.join_next() => return Err(ConsumerError::task(ended.err())),
+                _ = health.changed() => {}
+                () = tokio::time::sleep_until(wake.into()) => self.on_time(Instant::now()),
+            }
+        }
+        self.close().await;
+        Ok(())
+    }
+
+    /// Starts what may start.
+    fn start_work(&mut self) {
+        // While the database is out of reach nothing would come of it.
+        while self.shop.health.is_up() && self.stopping.is_none() {
+            let Some(number) = self.keys.start() else {
+                return;
+            };
+            let Some(job) = self.flights.start(number) else {
+                self.keys.end(number);
+                continue;
+            };
+            if planted(Fault::AckBeforeCommit) {
+                self.ack(number);
+            }
+            self.workers.spawn(self.shop.clone().work(job));
+        }
+    }
+
+    /// Asks for more deliveries, if there is room and somebody to work on them.
+    fn ask_for_more(&mut self) {
+        if self.reading || self.stopping.is_some() || !self.shop.health.is_up() {
+            return;
+        }
+        let limit = (self.limits.messages, self.limits.bytes);
+        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
+        if room > 0 && self.timers.may_read(Instant::now()) {
+            self.reading = true;
+            self.ask(Ask::Read(room));
+        }
+    }
+
+    fn on_event(&mut self, event: Event<T>) -> Result<(), ConsumerError> {
+        match event {
+            Event::Read(read) => {
+                self.reading = false;
+                self.on_read(read)?;
+            }
+            Event::Backlog(backlog) => self.tell_lag(backlog.as_deref()),
+            Event::Acked(numbers) => {
+                for number in numbers {
+                    self.forget(number);
+                }
+                self.release_finished(Instant::now());
+            }
+            Event::Extended(numbers, deadlines) => {
+                self.on_extended(&numbers, deadlines);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_report(&mut self, report: Result<Report, JoinError>) -> Result<(), ConsumerError> {
+        let report = report.map_err(|error| ConsumerError::task(Some(error)))?;
+        let number = report.number;
+        self.keys.end(number);
+        match report.outcome {
+            Some(outcome) => {
+                self.flights.settled(number);
+                if outcome != Outcome::Duplicate {
+                    pass(Failpoint::AfterCommitBeforeAck);
+                }
+                // Only now: the commit is durable.
+                self.ack(number);
+            }
+            None => {
+                self.give_back(&[number]);
+                self.release_finished(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the broker that a delivery is settled, unless its partition is lost.
+    fn ack(&mut self, number: u64) {
+        match self.flights.token(number) {
+            Some(token) if self.shares.is_ours(number) => {
+                self.errand(Errand::Ack(number, token));
+            }
+            Some(_) | None => self.forget(number),
+        }
+    }
+
+    /// Leaves deliveries that are not settled: they come again.
+    fn give_back(&mut self, numbers: &[u64]) {
+        let tokens: Vec<T> = numbers
+            .iter()
+            .filter(|number| self.shares.is_ours(**number))
+            .filter_map(|number| self.flights.token(*number))
+            .collect();
+        if !tokens.is_empty() {
+            self.errand(Errand::GiveBack(tokens));
+        }
+        for number in numbers {
+            self.forget(*number);
+        }
+    }
+
+    /// The end of a delivery in this member.
+    fn forget(&mut self, number: u64) {
+        self.flights.remove(number);
+        if let Some((partition, paused)) = self.shares.gone(number) {
+            self.ask(Ask::Pause(partition, paused));
+        }
+    }
+
+    fn ask(&self, ask: Ask) {
+        // Fails only when the reader has ended, which the loop sees by itself.
+        drop(self.asks.send(ask));
+    }
+
+    fn errand(&self, errand: Errand<T>) {
+        // As for `ask`.
+        drop(self.errands.send(errand));
+    }
+}

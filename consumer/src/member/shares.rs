@@ -1,0 +1,185 @@
+//! What this member holds of each partition, and when a partition is to be paused or given back. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use onceward_core::Partition;
+
+/// The partitions of a member.
+#[derive(Debug)]
+pub(super) struct Shares {
+    shares: HashMap<Partition, Share>,
+    /// Which partition each delivery is of, and in which ownership of it.
+    owners: HashMap<u64, (Partition, u64)>,
+    messages: usize,
+    ahead: u64,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    /// Grows whenever the partition is lost: what was delivered before is not ours to ack any more.
+    ownership: u64,
+    /// Deliveries that are not acked, with their number in the order of delivery of this partition.
+    open: BTreeMap<u64, u64>,
+    delivered: u64,
+    revoking: bool,
+    paused: bool,
+}
+
+impl Shares {
+    /// A partition is paused when it alone would fill the memory for `messages`, or when its newest delivery is `ahead`
+    /// of its oldest open one.
+    pub(super) fn new(messages: usize, ahead: u64) -> Self {
+        Self {
+            shares: HashMap::new(),
+            owners: HashMap::new(),
+            messages,
+            ahead,
+        }
+    }
+
+    /// A delivery has arrived. Gives the partition if it is to be paused.
+    pub(super) fn arrive(&mut self, partition: &Partition, number: u64) -> Option<Partition> {
+        let limit = self.limit();
+        let share = self.shares.entry(partition.clone()).or_default();
+        share.open.insert(number, share.delivered);
+        share.delivered += 1;
+        self.owners
+            .insert(number, (partition.clone(), share.ownership));
+        if !share.paused && share.is_full(limit, self.ahead) {
+            share.paused = true;
+            return Some(partition.clone());
+        }
+        None
+    }
+
+    /// A delivery is acked, or left. Gives the partition if it is to be read again.
+    pub(super) fn gone(&mut self, number: u64) -> Option<(Partition, bool)> {
+        let limit = self.limit();
+        let (partition, ownership) = self.owners.remove(&number)?;
+        let share = self.shares.get_mut(&partition)?;
+        if share.ownership == ownership {
+            share.open.remove(&number);
+        }
+        // At half of it, so that it does not flutter.
+        if share.paused && !share.is_full(limit.div_ceil(2), self.ahead.div_ceil(2)) {
+            share.paused = false;
+            return Some((partition, false));
+        }
+        None
+    }
+
+    /// With several partitions none may take all the room: a full one must not stop the others.
+    fn limit(&self) -> usize {
+        if self.shares.len() > 1 {
+            self.messages.div_ceil(2)
+        } else {
+            self.messages
+        }
+    }
+
+    pub(super) fn assigned(&mut self, partition: &Partition) {
+        let share = self.shares.entry(partition.clone()).or_default();
+        share.revoking = false;
+        share.paused = false;
+    }
+
+    /// Nothing new of it may start from now on.
+    pub(super) fn revoking(&mut self, partition: &Partition) {
+        self.shares.entry(partition.clone()).or_default().revoking = true;
+    }
+
+    /// Whether nothing of it is open any more.
+    pub(super) fn is_finished(&self, partition: &Partition) -> bool {
+        let share = self.shares.get(partition);
+        share.is_none_or(|share| share.open.is_empty())
+    }
+
+    /// It is somebody else's from now on.
+    pub(super) fn lost(&mut self, partition: &Partition) {
+        if let Some(share) = self.shares.get_mut(partition) {
+            share.ownership += 1;
+            share.open.clear();
+            share.revoking = false;
+            share.paused = false;
+        }
+    }
+
+    /// Whether the delivery is of a partition that we still own as we did when it came.
+    pub(super) fn is_ours(&self, number: u64) -> bool {
+        self.owners.get(&number).is_some_and(|(partition, then)| {
+            let share = self.shares.get(partition);
+            share.is_some_and(|share| share.ownership == *then)
+        })
+    }
+
+    /// Whether the delivery is of this partition.
+    pub(super) fn is_of(&self, number: u64, partition: &Partition) -> bool {
+        self.owners
+            .get(&number)
+            .is_some_and(|(of, _)| of == partition)
+    }
+}
+
+impl Share {
+    fn is_full(&self, messages: usize, ahead: u64) -> bool {
+        let oldest = self.open.values().next().copied();
+        let distance = oldest.map_or(0, |oldest| self.delivered - oldest);
+        self.open.len() >= messages || distance >= ahead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(name: &str) -> Partition {
+        Partition::new(name)
+    }
+
+    #[test]
+    fn a_partition_whose_oldest_delivery_is_stuck_is_not_read_beyond() {
+        let p = partition("p");
+        let mut shares = Shares::new(100, 4);
+
+        assert_eq!(shares.arrive(&p, 1), None);
+        for number in 2..=3 {
+            assert_eq!(shares.arrive(&p, number), None);
+            assert_eq!(shares.gone(number), None);
+        }
+        assert_eq!(shares.arrive(&p, 4), Some(p.clone()));
+        assert_eq!(shares.gone(4), None, "1 is still stuck");
+        assert_eq!(shares.gone(1), Some((p, false)));
+    }
+
+    #[test]
+    fn a_full_partition_is_paused_and_read_again_at_half_of_it() {
+        let (p, q) = (partition("p"), partition("q"));
+        let mut shares = Shares::new(8, 1_000);
+        shares.arrive(&q, 0);
+
+        let paused: Vec<bool> = (1..=4).map(|n| shares.arrive(&p, n).is_some()).collect();
+
+        assert_eq!(paused, [false, false, false, true]);
+        assert_eq!((shares.gone(1), shares.gone(2)), (None, None));
+        assert_eq!(shares.gone(3), Some((p, false)));
+    }
+
+    #[test]
+    fn what_was_delivered_before_a_loss_is_not_ours_after_it() {
+        let p = partition("p");
+        let mut shares = Shares::new(8, 8);
+        shares.assigned(&p);
+        shares.arrive(&p, 1);
+
+        shares.lost(&p);
+        shares.assigned(&p);
+        shares.arrive(&p, 2);
+
+        assert!(!shares.is_ours(1));
+        assert!(shares.is_ours(2));
+        shares.gone(1);
+        assert!(!shares.is_finished(&p), "2 is open");
+        shares.gone(2);
+        assert!(shares.is_finished(&p));
+    }
+}

@@ -1,0 +1,84 @@
+//! Ending: nothing new is started, what runs gets its grace, what is settled is acked.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::Member;
+use super::reader::Ask;
+
+/// How long handlers have to roll back at the end of the grace.
+const ROLL_BACK: Duration = Duration::from_secs(4);
+
+/// How long the subscriber has to leave.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stopping {
+    /// When handlers are cancelled.
+    grace: Instant,
+    cancelled: bool,
+}
+
+impl Stopping {
+    /// When to look next.
+    pub(super) fn next(&self) -> Instant {
+        if self.cancelled {
+            self.grace + ROLL_BACK
+        } else {
+            self.grace
+        }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Member<T> {
+    pub(super) fn begin_to_stop(&mut self) {
+        self.stopping = Some(Stopping {
+            grace: Instant::now() + self.limits.grace,
+            cancelled: false,
+        });
+        let waiting = self.keys.drop_waiting(|_| true);
+        self.give_back(&waiting);
+        self.flights.leave(|_| true);
+        let (running, grace) = (self.keys.running(), self.limits.grace);
+        info!(running, ?grace, "the consumer stops");
+    }
+
+    /// Looks whether the grace is over.
+    pub(super) fn on_stopping(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else {
+            return;
+        };
+        if now < stopping.next() {
+            return;
+        }
+        let running = self.keys.running();
+        if !stopping.cancelled {
+            warn!(running, "the grace is over; handlers are cancelled");
+            stopping.cancelled = true;
+            self.shop.kill.cancel();
+        } else {
+            // Their connections close, and the server rolls back.
+            warn!(running, "handlers did not end; they are left");
+            self.workers.abort_all();
+            self.flights.clear();
+        }
+    }
+
+    /// Whether the consumer stops and all that it still had to do is done.
+    pub(super) fn is_done(&self) -> bool {
+        self.stopping.is_some() && self.flights.is_empty()
+    }
+
+    /// Lets the last errands be run, and leaves.
+    pub(super) async fn close(mut self) {
+        self.ask(Ask::Close(CLOSE));
+        // Without a sender the acks end after their last errand.
+        drop(self.errands);
+        let ended = async { while self.io.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE * 2, ended).await.is_err() {
+            warn!("the subscriber did not close in time");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Decides what becomes of a delivery after each run. Pure: no clock, no I/O.
+
+use std::time::Duration;
+
+use onceward_core::{Backoff, SubscribeErrorKind};
+
+use crate::HandlerSettings;
+use crate::handler::Verdict;
+
+/// How often a conflict with another transaction is repeated for free.
+const FREE_REPEATS: u32 = 10;
+
+/// Between repeats after conflicts.
+const REPEAT: Backoff = Backoff {
+    base: Duration::from_millis(5),
+    max: Duration::from_millis(500),
+};
+
+/// Between looks at a mark that somebody else is inserting; each look waits for the lock besides.
+const ELSEWHERE: Backoff = Backoff {
+    base: Duration::from_millis(50),
+    max: Duration::from_secs(2),
+};
+
+/// After outages: of the database, of the broker, and of whatever keeps a dead letter from being written.
+pub(crate) const OUTAGE: Backoff = Backoff {
+    base: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+};
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Handled,
+    Duplicate,
+    Dead,
+    Ignored,
+}
+
+impl Outcome {
+    /// The name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Handled => "handled",
+            Self::Duplicate => "duplicate",
+            Self::Dead => "dead",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// Why a delivery was given up on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeadReason {
+    /// It could not be read as a message.
+    Undecodable,
+    /// Its payload is not what the handler expects.
+    Payload,
+    /// Its type has no handler.
+    NoHandler,
+    /// The handler rejected it.
+    Rejected,
+    /// All attempts failed.
+    Attempts,
+    /// The handler ended the transaction by itself: another attempt might have its effects twice.
+    TransactionEnded,
+}
+
+impl DeadReason {
+    /// The code in `dead_letters`.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Payload => "payload",
+            Self::NoHandler => "no_handler",
+            Self::Rejected => "rejected",
+            Self::Attempts => "attempts",
+            Self::TransactionEnded => "transaction_ended",
+        }
+    }
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Mark and effects are committed.
+    Handled,
+    /// The mark was there.
+    Duplicate,
+    /// The handler failed and everything is rolled back.
+    Failed(Verdict),
+    /// A serialization failure or a deadlock; everything is rolled back.
+    Conflict,
+    /// Somebody else is inserting the mark.
+    Elsewhere,
+    /// The database is out of reach, or the answer to COMMIT was lost.
+    Outage,
+    /// The handler committed or rolled back by itself.
+    Ended,
+    /// The consumer stops.
+    Stopped,
+}
+
+/// What the attempts at one delivery have come to so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Attempts that count.
+    pub(crate) attempts: u32,
+    /// Conflicts since the last attempt that counts.
+    pub(crate) conflicts: u32,
+    /// Looks at somebody else's mark, in a row.
+    pub(crate) elsewhere: u32,
+    /// Outages in a row.
+    pub(crate) outages: u32,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is settled: ack.
+    Settled(Outcome),
+    /// Run the handler again after this long; the key waits.
+    Again(Duration),
+    /// Wait until the database answers, at least this long; then again.
+    Pause(Duration),
+    /// Give up on it, in the transaction of the mark.
+    GiveUp(DeadReason),
+    /// Leave it: it comes again.
+    Leave,
+}
+
+impl Tally {
+    /// Counts a run.
+    pub(crate) fn count(self, run: Run) -> Self {
+        let rest = Self {
+            elsewhere: 0,
+            outages: 0,
+            ..self
+        };
+        match run {
+            Run::Failed(_) | Run::Ended => rest.attempt(),
+            Run::Conflict if self.conflicts >= FREE_REPEATS => rest.attempt(),
+            Run::Conflict => Self {
+                conflicts: self.conflicts + 1,
+                ..rest
+            },
+            Run::Elsewhere => Self {
+                elsewhere: self.elsewhere.saturating_add(1),
+                ..rest
+            },
+            Run::Outage => Self {
+                outages: self.outages.saturating_add(1),
+                ..rest
+            },
+            Run::Handled | Run::Duplicate | Run::Stopped => rest,
+        }
+    }
+
+    fn attempt(self) -> Self {
+        Self {
+            attempts: self.attempts.saturating_add(1),
+            conflicts: 0,
+            ..self
+        }
+    }
+}
+
+/// What to do after a run that `tally` has counted. `chance` lies in `0.0..1.0`.
+pub(crate) fn after_run(run: Run, tally: Tally, settings: &HandlerSettings, chance: f64) -> Next {
+    match run {
+        Run::Handled => Next::Settled(Outcome::Handled),
+        Run::Duplicate => Next::Settled(Outcome::Duplicate),
+        Run::Stopped => Next::Leave,
+        Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
+        Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
+        Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),
+        Run::Failed(_) if tally.attempts >= settings.attempts => Next::GiveUp(DeadReason::Attempts),
+        Run::Failed(Verdict::RetryAfter(delay)) => Next::Again(delay),
+        Run::Failed(Verdict::Retry) => Next::Again(settings.backoff.delay(tally.attempts, chance)),
+        Run::Conflict if tally.conflicts > 0 => Next::Again(REPEAT.delay(tally.conflicts, chance)),
+        // The free repeats are used up: this one was an attempt.
+        Run::Conflict if tally.attempts >= settings.attempts => Next::GiveUp(DeadReason::Attempts),
+        Run::Conflict => Next::Again(settings.backoff.delay(tally.attempts, chance)),
+        Run::Elsewhere => Next::Again(ELSEWHERE.delay(tally.elsewhere, chance)),
+        Run::Outage => Next::Pause(OUTAGE.delay(tally.outages, chance)),
+    }
+}
+
+/// What settling without a handler came to: a dead letter, or a message that is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settling {
+    /// Mark and letter are committed.
+    Written,
+    /// The mark was there.
+    Duplicate,
+    /// The database was out of reach, or somebody is inserting the mark, or anything else that waiting may mend.
+    Failed,
+}
+
+/// What to do after settling without a handler. `failures` counts those in a row.
+pub(crate) fn after_settling(
+    settling: Settling,
+    outcome: Outcome,
+    failures: u32,
+    chance: f64,
+) -> Next {
+    match settling {
+        Settling::Written => Next::Settled(outcome),
+        Settling::Duplicate => Next::Settled(Outcome::Duplicate),
+        Settling::Failed => Next::Pause(OUTAGE.delay(failures, chance)),
+    }
+}
+
+/// What to do after the subscriber failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Read again after this long.
+    Again(Duration),
+    /// End: to go on would lose messages or order.
+    Refuse,
+}
+
+/// What to do after the subscriber failed `failures` times in a row.
+pub(crate) fn after_reading(kind: SubscribeErrorKind, failures: u32, chance: f64) -> Reading {
+    match kind {
+        SubscribeErrorKind::Misconfigured => Reading::Refuse,
+        SubscribeErrorKind::Unavailable
+        | SubscribeErrorKind::Unauthorized
+        | SubscribeErrorKind::Expired => Reading::Again(OUTAGE.delay(failures, chance)),
+    }
+}
+
+/// How many deliveries to read next, of a memory that holds `held` messages and bytes. The largest message seen stands
+/// for the next ones, so that a batch does not exceed the bytes by more than one message that is larger still.
+pub(crate) fn room(
+    held: (usize, usize),
+    limit: (usize, usize),
+    largest: usize,
+    batch: usize,
+) -> usize {
+    let messages = limit.0.saturating_sub(held.0);
+    let bytes = limit.1.saturating_sub(held.1);
+    if bytes == 0 {
+        return 0;
+    }
+    let fit = (bytes / largest.max(1)).max(1);
+    messages.min(fit).min(batch)
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,210 @@
+//! Forgets old marks. A slot is emptied by its newest mark, never by its own time: an old message that was handled late
+//! would lose its mark at once. A slot into which marks trickle is cleaned row by row instead.
+
+use std::time::Duration;
+
+use onceward_core::Schema;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tracing::{debug, info, warn};
+
+use crate::session::Session;
+use crate::sql;
+use crate::trouble::{Trouble, chain, classify};
+
+/// How long marks are kept. Kafka keeps messages for 7 days unless told otherwise.
+pub(crate) const RETENTION: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// How much older than that a mark must be to be deleted by itself: first its slot gets the chance to be emptied whole.
+const SLACK: Duration = Duration::from_secs(2 * 24 * 3600);
+
+const BETWEEN: Duration = Duration::from_secs(600);
+const AFTER_LOCK: Duration = Duration::from_secs(60);
+
+/// Rows of one DELETE, and how many of those in one round.
+const BATCH: i64 = 2_000;
+const BATCHES: u32 = 50;
+
+const STATEMENT: Duration = Duration::from_secs(30);
+const ROLL_BACK: Duration = Duration::from_secs(1);
+
+/// The database's clock, not ours.
+const SLOTS: &str = "select mark_slots, clock_timestamp() from {schema}.settings";
+
+/// Both ends of `processed_messages_settled_at`.
+const ENDS: &str = "select min(settled_at), max(settled_at) from {schema}.{slot}";
+
+/// Short, since whoever waits for a lock makes others wait behind it. READ COMMITTED, so that the look after the lock
+/// sees what was committed before it.
+const BEGIN: &str = "
+begin isolation level read committed read write;
+set local lock_timeout = '100ms';
+set local statement_timeout = '30s'";
+
+const LOCK: &str = "lock table {schema}.{slot} in access exclusive mode";
+
+const TRUNCATE: &str = "truncate {schema}.{slot}";
+
+/// By `processed_messages_settled_at`.
+const DELETE: &str = "
+delete from {schema}.{slot}
+where ctid = any (array(
+  select ctid
+  from {schema}.{slot}
+  where settled_at < $1
+  order by settled_at
+  limit $2))";
+
+/// What is to be done with a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    Empty,
+    Clean,
+}
+
+/// What a slot's oldest and newest marks mean for it.
+fn judge(
+    now: OffsetDateTime,
+    retention: Duration,
+    oldest: Option<OffsetDateTime>,
+    newest: Option<OffsetDateTime>,
+) -> Verdict {
+    let (Some(oldest), Some(newest)) = (oldest, newest) else {
+        return Verdict::Keep;
+    };
+    if newest < now - retention {
+        Verdict::Empty
+    } else if oldest < now - retention - SLACK {
+        Verdict::Clean
+    } else {
+        Verdict::Keep
+    }
+}
+
+/// Keeps the ring in order. Never ends; safe to drop. Any number of members may do so at once.
+pub(crate) async fn keep(pool: PgPool, schema: Schema) {
+    // Not all members of a deployment at the same moment.
+    let mut wait = BETWEEN.mul_f64(fastrand::f64());
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = match sweep(&pool, &schema, RETENTION).await {
+            Ok(swept) if swept.locked == 0 => BETWEEN.mul_f64(0.5 + fastrand::f64()),
+            Ok(_) => AFTER_LOCK,
+            Err(error) => {
+                warn!(error = %chain(&error), "old marks could not be removed; will retry");
+                AFTER_LOCK
+            }
+        };
+    }
+}
+
+/// What a round has done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) emptied: u32,
+    pub(crate) deleted: u64,
+    /// Slots that somebody else had locked.
+    pub(crate) locked: u32,
+}
+
+/// One round over all slots.
+pub(crate) async fn sweep(
+    pool: &PgPool,
+    schema: &Schema,
+    retention: Duration,
+) -> Result<Swept, sqlx::Error> {
+    let (slots, now): (i16, OffsetDateTime) = sqlx::query_as(sql::over(schema, SLOTS))
+        .fetch_one(pool)
+        .await?;
+    let mut swept = Swept::default();
+    for slot in 0..slots {
+        let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
+            .fetch_one(pool)
+            .await?;
+        match judge(now, retention, oldest, newest) {
+            Verdict::Keep => {}
+            Verdict::Empty => match empty(pool, schema, slot, now, retention).await {
+                Ok(true) => swept.emptied += 1,
+                Ok(false) => {}
+                Err(error) if classify(&error) == Trouble::TimedOut => swept.locked += 1,
+                Err(error) => return Err(error),
+            },
+            Verdict::Clean => {
+                swept.deleted += clean(pool, schema, slot, now - retention).await?;
+            }
+        }
+    }
+    if swept != Swept::default() {
+        info!(?swept, "old marks were removed");
+    }
+    Ok(swept)
+}
+
+/// Empties a slot, unless a mark came in meanwhile.
+async fn empty(
+    pool: &PgPool,
+    schema: &Schema,
+    slot: i16,
+    now: OffsetDateTime,
+    retention: Duration,
+) -> Result<bool, sqlx::Error> {
+    let begin = sql::over(schema, BEGIN);
+    let mut session = Session::begin(pool.acquire().await?, begin).await?;
+    let emptied = async {
+        sqlx::query(sql::over_slot(schema, slot, LOCK))
+            .execute(session.connection())
+            .await?;
+        // A new statement, which sees what the lock has waited for.
+        let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
+            .fetch_one(session.connection())
+            .await?;
+        if judge(now, retention, oldest, newest) != Verdict::Empty {
+            return Ok(false);
+        }
+        sqlx::query(sql::over_slot(schema, slot, TRUNCATE))
+            .execute(session.connection())
+            .await?;
+        Ok(true)
+    };
+    let emptied = tokio::time::timeout(STATEMENT, emptied).await;
+    match emptied {
+        Ok(Ok(true)) => {
+            session.commit().await?;
+            debug!(slot, "a slot of marks was emptied");
+            Ok(true)
+        }
+        Ok(other) => {
+            session.roll_back(ROLL_BACK).await;
+            other
+        }
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Deletes a slot's oldest marks, some at a time.
+async fn clean(
+    pool: &PgPool,
+    schema: &Schema,
+    slot: i16,
+    before: OffsetDateTime,
+) -> Result<u64, sqlx::Error> {
+    let mut deleted = 0;
+    for _ in 0..BATCHES {
+        let done = sqlx::query(sql::over_slot(schema, slot, DELETE))
+            .bind(before)
+            .bind(BATCH)
+            .execute(pool)
+            .await?
+            .rows_affected();
+        deleted += done;
+        if done == 0 {
+            break;
+        }
+    }
+    Ok(deleted)
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

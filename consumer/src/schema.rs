@@ -1,0 +1,135 @@
+//! What a consumer needs of its database: tables that are there, rights of its role. Asked at the start and by `doctor`.
+
+use onceward_core::Schema;
+use serde::Serialize;
+use sqlx::{FromRow, PgPool};
+
+use crate::ConsumerError;
+
+/// A right that a consumer's role needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct Right {
+    /// The role that asked.
+    pub role: String,
+    /// `schema`, `table` or `function`.
+    pub kind: String,
+    /// What it is a right on, with its schema.
+    pub object: String,
+    /// `SELECT`, `INSERT` and so on.
+    pub privilege: String,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Whether the role has it.
+    pub held: bool,
+}
+
+impl Right {
+    /// The statement that grants it.
+    #[must_use]
+    pub fn grant(&self) -> String {
+        let privilege = self.privilege.to_lowercase();
+        let role = format!("\"{}\"", self.role.replace('"', "\"\""));
+        format!(
+            "grant {privilege} on {} {} to {role};",
+            self.kind, self.object
+        )
+    }
+}
+
+/// By the catalog's own indexes. Names instead of casts to `regclass`: those fail where a right is missing.
+const RIGHTS: &str = "
+with wanted (kind, name, privilege) as (
+  values
+    ('table', 'processed_messages', 'SELECT'),
+    ('table', 'processed_messages', 'INSERT'),
+    ('table', 'processed_messages', 'UPDATE'),
+    ('table', 'dead_letters', 'SELECT'),
+    ('table', 'dead_letters', 'INSERT')
+  union all
+  select 'table', 'processed_messages_' || slot, privilege
+  from generate_series(0, 11) as slot, unnest(array['SELECT', 'DELETE', 'TRUNCATE']) as privilege
+)
+select
+  current_user::text as role,
+  w.kind,
+  $1 || '.' || w.name as object,
+  w.privilege,
+  c.oid is not null as exists,
+  coalesce(has_table_privilege(c.oid, w.privilege), false) as held
+from wanted w
+left join pg_namespace n on n.nspname = $1
+left join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+union all
+select
+  current_user::text, 'function', $1 || '.mark_slot', 'EXECUTE', p.oid is not null,
+  coalesce(has_function_privilege(p.oid, 'EXECUTE'), false)
+from (select 1) as one
+left join pg_namespace n on n.nspname = $1
+left join pg_proc p on p.pronamespace = n.oid and p.proname = 'mark_slot'
+union all
+select
+  current_user::text, 'schema', $1, 'USAGE', n.oid is not null,
+  coalesce(has_schema_privilege(n.oid, 'USAGE'), false)
+from (select 1) as one
+left join pg_namespace n on n.nspname = $1";
+
+/// All rights that a consumer's role needs, with what this pool's role has of them.
+///
+/// # Errors
+/// Any database error.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn rights(pool: &PgPool, schema: &Schema) -> Result<Vec<Right>, sqlx::Error> {
+    sqlx::query_as(RIGHTS)
+        .bind(schema.as_str())
+        .fetch_all(pool)
+        .await
+}
+
+/// Refuses to start where a consumer could not do its work.
+pub(crate) async fn check(pool: &PgPool, schema: &Schema) -> Result<(), ConsumerError> {
+    let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
+        .fetch_one(pool)
+        .await
+        .map_err(ConsumerError::Database)?;
+    if standby {
+        return Err(ConsumerError::Standby);
+    }
+    let rights = rights(pool, schema)
+        .await
+        .map_err(ConsumerError::Database)?;
+    if rights.iter().any(|right| !right.exists) {
+        return Err(ConsumerError::NoSchema(schema.clone()));
+    }
+    let missing: Vec<Right> = rights.into_iter().filter(|right| !right.held).collect();
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(ConsumerError::Rights {
+            role: first.role.clone(),
+            missing,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_named_as_the_statement_that_grants_it() {
+        let right = Right {
+            role: "billing\"x".to_owned(),
+            kind: "table".to_owned(),
+            object: "onceward.dead_letters".to_owned(),
+            privilege: "INSERT".to_owned(),
+            exists: true,
+            held: false,
+        };
+
+        assert_eq!(
+            right.grant(),
+            "grant insert on table onceward.dead_letters to \"billing\"\"x\";"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! What a database error means for a delivery. Pure.
+
+use std::error::Error;
+
+/// What can be decided by of a database error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// A serialization failure or a deadlock: the same again may go well.
+    Conflict,
+    /// A lock or the statement took too long, or somebody cancelled it.
+    TimedOut,
+    /// A statement failed before, and the transaction takes no more.
+    Aborted,
+    /// The database is out of reach, or the connection to it is gone.
+    Outage,
+    /// Anything else.
+    Other,
+}
+
+/// The first database error among an error and its sources.
+pub(crate) fn database_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e sqlx::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<sqlx::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+pub(crate) fn classify(error: &sqlx::Error) -> Trouble {
+    if let sqlx::Error::Database(error) = error {
+        return error
+            .code()
+            .map_or(Trouble::Other, |code| by_sqlstate(&code));
+    }
+    if matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+    ) {
+        Trouble::Outage
+    } else {
+        Trouble::Other
+    }
+}
+
+/// Source: PostgreSQL's documentation, appendix "PostgreSQL Error Codes".
+fn by_sqlstate(code: &str) -> Trouble {
+    match code {
+        "40001" | "40P01" => Trouble::Conflict,
+        "55P03" | "57014" => Trouble::TimedOut,
+        "25P02" => Trouble::Aborted,
+        // Shutdown, crash, starting up; and a session that the server ended for being idle.
+        "57P01" | "57P02" | "57P03" | "25P03" => Trouble::Outage,
+        _ if code.starts_with("08") => Trouble::Outage,
+        _ => Trouble::Other,
+    }
+}
+
+pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == "57014")
+}
+
+/// An error and its sources in one line, at most 2,000 characters, without what Postgres cannot store.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    clean(&text).chars().take(2_000).collect()
+}
+
+/// Text as Postgres takes it: without NUL.
+pub(crate) fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the invoice was not written")]
+    struct Domain(#[source] sqlx::Error);
+
+    #[test]
+    fn a_database_error_is_found_behind_others() {
+        let error = Domain(sqlx::Error::PoolTimedOut);
+
+        let found = database_error(&error).map(classify);
+
+        assert_eq!(found, Some(Trouble::Outage));
+        assert!(database_error(&std::fmt::Error).is_none());
+    }
+
+    #[test]
+    fn states_mean_what_postgres_says() {
+        for (code, trouble) in [
+            ("40001", Trouble::Conflict),
+            ("40P01", Trouble::Conflict),
+            ("55P03", Trouble::TimedOut),
+            ("57014", Trouble::TimedOut),
+            ("25P02", Trouble::Aborted),
+            ("08006", Trouble::Outage),
+            ("57P01", Trouble::Outage),
+            ("23505", Trouble::Other),
+            ("57P04", Trouble::Other),
+        ] {
+            assert_eq!(by_sqlstate(code), trouble, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_chain_names_each_source_once_and_holds_nothing_that_postgres_refuses() {
+        let error = Domain(sqlx::Error::Protocol("a\0b".to_owned()));
+
+        let text = chain(&error);
+
+        assert!(text.starts_with("the invoice was not written: "), "{text}");
+        assert!(!text.contains('\0'));
+    }
+}
