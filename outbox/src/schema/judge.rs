@@ -54,7 +54,7 @@ pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     let mut findings = server(facts);
     findings.extend(version(facts, expected));
     if !facts.tables.is_empty() {
-        findings.extend(facts.tables.iter().flat_map(table));
+        findings.extend(facts.tables.iter().flat_map(|t| table(facts, t)));
         findings.extend(missing_tables(facts));
         findings.extend(indexes(facts));
         findings.extend(sequence(facts));
@@ -132,35 +132,36 @@ fn version(facts: &Facts, expected: &Expected) -> Option<Finding> {
     }
 }
 
-fn table(table: &Table) -> Vec<Finding> {
+fn table(facts: &Facts, table: &Table) -> Vec<Finding> {
     let name = &table.name;
+    let full = format!("{}.{name}", facts.schema);
     let mut findings = Vec::new();
     if table.row_security {
         findings.push(Finding::problem(
             "row_security",
             format!("{name} has row security: rows may be hidden without an error, and so be lost"),
-            format!("alter table {name} disable row level security"),
+            format!("alter table {full} disable row level security"),
         ));
     }
     if table.unlogged {
         findings.push(Finding::problem(
             "unlogged",
             format!("{name} is unlogged: a crash empties it"),
-            format!("alter table {name} set logged"),
+            format!("alter table {full} set logged"),
         ));
     }
     for trigger in &table.triggers {
         findings.push(Finding::problem(
             "trigger",
             format!("{name} has the trigger {trigger}, which may change or drop rows"),
-            format!("drop trigger {trigger} on {name}"),
+            format!("drop trigger {trigger} on {full}"),
         ));
     }
     for rule in &table.rules {
         findings.push(Finding::problem(
             "rule",
             format!("{name} has the rule {rule}, which may change or drop rows"),
-            format!("drop rule {rule} on {name}"),
+            format!("drop rule {rule} on {full}"),
         ));
     }
     if name == "messages" && !table.full_writers.is_empty() {
@@ -205,7 +206,10 @@ fn indexes(facts: &Facts) -> Vec<Finding> {
                     format!(
                         "{partition} has no valid index on ({columns}): reading would scan the log"
                     ),
-                    format!("create index on {partition} ({columns}), or reindex the invalid one"),
+                    format!(
+                        "create index on {}.{partition} ({columns}), or reindex the invalid one",
+                        facts.schema
+                    ),
                 ));
             }
         }
@@ -225,7 +229,10 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
                 "the sequence of the log has cache {}, increment {} and cycle {}: the order within a key is lost",
                 sequence.cache, sequence.increment, sequence.cycles
             ),
-            "alter sequence messages_seq_seq increment by 1 cache 1 no cycle",
+            format!(
+                "alter sequence {}.messages_seq_seq increment by 1 cache 1 no cycle",
+                facts.schema
+            ),
         ));
     }
     if sequence.last < sequence.highest {
