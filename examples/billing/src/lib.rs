@@ -1,1 +1,0 @@
-//! A billing service whose invoices are written once per order.
