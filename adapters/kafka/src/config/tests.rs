@@ -1,0 +1,106 @@
+use super::*;
+
+fn config() -> KafkaConfig {
+    KafkaConfig::new("127.0.0.1:9092")
+}
+
+#[test]
+fn every_property_that_the_promise_depends_on_is_refused_by_name() {
+    let names = [
+        "enable.idempotence",
+        "enable.gapless.guarantee",
+        "acks",
+        "request.required.acks",
+        "max.in.flight",
+        "max.in.flight.requests.per.connection",
+        "message.timeout.ms",
+        "delivery.timeout.ms",
+        "retries",
+        "message.send.max.retries",
+        "partitioner",
+        "transactional.id",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "auto.offset.reset",
+        "group.id",
+    ];
+    for name in names {
+        let problems = config().property(name, "1").problems();
+
+        assert!(
+            matches!(&problems[..], [KafkaConfigError::Refused { name: refused, .. }] if refused == name),
+            "{name}: {problems:?}"
+        );
+        assert!(problems[0].to_string().contains(name));
+    }
+}
+
+#[test]
+fn a_property_that_librdkafka_does_not_know_is_named() {
+    let problems = config().property("linger.msec", "5").problems();
+
+    assert_eq!(
+        problems,
+        [KafkaConfigError::Unknown("linger.msec".to_owned())]
+    );
+}
+
+#[test]
+fn a_value_that_librdkafka_does_not_take_is_named_but_never_that_of_a_secret() {
+    let linger = config().property("linger.ms", "soon").problems();
+    let secret = config().property("sasl.password", "").problems();
+
+    assert!(
+        matches!(&linger[..], [KafkaConfigError::Invalid { name, .. }] if name == "linger.ms"),
+        "{linger:?}"
+    );
+    assert!(secret.is_empty(), "{secret:?}");
+    let key = config().property("ssl.key.pem", "hunter2").problems();
+    assert!(!format!("{key:?}").contains("hunter2"), "{key:?}");
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    let config = KafkaConfig::new(" ")
+        .deadline(Duration::ZERO)
+        .property("acks", "1")
+        .property("no.such", "1");
+
+    assert_eq!(config.problems().len(), 4);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config = config()
+        .property("sasl.username", "alice")
+        .property("sasl.password", "hunter2")
+        .property("ssl.key.password", "hunter2")
+        .property("ssl.key.pem", "hunter2")
+        .property("linger.ms", "7");
+
+    let shown = format!("{config:?}");
+
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!shown.contains("alice"), "{shown}");
+    assert!(shown.contains('7'), "{shown}");
+}
+
+#[test]
+fn the_fixed_settings_win_over_everything_else() {
+    let config = config().property("acks", "0").property("linger.ms", "50");
+
+    let client = producer(&config, Some(20_000));
+
+    assert_eq!(client.get("acks"), Some("all"));
+    assert_eq!(client.get("linger.ms"), Some("50"));
+    assert_eq!(client.get("batch.size"), Some("20000"));
+}
+
+#[test]
+fn a_subscription_without_group_or_topics_or_with_a_pattern_is_refused() {
+    let nothing: [&str; 0] = [];
+
+    assert_eq!(KafkaSubscription::new("", nothing).problems().len(), 2);
+    let pattern = KafkaSubscription::new("g", ["^orders.*"]).problems();
+    assert_eq!(pattern, [KafkaConfigError::Topic("^orders.*".to_owned())]);
+}

@@ -1,0 +1,141 @@
+//! The thread of a session: takes reports from librdkafka, watches deadlines, and ends the client.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use onceward_core::ErrorKind;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+use super::session::{Phase, Reason, Session};
+use crate::topics::Topics;
+use crate::{errors, log};
+
+/// How often a session without reports looks at its deadlines.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A record on its way to the client, with the number of its message.
+pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
+
+/// What a session's task and its thread share.
+pub(super) struct Shared {
+    // Held for a few lookups at a time, by the task that offers and by the thread that reports; never across an await.
+    session: Mutex<Session>,
+    /// Told when there may be room again, or the session no longer goes on.
+    pub(super) moved: Notify,
+    ended: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            session: Mutex::new(Session::new()),
+            moved: Notify::new(),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a record to the client, unless the session is over.
+    pub(super) fn send<'a>(
+        &self,
+        client: &Weak<BaseProducer<Reports>>,
+        record: Record<'a>,
+    ) -> Result<Result<(), (KafkaError, Record<'a>)>, Reason> {
+        // Under the lock: what is handed over after the end would leave after what was purged before it.
+        let session = self.locked();
+        let open = *session.phase() == Phase::Open;
+        match client.upgrade().filter(|_| open) {
+            Some(client) => Ok(client.send(record)),
+            None => Err(Reason::new(ErrorKind::Unavailable, "the session has ended")),
+        }
+    }
+
+    /// Ends the session and tells everybody who waits for it.
+    pub(super) fn end(&self, why: Reason) {
+        self.locked().end(why);
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until nothing of the session leaves any more.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as `self`, so that this cannot fail.
+        drop(ended.wait_for(|ended| *ended).await);
+    }
+
+    /// Says that there never was a client.
+    pub(super) fn never_began(&self) {
+        self.ended.send_replace(true);
+    }
+}
+
+/// Takes the reports of one client.
+pub(super) struct Reports(pub(super) Arc<Shared>);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log::line(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log::client_error(&error, reason);
+        if let Some(code) = error.rdkafka_error_code() {
+            let mut trouble = Reason::new(errors::kind(code), reason);
+            trouble.code = Some(code);
+            self.0.locked().note(trouble, Instant::now());
+        }
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        match result {
+            Ok(_) => self.0.locked().confirm(number),
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                self.0.locked().refuse(number, message.partition(), code);
+            }
+        }
+    }
+}
+
+/// Runs until the session is over; then nothing of it leaves any more, and all its offers are answered.
+pub(super) fn serve(mut client: Arc<BaseProducer<Reports>>, shared: &Shared, topics: &Topics) {
+    while shared.locked().goes_on(Instant::now()) {
+        client.poll(LOOK_EVERY);
+        shared.moved.notify_waiters();
+    }
+    client.purge(PurgeConfig::default().queue().inflight());
+    // Reports that came before the purge still count; for those that never come nobody waits.
+    client.poll(LOOK_EVERY);
+    // Before anybody learns of the refusal: the next session must ask for the limits again.
+    let refused = shared.locked().refused_routes();
+    topics.forget(&refused);
+    shared.locked().settle();
+    shared.ended.send_replace(true);
+    shared.moved.notify_waiters();
+    // The end of the client blocks, so it must happen here: a task may hold it for the length of one call.
+    loop {
+        match Arc::try_unwrap(client) {
+            Ok(last) => break drop(last),
+            Err(shared) => client = shared,
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    info!("Kafka session has ended");
+}

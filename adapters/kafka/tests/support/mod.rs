@@ -1,0 +1,135 @@
+//! Messages, topics and a look at the broker, for the tests of the adapter.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::{Batch, MAX_PAYLOAD, Message, Outcome, Outgoing, Publisher, Receipts, Route};
+use onceward_kafka::{Kafka, KafkaConfig, KafkaPublisher};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+pub(crate) fn kafka(brokers: &str) -> Kafka {
+    Kafka::new(KafkaConfig::new(brokers).deadline(Duration::from_secs(20))).unwrap()
+}
+
+pub(crate) fn outgoing(topic: &str, key: Option<&str>, payload: impl Into<Vec<u8>>) -> Outgoing {
+    let mut draft = Message::bytes(topic, payload.into());
+    if let Some(key) = key {
+        draft = draft.key(key);
+    }
+    Outgoing {
+        route: Route::new(topic),
+        message: draft.finish(10 * MAX_PAYLOAD).unwrap().message,
+        replay: None,
+    }
+}
+
+/// Messages of one key, numbered from one; `large` of them with a payload of that many bytes.
+pub(crate) fn numbered(topic: &str, count: usize, large: &[usize], bytes: usize) -> Vec<Outgoing> {
+    let one = |n: usize| {
+        let mut payload = format!("{n:06}").into_bytes();
+        payload.resize(if large.contains(&n) { bytes } else { 6 }, b'x');
+        outgoing(topic, Some("k"), payload)
+    };
+    (1..=count).map(one).collect()
+}
+
+pub(crate) fn batch(messages: &[Outgoing]) -> Arc<Batch> {
+    Arc::new(Batch {
+        messages: messages.to_vec(),
+    })
+}
+
+pub(crate) async fn publish(session: &mut KafkaPublisher, messages: &[Outgoing]) -> Receipts {
+    let pending = session.offer(batch(messages)).await;
+    let receipts = tokio::time::timeout(PATIENCE, pending).await;
+    receipts.expect("an offer is answered by its deadline")
+}
+
+/// One letter per message: confirmed, failed, suspect, unconfirmed.
+pub(crate) fn letters(receipts: &Receipts) -> String {
+    let letters = receipts.outcomes().iter().map(|outcome| match outcome {
+        Outcome::Confirmed => 'c',
+        Outcome::Failed(_) => 'f',
+        Outcome::Suspect(_) => 's',
+        Outcome::Unconfirmed => 'u',
+    });
+    letters.collect()
+}
+
+pub(crate) async fn alter(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .unwrap();
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        change = change.set(name, value);
+    }
+    let done = admin.alter_configs([&change], &AdminOptions::new()).await;
+    done.unwrap().remove(0).unwrap();
+}
+
+/// Payloads' first six bytes, per partition, as the broker stores them.
+pub(crate) async fn stored(brokers: &str, topic: &str) -> BTreeMap<i32, Vec<String>> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    tokio::task::spawn_blocking(move || read(&brokers, &topic))
+        .await
+        .unwrap()
+}
+
+fn read(brokers: &str, topic: &str) -> BTreeMap<i32, Vec<String>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "a look at the broker")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let mut found = BTreeMap::new();
+    let mut left = 0;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition.id(), PATIENCE)
+            .unwrap();
+        left += high - low;
+        list.add_partition_offset(topic, partition.id(), Offset::Offset(low))
+            .unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let begin = std::time::Instant::now();
+    while left > 0 {
+        assert!(begin.elapsed() < PATIENCE, "{left} records do not come");
+        let Some(record) = consumer.poll(Duration::from_millis(100)) else {
+            continue;
+        };
+        let record = record.unwrap();
+        let payload = record.payload().unwrap_or_default();
+        let text = String::from_utf8_lossy(&payload[..payload.len().min(6)]).into_owned();
+        let of: &mut Vec<String> = found.entry(record.partition()).or_default();
+        of.push(text);
+        left -= 1;
+    }
+    found
+}
+
+/// The stored messages of a topic with one partition.
+pub(crate) async fn stored_in_one(brokers: &str, topic: &str) -> Vec<String> {
+    let mut partitions = stored(brokers, topic).await;
+    partitions.remove(&0).unwrap_or_default()
+}
+
+/// What `numbered` wrote.
+pub(crate) fn numbers(range: std::ops::RangeInclusive<usize>) -> Vec<String> {
+    range.map(|n| format!("{n:06}")).collect()
+}
