@@ -1,6 +1,14 @@
 //! The Onceward relay: publishes an outbox to a broker, in order per key.
 
+mod cli;
+mod config;
 mod pace;
 mod pause;
 mod plan;
+mod settings;
 mod window;
+
+pub use cli::run;
+pub use config::{
+    Admin, Config, ConfigError, Database, DestinationConfig, Log, LogFormat, Problem, StreamConfig,
+};

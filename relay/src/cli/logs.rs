@@ -1,0 +1,45 @@
+//! Where logs go: to standard error, as text on a terminal and as JSON otherwise.
+
+use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Starts logging at the configured level, or at what the variable `RUST_LOG` says.
+pub(super) fn start(log: &Log) {
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| log.level.clone());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::builder().parse_lossy(directives))
+        .with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let json = match log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    // Fails only if logging was started before, and then goes on as it was.
+    let started = if json {
+        subscriber.json().flatten_event(true).try_init()
+    } else {
+        subscriber.with_ansi(terminal).try_init()
+    };
+    drop(started);
+    std::panic::set_hook(Box::new(panicked));
+}
+
+/// What a command that runs once logs: what a person should know, and nothing of what it prints anyway.
+pub(super) fn start_quietly(format: LogFormat) {
+    start(&Log {
+        level: "warn,onceward_migrations=info".to_owned(),
+        format,
+    });
+}
+
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    let what = panic.payload_as_str().unwrap_or("no text");
+    error!(location, what, "panicked: this is a bug; please report it");
+}

@@ -1,0 +1,89 @@
+//! The commands of `onceward`.
+
+mod database;
+mod failure;
+mod logs;
+mod migrate;
+mod output;
+mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use failure::Failure;
+use output::Output;
+
+/// A transactional outbox that is published in order, and consumers whose effects happen once.
+///
+/// `onceward relay` runs beside a service and publishes what the service has committed. The other commands show and
+/// change how that stands.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onceward",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Settings come from onceward.toml and from variables such as ONCEWARD__DATABASE__URL.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+struct Cli {
+    /// The configuration file [default: onceward.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "ONCEWARD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Migrate(migrate::Migrate),
+}
+
+/// What every command is given.
+#[derive(Debug)]
+struct Context {
+    config: Config,
+    output: Output,
+}
+
+/// Runs the command line of this process to its end, and tells with which code to leave.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match run_command(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if output.is_json() {
+                eprintln!("{}", failure.json());
+            } else {
+                eprintln!("{failure}");
+            }
+            failure.code()
+        }
+    }
+}
+
+fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
+    let config = Config::load(cli.config.as_deref())?;
+    logs::start_quietly(config.log.format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::failed("the program's threads cannot be started").because(error)
+        })?;
+    let context = Context { config, output };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Migrate(migrate) => migrate.run(&context).await,
+        }
+    })
+}

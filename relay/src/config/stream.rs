@@ -1,0 +1,154 @@
+//! Reads the streams: what each one reads, how, and its one destination.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ::config::Value;
+use onceward_core::{RouteTemplate, Source, Topic, TopicGlob};
+
+use super::StreamConfig;
+use super::destination;
+use super::reader::Reader;
+use crate::settings::{PublishAfter, Start, StreamSettings, Unrouted};
+
+const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+const POLL_CEILING: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const OFFER_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const CHUNK: RangeInclusive<usize> = 1..=10_000;
+const IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
+const IN_FLIGHT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
+
+/// Reads all streams. Without a source the problems are still found.
+pub(super) fn streams(mut section: Reader<'_>, source: Option<&Source>) -> Vec<StreamConfig> {
+    let mut streams = Vec::new();
+    for (name, value) in section.entries() {
+        if let Err(problem) = check_name(&name) {
+            section.refuse(&name, problem);
+            continue;
+        }
+        streams.extend(stream(&mut section, &name, value, source));
+    }
+    section.finish();
+    streams
+}
+
+fn stream(
+    streams: &mut Reader<'_>,
+    name: &str,
+    value: Value,
+    source: Option<&Source>,
+) -> Option<StreamConfig> {
+    let mut section = streams.entry(name, value);
+    // Only the defaults are taken from it when there is no source: the problem is noted already.
+    let source = source.cloned().unwrap_or_else(|| Source::received(""));
+    let mut settings = StreamSettings::new(name, source);
+    topics(&mut section, &mut settings);
+    route(&mut section, &mut settings);
+    words(&mut section, &mut settings);
+    limits(&mut section, &mut settings);
+    let destination = destination::destination(&mut section, settings.offer_deadline);
+    section.finish();
+    Some(StreamConfig {
+        settings,
+        destination: destination?,
+    })
+}
+
+/// A stream's name is part of table rows, metrics and variables.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    let mut bytes = name.bytes();
+    let starts = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
+    let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if starts && name.len() <= 63 && bytes.all(rest) {
+        Ok(())
+    } else {
+        Err("the stream's name must be [a-z][a-z0-9_]*, at most 63 characters")
+    }
+}
+
+fn topics(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+    let Some(texts) = section.texts("topics") else {
+        return;
+    };
+    if texts.is_empty() {
+        section.refuse("topics", "is empty; leave it out for every topic");
+    }
+    settings.topics.clear();
+    for text in texts {
+        match TopicGlob::try_from(text.as_str()) {
+            Ok(glob) => settings.topics.push(glob),
+            Err(error) => section.refuse("topics", error.to_string()),
+        }
+    }
+}
+
+fn route(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+    let template = section
+        .text("route")
+        .unwrap_or_else(|| "{topic}".to_owned());
+    let named = section.map("routes");
+    for topic in named.keys() {
+        if let Err(error) = Topic::try_from(topic.as_str()) {
+            section.refuse("routes", error.to_string());
+        }
+    }
+    match RouteTemplate::new(&template, named) {
+        Ok(route) => settings.route = route,
+        Err(error) => section.refuse("route", error.to_string()),
+    }
+}
+
+fn words(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+    let starts = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+    settings.start = section.choice("start", &starts).unwrap_or_default();
+    let kinds = [("keep", Unrouted::Keep), ("discard", Unrouted::Discard)];
+    settings.unrouted = section.choice("unrouted", &kinds).unwrap_or_default();
+    // Holding the key of a refused message comes with detours; until then there is one way.
+    let _: Option<()> = section.choice("on_refusal", &[("go_on", ())]);
+    let standby = section.text("standby");
+    let after = section
+        .text("publish_after")
+        .unwrap_or_else(|| "flushed".to_owned());
+    match (after.as_str(), standby) {
+        ("flushed", None) => settings.publish_after = PublishAfter::Flushed,
+        ("visible", None) => settings.publish_after = PublishAfter::Visible,
+        ("replicated", Some(standby)) => settings.publish_after = PublishAfter::Replicated(standby),
+        ("replicated", None) => section.refuse(
+            "standby",
+            "is missing; publish_after = \"replicated\" needs the application_name of the standby to wait for",
+        ),
+        ("flushed" | "visible", Some(standby)) => section.refuse_value(
+            "standby",
+            &standby,
+            "has a meaning only with publish_after = \"replicated\"",
+        ),
+        (other, _) => section.refuse_value(
+            "publish_after",
+            other,
+            "must be one of flushed, replicated, visible",
+        ),
+    }
+}
+
+fn limits(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+    let StreamSettings {
+        lease_ttl,
+        poll_ceiling,
+        chunk,
+        in_flight_messages,
+        in_flight_bytes,
+        in_flight_per_topic,
+        offer_deadline,
+        drain,
+        ..
+    } = settings;
+    *lease_ttl = section.duration("lease_ttl", *lease_ttl, LEASE_TTL);
+    *poll_ceiling = section.duration("poll_ceiling", *poll_ceiling, POLL_CEILING);
+    *offer_deadline = section.duration("offer_deadline", *offer_deadline, OFFER_DEADLINE);
+    *drain = section.duration("drain", *drain, DRAIN);
+    *chunk = section.count("chunk", *chunk, CHUNK);
+    *in_flight_messages = section.count("in_flight_messages", *in_flight_messages, IN_FLIGHT);
+    *in_flight_per_topic = section.count("in_flight_per_topic", *in_flight_per_topic, IN_FLIGHT);
+    *in_flight_bytes = section.size("in_flight_bytes", *in_flight_bytes, IN_FLIGHT_BYTES);
+}

@@ -1,0 +1,95 @@
+//! What a stream is run by, apart from where its database and its broker are.
+
+use std::time::Duration;
+
+pub use onceward::PublishAfter;
+use onceward_core::{RouteTemplate, Source, TopicGlob};
+
+use crate::window::Bounds;
+
+/// How one stream reads and publishes. [`StreamSettings::new`] fills in what most need.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// The stream's name: `[a-z][a-z0-9_]*`, at most 63 bytes.
+    pub name: String,
+    /// Which topics it reads.
+    pub topics: Vec<TopicGlob>,
+    /// The broker's name for each topic.
+    pub route: RouteTemplate,
+    /// The CloudEvents source of every message.
+    pub source: Source,
+    /// Where a new stream begins.
+    pub start: Start,
+    /// What becomes of topics that no stream reads.
+    pub unrouted: Unrouted,
+    /// When a message that can be read may be published.
+    pub publish_after: PublishAfter,
+    /// How long the lease lasts without being renewed; another relay takes over within it. 1 s to 5 min.
+    pub lease_ttl: Duration,
+    /// The longest wait between two reads of an idle log. 1 ms to 10 s.
+    pub poll_ceiling: Duration,
+    /// The most messages of one read and lane, and of one offer. 1 to 10,000.
+    pub chunk: usize,
+    /// The most messages read and not yet confirmed.
+    pub in_flight_messages: usize,
+    /// The most bytes of messages read and not yet confirmed.
+    pub in_flight_bytes: usize,
+    /// The most messages of one topic read and not yet confirmed.
+    pub in_flight_per_topic: usize,
+    /// How long a broker may take to confirm an offer before it counts as unknown. 1 s to 10 min.
+    pub offer_deadline: Duration,
+    /// How long a stop waits for what is in flight.
+    pub drain: Duration,
+}
+
+/// Where a new stream begins; used once, when the stream is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At the earliest message that is still in the log.
+    #[default]
+    Earliest,
+    /// Behind the newest.
+    Latest,
+}
+
+/// What becomes of messages whose topic no stream reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unrouted {
+    /// They stay in the log until a stream reads them, and keep their slot from being emptied.
+    #[default]
+    Keep,
+    /// They go with their slot.
+    Discard,
+}
+
+impl StreamSettings {
+    /// Settings for a stream of all topics.
+    #[must_use]
+    pub fn new(name: impl Into<String>, source: Source) -> Self {
+        Self {
+            name: name.into(),
+            topics: vec![TopicGlob::all()],
+            route: RouteTemplate::default(),
+            source,
+            start: Start::default(),
+            unrouted: Unrouted::default(),
+            publish_after: PublishAfter::default(),
+            lease_ttl: Duration::from_secs(10),
+            poll_ceiling: Duration::from_millis(20),
+            chunk: 1_000,
+            in_flight_messages: 15_000,
+            in_flight_bytes: 16 << 20,
+            in_flight_per_topic: 5_000,
+            offer_deadline: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            messages: self.in_flight_messages,
+            bytes: self.in_flight_bytes,
+            per_route: self.in_flight_per_topic,
+        }
+    }
+}
