@@ -39,7 +39,12 @@ pub(crate) struct Show<'a> {
 pub(crate) async fn run(settings: &Settings, screen: &mut Screen) -> Result<Outcome, Failure> {
     let logs = settings.dir.join("logs");
     std::fs::create_dir_all(&logs)?;
-    let stage = Stage::set(settings, |what| screen.say(&format!("  {what}"))).await?;
+    let mut stage = Stage::set(settings, |what| screen.say(&format!("  {what}"))).await?;
+    let ready = stage.wait_until_ready().await;
+    if ready.is_err() {
+        stage.write_logs(&logs);
+    }
+    ready?;
     let title = format!(
         "Onceward demo on {}: {} orders a second for {} s",
         settings.broker, settings.rate, settings.seconds

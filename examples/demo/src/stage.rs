@@ -61,15 +61,13 @@ impl Stage {
             .env("LISTEN", service.to_string());
         let order_service = Member::start("order-service", command, None);
         let billing = |n| consumer(settings.broker, &servers, &format!("billing-{n}"));
-        let mut stage = Self {
+        Ok(Self {
             service,
             order_service,
             relays: vec![relay(&config, "relay-1")?, relay(&config, "relay-2")?],
             consumers: vec![billing(1)?, billing(2)?],
             servers,
-        };
-        stage.wait_until_ready().await?;
-        Ok(stage)
+        })
     }
 
     pub(crate) fn books(&self) -> Books {
@@ -150,7 +148,7 @@ impl Stage {
     }
 
     /// Waits until orders are taken, a relay holds the lease and the billing service has made its table.
-    async fn wait_until_ready(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let begin = Instant::now();
         let books = self.books();
         loop {
