@@ -1,5 +1,7 @@
 //! A message being written, and the border at which it becomes valid.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
@@ -25,7 +27,7 @@ pub const MAX_PAYLOAD: usize = 1_000_000;
 /// assert_eq!(entry.message.kind.as_str(), "orders.created");
 /// # Ok::<(), onceward_core::InvalidMessage>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Draft {
     topic: String,
     key: Option<String>,
@@ -211,6 +213,19 @@ impl Draft {
     }
 }
 
+impl fmt::Debug for Draft {
+    /// Shows neither payload nor key nor header values: they may be personal data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("topic", &self.topic)
+            .field("kind", &self.kind)
+            .field("lane", &self.lane)
+            .field("id", &self.id)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +240,13 @@ mod tests {
             over,
             Err(InvalidMessage::PayloadTooLarge { bytes: 11, cap: 10 })
         ));
+    }
+
+    #[test]
+    fn a_draft_shows_no_secrets() {
+        let draft = Message::bytes("t", "hush").key("hush").header("x", "hush");
+
+        assert!(!format!("{draft:?}").contains("hush"));
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Prefixes that belong to CloudEvents, the brokers and Onceward itself, in any case.
 const RESERVED_PREFIXES: [&str; 4] = ["ce-", "ce_", "nats-", "onceward-"];
 
-/// The name under which the content type travels and is stored; set through the builder only.
-pub(crate) const CONTENT_TYPE: &str = "content-type";
+/// The header under which the content type travels and is stored; set through the builder only.
+pub const CONTENT_TYPE: &str = "content-type";
 
 /// Headers by name. Names are kept as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
