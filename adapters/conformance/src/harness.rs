@@ -20,7 +20,7 @@ pub trait Harness: Sized + Send + Sync + 'static {
 
     /// Makes a route that nobody else uses, with that many partitions where the broker has partitions.
     ///
-    /// It stores messages up to a limit of at least 1,100,000 bytes until [`Control::Limit`] says otherwise.
+    /// It stores messages up to a limit of at least 1,040,000 bytes until [`Control::Limit`] says otherwise.
     fn route(&self, partitions: u16) -> impl Future<Output = Route> + Send;
 
     /// Opens a session. A message whose report does not come within `deadline` is unconfirmed.

@@ -85,3 +85,52 @@ impl Record {
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     }
 }
+
+/// A payload of `n` bytes that no compression makes small.
+pub(crate) fn noise(n: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(n + 8);
+    while bytes.len() < n {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(n);
+    bytes
+}
+
+/// Asserts that what the broker stores of each key, copies left out, is a prefix of what one session was offered.
+pub(crate) fn assert_prefixes(stored: &[Record], offered: &[Outgoing]) {
+    let offered = ids_by_key(offered);
+    for (key, ids) in first_arrivals(stored) {
+        let expected = offered.get(&key).cloned().unwrap_or_default();
+        assert!(
+            expected.starts_with(&ids),
+            "key {key}: the broker stores {ids:?}, no prefix of {expected:?}"
+        );
+    }
+}
+
+/// What the broker stores, copies left out.
+pub(crate) fn first_arrivals(stored: &[Record]) -> ByKey {
+    let mut first = stored_ids_by_key(stored);
+    for ids in first.values_mut() {
+        let mut seen = std::collections::BTreeSet::new();
+        ids.retain(|id| seen.insert(id.clone()));
+    }
+    first
+}
+
+/// The messages whose ids are not in `without`, by key.
+pub(crate) fn all_but(
+    messages: &[Outgoing],
+    without: &std::collections::BTreeSet<String>,
+) -> ByKey {
+    let left: Vec<Outgoing> = messages
+        .iter()
+        .filter(|outgoing| !without.contains(&outgoing.message.id.to_string()))
+        .cloned()
+        .collect();
+    ids_by_key(&left)
+}

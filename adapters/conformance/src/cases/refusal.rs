@@ -1,0 +1,201 @@
+//! Messages and moments that the broker refuses.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use onceward_core::{ErrorKind, Fault, Outcome, Outgoing, Publisher, Receipts, Route};
+
+use crate::journey::{
+    all_but, assert_all_confirmed, assert_prefixes, batch, finish, first_arrivals, message, noise,
+    with_payload,
+};
+use crate::relay::Relay;
+use crate::{Control, Harness, Offer, Sharing, Verdict};
+
+const DEADLINE: Duration = Duration::from_secs(15);
+const LIMIT: u32 = 20_000;
+const TOO_LARGE: usize = 50_000;
+
+/// Twelve messages of one key, of which the sixth is too large, and some of others.
+fn with_one_too_large(route: &Route) -> (Vec<Outgoing>, String) {
+    let mut messages: Vec<_> = (0..12_u32)
+        .map(|n| match n {
+            5 => with_payload(route, Some("victim"), noise(TOO_LARGE)),
+            _ => message(route, Some("victim"), n),
+        })
+        .collect();
+    let guilty = messages[5].message.id.to_string();
+    messages.extend((0..6).map(|n| message(route, Some("bystander"), n)));
+    (messages, guilty)
+}
+
+/// Nobody but the guilty one is blamed for itself.
+fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
+    for (outgoing, outcome) in offered.iter().zip(receipts.outcomes()) {
+        if let Outcome::Failed(error) = outcome
+            && error.kind.fault() == Fault::Message
+        {
+            assert_eq!(outgoing.message.id.to_string(), guilty, "{error:?}");
+        }
+    }
+}
+
+/// A message that is refused for itself, alone in its request, is named; what was offered before it is unharmed.
+pub async fn a_refused_message_alone_in_its_request_is_named<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Own).await;
+    let route = broker.route(1).await;
+    let mut session = broker.publisher(DEADLINE).await;
+    let before = [message(&route, Some("a"), 1)];
+    assert_all_confirmed(&finish(session.offer(batch(&before)).await).await);
+    let limit = Control::Limit {
+        route: &route,
+        bytes: LIMIT,
+    };
+    if broker.control(limit).await == Offer::NotOffered {
+        return Verdict::not_promised("a limit on the size of messages");
+    }
+
+    let guilty = [with_payload(&route, Some("a"), noise(TOO_LARGE))];
+    let receipts = finish(session.offer(batch(&guilty)).await).await;
+
+    let [Outcome::Failed(error)] = receipts.outcomes() else {
+        panic!("the message is not named: {receipts:?}");
+    };
+    assert_eq!(error.kind, ErrorKind::TooLarge, "{error:?}");
+    assert_prefixes(&broker.stored(&route).await, &before);
+    Verdict::Held
+}
+
+/// A message refused for itself in the middle of a batch: nothing of its key passes it in that session, nobody else is
+/// blamed, and a relay that searches finds it and loses nothing else.
+pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Own).await;
+    let route = broker.route(1).await;
+    let mut session = broker.publisher(DEADLINE).await;
+    // The session has spoken with the broker before the limit is set behind its back.
+    let first = [message(&route, Some("first"), 0)];
+    assert_all_confirmed(&finish(session.offer(batch(&first)).await).await);
+    let limit = Control::Limit {
+        route: &route,
+        bytes: LIMIT,
+    };
+    if broker.control(limit).await == Offer::NotOffered {
+        return Verdict::not_promised("a limit on the size of messages");
+    }
+    let (messages, guilty) = with_one_too_large(&route);
+
+    let receipts = finish(session.offer(batch(&messages)).await).await;
+
+    assert_blames_only(&receipts, &messages, &guilty);
+    let mut offered = first.to_vec();
+    offered.extend(messages.iter().cloned());
+    assert_prefixes(&broker.stored(&route).await, &offered);
+    session.close(Duration::from_secs(1)).await;
+
+    let mut relay = Relay::of(&messages);
+    relay.note(&messages, &receipts);
+    relay.finish(&broker, DEADLINE).await;
+
+    assert_eq!(relay.parked, BTreeSet::from([guilty]));
+    let expected = all_but(&offered, &relay.parked);
+    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    Verdict::Held
+}
+
+/// After any outcome but confirmed, nothing more of that key is stored by the session, however often it is offered.
+pub async fn a_session_sends_nothing_more_of_a_key_that_was_refused<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Own).await;
+    let route = broker.route(1).await;
+    let limit = Control::Limit {
+        route: &route,
+        bytes: LIMIT,
+    };
+    if broker.control(limit).await == Offer::NotOffered {
+        return Verdict::not_promised("a limit on the size of messages");
+    }
+    let mut session = broker.publisher(DEADLINE).await;
+    let guilty = [with_payload(&route, Some("a"), noise(TOO_LARGE))];
+    let refused = finish(session.offer(batch(&guilty)).await).await;
+    assert!(!refused.all_confirmed(), "{refused:?}");
+
+    let follower = [message(&route, Some("a"), 1)];
+    let receipts = finish(session.offer(batch(&follower)).await).await;
+
+    assert!(matches!(receipts.outcomes(), [Outcome::Unconfirmed]));
+    assert_eq!(broker.stored(&route).await, []);
+    Verdict::Held
+}
+
+/// A route that is full for a moment, again and again, while batches are offered: no session leaves a gap, no message is
+/// blamed, and in the end all are stored in order.
+pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Own).await;
+    let route = broker.route(1).await;
+    let full = |full| Control::Full {
+        route: &route,
+        full,
+    };
+    if broker.control(full(false)).await == Offer::NotOffered {
+        return Verdict::not_promised("a route that is full for a moment");
+    }
+    let messages: Vec<_> = (0..600_u32)
+        .map(|n| message(&route, Some(&format!("key-{}", n % 7)), n))
+        .collect();
+    let mut session = broker.publisher(DEADLINE).await;
+
+    let offering = async {
+        let mut all = Vec::new();
+        for chunk in messages.chunks(30) {
+            all.push(finish(session.offer(batch(chunk)).await).await);
+        }
+        all
+    };
+    let flapping = async {
+        loop {
+            let _done = broker.control(full(true)).await;
+            tokio::task::yield_now().await;
+            let _done = broker.control(full(false)).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    let receipts = tokio::select! {
+        receipts = offering => receipts,
+        () = flapping => Vec::new(),
+    };
+    let _done = broker.control(full(false)).await;
+
+    assert_prefixes(&broker.stored(&route).await, &messages);
+    let mut relay = Relay::of(&messages);
+    for (chunk, receipts) in messages.chunks(30).zip(&receipts) {
+        relay.note(chunk, receipts);
+    }
+    relay.finish(&broker, DEADLINE).await;
+    assert_eq!(relay.parked, BTreeSet::new());
+    let expected = all_but(&messages, &relay.parked);
+    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    Verdict::Held
+}
+
+/// A route that nobody made is named by `check`, and an offer to it is neither confirmed nor blamed on the message.
+pub async fn an_unknown_route_is_named<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Shared).await;
+    let known = broker.route(1).await;
+    let unknown = Route::new(&format!("{known}-nobody-made-this"));
+    let mut session = broker.publisher(Duration::from_secs(5)).await;
+
+    let reports = session.check(&[known.clone(), unknown.clone()]).await;
+
+    assert!(reports[0].state.is_ok(), "{reports:?}");
+    let kind = reports[1].state.as_ref().map_err(|error| error.kind);
+    assert_eq!(kind.err(), Some(ErrorKind::UnknownTopic), "{reports:?}");
+    let lost = [message(&unknown, Some("a"), 1)];
+    let receipts = finish(session.offer(batch(&lost)).await).await;
+    match receipts.outcomes() {
+        [Outcome::Failed(error) | Outcome::Suspect(error)] => {
+            assert_eq!(error.kind, ErrorKind::UnknownTopic, "{error:?}");
+        }
+        [Outcome::Unconfirmed] => {}
+        outcomes => panic!("{outcomes:?}"),
+    }
+    Verdict::Held
+}
