@@ -59,8 +59,9 @@ debian() {
 }
 
 install_build() {
-    # librdkafka is compiled from source: a C and C++ compiler, make, zlib.
+    # librdkafka and the OpenSSL in it are compiled from source: a C and C++ compiler, make, zlib, and Perl whole.
     if ! has cc || ! has c++ || ! has make; then debian build-essential; fi
+    perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null || debian perl
     has pkg-config || debian pkg-config
     [ -e /usr/include/zlib.h ] || debian zlib1g-dev
     has setpriv || debian util-linux

@@ -24,7 +24,7 @@ stage format cargo fmt --all -- --check
 stage clippy cargo clippy --workspace --all-targets --all-features -- -D warnings
 stage documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 stage "no faults in the binary" scripts/check-no-faults.sh
-stage tests cargo test --workspace "${features[@]}"
+stage tests cargo test --workspace --no-fail-fast "${features[@]}"
 if newer="$(scripts/newer-postgres.sh)"; then
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" scripts/test-newer-postgres.sh
 else

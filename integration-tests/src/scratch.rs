@@ -63,7 +63,13 @@ fn of_process() -> &'static Path {
 
     let made = DIRECTORY.get_or_init(|| {
         let base = std::env::var_os("ONCEWARD_TESTKIT_DIR").map_or_else(
-            || std::env::temp_dir().join("onceward-testkit"),
+            // Of each user its own: nobody may write to another's.
+            || {
+                std::env::temp_dir().join(format!(
+                    "onceward-testkit-{}",
+                    nix::unistd::Uid::effective()
+                ))
+            },
             PathBuf::from,
         );
         make(&base).unwrap_or_else(|error| panic!("cannot make {}: {error}", base.display()));
