@@ -25,7 +25,10 @@ mod statement;
 mod trace;
 
 pub use enqueue_error::EnqueueError;
-pub use log::{Cursor, Paging, Snapshot, SnapshotError};
+pub use log::{
+    Cursor, Identity, LaneRead, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
+    Read, Refusal, Snapshot, SnapshotError, Step,
+};
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,
     Lane, MAX_PAYLOAD, Message, MessageId, Schema, UnknownLane,

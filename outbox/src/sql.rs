@@ -13,6 +13,19 @@ pub(crate) fn render(schema: &Schema, text: &'static str) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 
+/// The same for a statement about one slot of the log.
+pub(crate) fn render_slot(schema: &Schema, text: &'static str, slot: i16) -> SqlStr {
+    let text = text.replace("{{slot}}", &slot.to_string());
+    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    AssertSqlSafe(text).into_sql_str()
+}
+
+/// A statement put together from parts of ours.
+pub(crate) fn render_parts(schema: &Schema, text: &str) -> SqlStr {
+    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    AssertSqlSafe(text).into_sql_str()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

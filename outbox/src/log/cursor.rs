@@ -75,11 +75,11 @@ pub(crate) trait Sequenced {
 
 /// What a read of a lane delivers, and where its cursor stands once all of it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Step<R> {
+pub struct Step<R> {
     /// The rows to deliver, by ascending `seq`.
-    pub(crate) rows: Vec<R>,
+    pub rows: Vec<R>,
     /// The cursor behind them.
-    pub(crate) after: Cursor,
+    pub after: Cursor,
 }
 
 impl Cursor {

@@ -1,9 +1,24 @@
 //! The log: an append-only table that several streams read, each with cursors of its own.
 
 mod cursor;
+mod durability;
+mod error;
+pub(crate) mod identity;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod plan;
+mod read;
+mod read_sql;
+pub(crate) mod row;
+pub(crate) mod session;
 mod snapshot;
 
-pub use cursor::{Cursor, Paging};
+pub use cursor::{Cursor, Paging, Step};
+pub use durability::PublishAfter;
+pub use error::LogError;
+pub use identity::{Identity, Refusal};
+pub use read::{LaneRead, LogReader, Read};
+pub use row::LogRow;
+pub use session::LogDatabase;
 pub use snapshot::{Snapshot, SnapshotError};

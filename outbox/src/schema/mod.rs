@@ -18,14 +18,18 @@ mod overview;
 mod rights;
 mod server;
 mod tables;
+mod topics;
 
 pub use activity::{OpenTransaction, PreparedTransaction};
 pub use finding::{Finding, Severity};
 pub use judge::{Expected, judge};
-pub use overview::{CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview};
+pub use overview::{
+    CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
+};
 pub use rights::{Duty, MissingRight};
 pub use server::{Server, Standby};
 pub use tables::{Index, Sequence, Settings, Table};
+pub use topics::recent_topics;
 
 use onceward_core::Schema;
 use sqlx::PgConnection;

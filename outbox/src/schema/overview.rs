@@ -185,7 +185,14 @@ async fn parked(
     .map_err(InspectError::about("parked messages"))
 }
 
-pub(super) async fn unrouted(
+/// Topics in the log that no stream asks for, as readers have noted them.
+///
+/// # Errors
+/// Those of [`overview`].
+///
+/// # Cancel safety
+/// That of [`overview`].
+pub async fn unrouted(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Vec<UnroutedTopic>, InspectError> {

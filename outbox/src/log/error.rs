@@ -1,0 +1,92 @@
+//! What can go wrong between a relay and its log, by what to do about it.
+
+use std::time::Duration;
+
+use super::identity::Refusal;
+
+/// An error of the log. Unless it says otherwise, drop the connection and claim again after a pause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Another relay holds the lease, or the stream was dropped: stop publishing at once.
+    #[error("the lease of the stream is no longer ours")]
+    Fenced,
+    /// The database is not the one whose log the stream has read. Nothing is published until a person has decided.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The connection leads to a standby.
+    #[error(
+        "the database is a standby; connect the relay to the primary (docs/recovery.md#standby)"
+    )]
+    Standby,
+    /// The connection changes its server process between statements.
+    #[error(
+        "a transaction pooler stands between the relay and the database; the relay needs direct or session-pooled connections (docs/recovery.md#transaction-pooler)"
+    )]
+    TransactionPooler,
+    /// The connections of one relay lead to different servers: a failover goes on.
+    #[error("two connections of the relay lead to different servers")]
+    DifferentServers,
+    /// The database did not answer in time. What was asked may have happened.
+    #[error("the database did not answer within {within:?} while {doing}")]
+    Timeout {
+        /// What was asked.
+        doing: &'static str,
+        /// How long the answer was waited for.
+        within: Duration,
+    },
+    /// What was read is not durable on the named standby; it is read again later.
+    #[error("the standby {standby:?} has not flushed what was read within {within:?}")]
+    NotReplicated {
+        /// The standby's `application_name`.
+        standby: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// The database's answer makes no sense; its schema is not the one this release knows.
+    #[error("the database's answer is not understood while {doing}: {what}")]
+    Malformed {
+        /// What was asked.
+        doing: &'static str,
+        /// What is wrong with the answer.
+        what: String,
+    },
+    /// The database refused or the connection broke.
+    #[error("the database failed while {doing}")]
+    Database {
+        /// What was asked.
+        doing: &'static str,
+        /// The driver's error.
+        source: sqlx::Error,
+    },
+    /// A task that worked on the log ended by a panic or was aborted.
+    #[error("a task that worked on the log did not end in good order")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl LogError {
+    /// Whether somebody else publishes now, or may.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced)
+    }
+
+    /// Whether a person must decide before anything is published.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// The error of a task that did not end in good order.
+    #[must_use]
+    pub fn task(error: tokio::task::JoinError) -> Self {
+        Self::Task(error)
+    }
+
+    pub(crate) fn malformed(doing: &'static str, what: impl ToString) -> Self {
+        Self::Malformed {
+            doing,
+            what: what.to_string(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The plan of the read on a real server: by index, whatever the planner knows and however it plans.
+
+use onceward_core::{Lane, Schema};
+use onceward_testkit::postgres::{Database, Postgres};
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+
+use super::read_sql::{PER_LANE, SHARED, statement};
+
+const PER_SLOT: usize = 10_000;
+const ROWS: usize = 500;
+
+/// Twelve slots, full of one lane, written by many transactions; nothing is known to the planner.
+async fn filled() -> Database {
+    let database = Postgres::shared().await.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let mut connection = database.pool().acquire().await.unwrap();
+    for slot in 0..12 {
+        let text = format!(
+            "alter table onceward.messages_{slot} set (autovacuum_enabled = off);
+             insert into onceward.messages (slot, lane, id, topic, key, type, payload)
+             select {slot}, 1, gen_random_uuid(), 'orders', (i % 100)::text, 'orders', decode(repeat('ab', 200), 'hex')
+             from generate_series(1, {PER_SLOT}) i"
+        );
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(text)))
+            .await
+            .unwrap();
+    }
+    database
+}
+
+/// The session of a reader, with the plan cache as told.
+async fn reader(database: &Database, plans: &str) -> PgConnection {
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    connection
+        .execute(super::session::READ_SETTINGS)
+        .await
+        .unwrap();
+    let text = format!("set plan_cache_mode = {plans}; set default_transaction_read_only = off");
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(text)))
+        .await
+        .unwrap();
+    let types: Vec<&str> = ["bigint"]
+        .into_iter()
+        .chain((0..3).flat_map(|_| ["bigint", "bigint", "text", "text", "bigint", "bigint"]))
+        .collect();
+    assert_eq!(types.len(), SHARED + 3 * PER_LANE);
+    let sql = statement(&Schema::default(), &Lane::ALL);
+    let prepare = format!("prepare read({}) as {}", types.join(","), sql.as_str());
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(prepare)))
+        .await
+        .unwrap();
+    connection
+}
+
+/// What a run of the read cost.
+#[derive(Debug, Default)]
+struct Cost {
+    rows: u64,
+    thrown_away: u64,
+    buffers: u64,
+    scans: Vec<String>,
+}
+
+/// Runs the read with all lanes at one position.
+async fn explain(
+    connection: &mut PgConnection,
+    last: i64,
+    snapshot: &str,
+    pinned: Option<&str>,
+) -> Cost {
+    let pinned_text = pinned.map_or("null".to_owned(), |pinned| format!("'{pinned}'"));
+    let new_rows = if pinned.is_some() { 0 } else { ROWS };
+    let lane = format!("{last}, 0, '{snapshot}', {pinned_text}, {ROWS}, {new_rows}");
+    let text = format!(
+        "explain (analyze, buffers, format json) execute read(1000000000, {lane}, {lane}, {lane})"
+    );
+    let row = connection
+        .fetch_one(sqlx::raw_sql(AssertSqlSafe(text)))
+        .await
+        .unwrap();
+    let plan: Value = row.get(0);
+    let plan = &plan[0]["Plan"];
+    let mut cost = Cost {
+        buffers: number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks"),
+        ..Cost::default()
+    };
+    walk(plan, &mut cost);
+    cost
+}
+
+fn number(node: &Value, name: &str) -> u64 {
+    node[name].as_f64().map_or(0, |number| number as u64)
+}
+
+fn walk(node: &Value, cost: &mut Cost) {
+    let loops = number(node, "Actual Loops");
+    if node["Relation Name"]
+        .as_str()
+        .is_some_and(|name| name.starts_with("messages"))
+    {
+        cost.rows += number(node, "Actual Rows") * loops;
+        cost.thrown_away += number(node, "Rows Removed by Filter") * loops;
+        let kind = node["Node Type"].as_str().unwrap().to_owned();
+        if !cost.scans.contains(&kind) {
+            cost.scans.push(kind);
+        }
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, cost);
+    }
+}
+
+async fn text(connection: &mut PgConnection, sql: &'static str) -> String {
+    let row = connection.fetch_one(sql).await.unwrap();
+    row.get(0)
+}
+
+fn assert_by_index(cost: &Cost, rows: u64, buffers: u64, case: &str) {
+    let by_index =
+        |scan: &String| ["Index Scan", "Index Only Scan", "Tid Scan"].contains(&scan.as_str());
+    assert!(cost.scans.iter().all(by_index), "{case}: {cost:?}");
+    assert!(cost.rows <= rows, "{case}: {cost:?}");
+    assert!(cost.thrown_away <= rows, "{case}: {cost:?}");
+    assert!(cost.buffers <= buffers, "{case}: {cost:?}");
+}
+
+#[tokio::test]
+async fn the_read_goes_by_index_whatever_the_planner_knows() {
+    let database = filled().await;
+    let all = i64::try_from(12 * PER_SLOT).unwrap();
+    let rows = u64::try_from(ROWS).unwrap();
+
+    for statistics in [false, true] {
+        if statistics {
+            database
+                .pool()
+                .execute("analyze onceward.messages")
+                .await
+                .unwrap();
+        }
+        for plans in ["force_custom_plan", "force_generic_plan"] {
+            let case = |what: &str| format!("{what}, statistics: {statistics}, {plans}");
+            let mut connection = reader(&database, plans).await;
+            let now = text(&mut connection, "select pg_current_snapshot()::text").await;
+            // The transaction that filled the first slot: all of it is late for a snapshot in which it ran.
+            let first = text(
+                &mut connection,
+                "select min(txid)::text from onceward.messages",
+            )
+            .await;
+            let (_, later) = now.split_once(':').unwrap();
+            let xmax = later.split(':').next().unwrap();
+            let ran = format!("{first}:{xmax}:{first}");
+
+            let steady = explain(&mut connection, all, &now, None).await;
+            assert_by_index(&steady, 0, 400, &case("nothing new"));
+
+            let new = explain(&mut connection, all / 2, &now, None).await;
+            assert_by_index(&new, 2 * rows + 100, 1_500, &case("new rows"));
+
+            let late = explain(&mut connection, all, &ran, None).await;
+            assert_by_index(&late, 3 * rows + 100, 2_500, &case("a page of late rows"));
+
+            let page = explain(&mut connection, all, &ran, Some(&now)).await;
+            assert_by_index(
+                &page,
+                3 * rows + 100,
+                2_500,
+                &case("a pinned page of late rows"),
+            );
+        }
+    }
+}

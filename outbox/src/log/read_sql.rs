@@ -1,0 +1,145 @@
+//! The statement that reads all lanes of a stream at one moment.
+
+use onceward_core::{Lane, Schema};
+use sqlx::SqlStr;
+
+use crate::sql::render_parts;
+
+/// The parameters of a statement: the most bytes of a kind and lane, then for each lane `last`, `after`, `snapshot`,
+/// `pinned`, the most late rows and the most new rows.
+pub(super) const SHARED: usize = 1;
+pub(super) const PER_LANE: usize = 6;
+
+/// How the columns of the answer are numbered.
+pub(super) mod column {
+    pub(crate) const LANE: usize = 0;
+    pub(crate) const IS_LATE: usize = 1;
+    pub(crate) const SEQ: usize = 2;
+    pub(crate) const SLOT: usize = 3;
+    pub(crate) const ID: usize = 4;
+    pub(crate) const TOPIC: usize = 5;
+    pub(crate) const KEY: usize = 6;
+    pub(crate) const TYPE: usize = 7;
+    pub(crate) const HEADERS: usize = 8;
+    pub(crate) const PAYLOAD: usize = 9;
+    pub(crate) const CREATED_AT: usize = 10;
+    pub(crate) const SNAPSHOT: usize = 11;
+    pub(crate) const INSERTED: usize = 12;
+    pub(crate) const FLUSHED: usize = 13;
+    pub(crate) const NOW: usize = 14;
+    pub(crate) const PID: usize = 15;
+    pub(crate) const MORE_LATE: usize = 16;
+}
+
+/// What is read of one lane. `$last` and the others stand for parameters, `$lane` for the lane's number.
+///
+/// Served by `messages (lane, txid, seq)` for late rows and by `messages (lane, seq)` for new ones; locks nothing.
+/// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
+///   all transactions that had not begun. Comparing pairs, ordering by both, and `seq + 0` keep the planner off
+///   `(lane, seq)`, which would walk the whole log.
+/// - It carries slot and ctid, so that the wide columns come by TID scans in one partition: rows are never updated, and
+///   a truncate waits for the statement.
+/// - The running sums of bytes walk rows that come sorted; sizes are known without fetching what is stored outside the row.
+const LANE_PARTS: &str = "
+seen_$lane as materialized (
+  select coalesce($pinned::text::pg_snapshot, pg_current_snapshot()) as snapshot
+),
+late_$lane as materialized (
+  select m.slot, m.row_, m.seq
+  from unnest(array(select pg_snapshot_xip($snapshot::text::pg_snapshot))) x(txid)
+  cross join lateral (
+    select slot, ctid as row_, seq
+    from {{schema}}.messages
+    where lane = $lane and (txid, seq) > (x.txid, $after) and (txid, seq) <= (x.txid, $last)
+    order by txid, seq
+    limit $rows + 1
+  ) m
+  where pg_visible_in_snapshot(x.txid, (select snapshot from seen_$lane))
+  union all
+  select slot, ctid, seq
+  from {{schema}}.messages
+  where lane = $lane
+    and txid >= pg_snapshot_xmax($snapshot::text::pg_snapshot)
+    and txid < pg_snapshot_xmax((select snapshot from seen_$lane))
+    and seq + 0 <= $last
+    and seq + 0 > $after
+    and pg_visible_in_snapshot(txid, (select snapshot from seen_$lane))
+),
+page_$lane as materialized (
+  select slot, row_, seq
+  from late_$lane
+  order by seq
+  limit $rows + 1
+),
+fetched_$lane as materialized (
+  select *
+  from (
+    select w.seq, w.slot, w.id, w.topic, w.key, w.type, w.headers, w.payload, w.created_at,
+      sum(octet_length(w.payload) + pg_column_size(w.headers)) over (order by p.seq rows unbounded preceding)
+        - octet_length(w.payload) - pg_column_size(w.headers) as before,
+      row_number() over (order by p.seq rows unbounded preceding) as place
+    from page_$lane p
+    join {{schema}}.messages w on w.slot = p.slot and w.ctid = p.row_
+  ) f
+  where f.before < $bytes and f.place <= $rows
+),
+new_$lane as (
+  select *
+  from (
+    select n.*,
+      sum(octet_length(n.payload) + pg_column_size(n.headers)) over (order by n.seq rows unbounded preceding)
+        - octet_length(n.payload) - pg_column_size(n.headers) as before
+    from (
+      select seq, slot, id, topic, key, type, headers, payload, created_at
+      from {{schema}}.messages
+      where lane = $lane and seq > $last
+      order by seq
+      limit $new_rows
+    ) n
+  ) f
+  where f.before < $bytes
+)";
+
+/// The rows of one lane: first whether late rows are left, then late rows, then new ones.
+const LANE_ROWS: &str = "
+union all
+select $lane::smallint, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+  (select count(*) from page_$lane) > (select count(*) from fetched_$lane)
+union all
+select $lane::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+from fetched_$lane
+union all
+select $lane::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+from new_$lane";
+
+/// What is true of the whole read. The position is taken after the snapshot: the commit of every row read lies before it.
+const MOMENT: &str = "
+select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, null::text, null::text, null::text,
+  null::jsonb, null::bytea, null::timestamptz,
+  pg_current_snapshot()::text,
+  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
+  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
+  clock_timestamp(), pg_backend_pid(), null::boolean";
+
+/// The statement for some lanes, in this order.
+pub(super) fn statement(schema: &Schema, lanes: &[Lane]) -> SqlStr {
+    let mut parts = Vec::new();
+    let mut rows = String::new();
+    for (index, lane) in lanes.iter().enumerate() {
+        parts.push(for_lane(LANE_PARTS, *lane, index));
+        rows.push_str(&for_lane(LANE_ROWS, *lane, index));
+    }
+    render_parts(schema, &format!("with {}\n{MOMENT}{rows}", parts.join(",")))
+}
+
+fn for_lane(text: &str, lane: Lane, index: usize) -> String {
+    let parameter = |place: usize| format!("${}", SHARED + index * PER_LANE + place);
+    text.replace("$snapshot", &parameter(3))
+        .replace("$pinned", &parameter(4))
+        .replace("$new_rows", &parameter(6))
+        .replace("$last", &parameter(1))
+        .replace("$after", &parameter(2))
+        .replace("$rows", &parameter(5))
+        .replace("$bytes", "$1")
+        .replace("$lane", &lane.number().to_string())
+}

@@ -1,0 +1,153 @@
+//! A row of the log as it was read.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use onceward_core::{Headers, Key, Kind, Lane, Message, MessageId, Topic};
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{Row, ValueRef};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::cursor::Sequenced;
+use super::read_sql::column;
+
+/// The name under which the content type is stored among the headers.
+const CONTENT_TYPE: &str = "content-type";
+
+/// A message in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRow {
+    /// Its number.
+    pub seq: i64,
+    /// Its partition of the ring.
+    pub slot: i16,
+    /// Its priority class.
+    pub lane: Lane,
+    /// When it was written, by the database's clock.
+    pub created_at: OffsetDateTime,
+    pub(crate) message: Message,
+}
+
+impl LogRow {
+    /// What it is about.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.message.topic
+    }
+
+    /// The message, with seq and time set; its source is the relay's to set.
+    #[must_use]
+    pub fn into_message(self) -> Message {
+        self.message
+    }
+}
+
+impl Sequenced for LogRow {
+    fn seq(&self) -> i64 {
+        self.seq
+    }
+}
+
+/// The columns of a message as they are stored, in the log and beside it.
+pub(crate) struct Stored<'a> {
+    pub(crate) seq: i64,
+    pub(crate) id: Uuid,
+    pub(crate) topic: &'a str,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) kind: &'a str,
+    /// As `jsonb` comes over the wire: a version, then JSON.
+    pub(crate) headers: &'a [u8],
+    pub(crate) payload: &'a [u8],
+    pub(crate) created_at: OffsetDateTime,
+}
+
+impl Stored<'_> {
+    /// The message. Nothing is checked again: what a producer managed to store is for the destination to refuse.
+    pub(crate) fn message(&self) -> Result<Message, sqlx::Error> {
+        let (headers, content_type) = headers(self.headers)?;
+        Ok(Message {
+            id: MessageId::Uuid(self.id),
+            topic: Topic::received(self.topic),
+            key: self.key.map(Key::received),
+            kind: Kind::received(self.kind),
+            content_type,
+            headers,
+            payload: Bytes::copy_from_slice(self.payload),
+            source: None,
+            time: Some(self.created_at),
+            seq: Some(self.seq),
+        })
+    }
+}
+
+/// Headers and the content type out of a stored object.
+pub(crate) fn headers(stored: &[u8]) -> Result<(Headers, Option<String>), sqlx::Error> {
+    let json = stored.get(1..).unwrap_or_default();
+    if json == b"{}" {
+        return Ok((Headers::new(), None));
+    }
+    let object: BTreeMap<String, Value> =
+        serde_json::from_slice(json).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let mut texts: BTreeMap<String, String> = object
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => (name, text),
+            other @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_)) => (name, other.to_string()),
+        })
+        .collect();
+    let content_type = texts.remove(CONTENT_TYPE);
+    Ok((Headers::received(texts), content_type))
+}
+
+/// The object that is stored for headers and content type.
+pub(crate) fn stored_headers(message: &Message) -> Value {
+    let headers = message.headers.iter().chain(
+        message
+            .content_type
+            .iter()
+            .map(|c| (CONTENT_TYPE, c.as_str())),
+    );
+    Value::Object(
+        headers
+            .map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .collect(),
+    )
+}
+
+/// A row of the read's answer.
+pub(super) fn decode(row: &PgRow, lane: Lane) -> Result<LogRow, sqlx::Error> {
+    let seq = row.try_get_unchecked(column::SEQ)?;
+    let created_at = row.try_get_unchecked(column::CREATED_AT)?;
+    let stored = Stored {
+        seq,
+        id: row.try_get_unchecked(column::ID)?,
+        topic: row.try_get_unchecked(column::TOPIC)?,
+        key: row.try_get_unchecked(column::KEY)?,
+        kind: row.try_get_unchecked(column::TYPE)?,
+        headers: bytes(row, column::HEADERS)?,
+        payload: bytes(row, column::PAYLOAD)?,
+        created_at,
+    };
+    Ok(LogRow {
+        seq,
+        slot: row.try_get_unchecked(column::SLOT)?,
+        lane,
+        created_at,
+        message: stored.message()?,
+    })
+}
+
+/// The bytes of a column as they came, without a copy.
+pub(crate) fn bytes(row: &PgRow, column: usize) -> Result<&[u8], sqlx::Error> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() {
+        return Ok(&[]);
+    }
+    value.as_bytes().map_err(sqlx::Error::Decode)
+}

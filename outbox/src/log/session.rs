@@ -1,0 +1,229 @@
+//! A database session of the relay's own: settings that last, an identity, and a deadline for every call.
+
+use std::future::Future;
+use std::time::Duration;
+
+use onceward_core::Schema;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{ConnectOptions, Connection, Row};
+use tokio::time::timeout;
+
+use super::error::LogError;
+use super::identity::Identity;
+
+/// Where the log is.
+#[derive(Debug, Clone)]
+pub struct LogDatabase {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) schema: Schema,
+    pub(crate) within: Duration,
+}
+
+impl LogDatabase {
+    /// The database behind `options`. The connections must be direct or session-pooled.
+    #[must_use]
+    pub fn new(options: PgConnectOptions, schema: Schema) -> Self {
+        Self {
+            options,
+            schema,
+            within: Duration::from_secs(10),
+        }
+    }
+
+    /// How long any call may take, 10 s unless changed. Shorter than the lease's ttl, or a call that hangs outlives it.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
+    }
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Reading the log: only plans that walk its indexes, nothing is written.
+    Read,
+    /// Everything else.
+    Write,
+}
+
+/// One connection with an owner. After a call that did not end, it is of no use: whatever it is asked then fails at once.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: PgConnection,
+    within: Duration,
+    identity: Identity,
+    pid: i32,
+    broken: bool,
+}
+
+const CONNECTING: &str = "connecting";
+
+/// No statement of ours may run on after its caller has given up; commits are durable unless a statement says otherwise.
+const SETTINGS: &str = "
+select pg_backend_pid(),
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('statement_timeout', $1, false),
+  set_config('lock_timeout', $1, false),
+  set_config('idle_in_transaction_session_timeout', $1, false),
+  set_config('synchronous_commit', case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, false)";
+
+/// The read is written for one plan; whatever the statistics say, it shall not be left. A generic plan saves the planning.
+pub(super) const READ_SETTINGS: &str = "
+select pg_backend_pid(),
+  set_config('default_transaction_read_only', 'on', false),
+  set_config('enable_sort', 'off', false),
+  set_config('enable_seqscan', 'off', false),
+  set_config('enable_bitmapscan', 'off', false),
+  set_config('enable_hashjoin', 'off', false),
+  set_config('enable_mergejoin', 'off', false),
+  set_config('jit', 'off', false),
+  set_config('max_parallel_workers_per_gather', '0', false),
+  set_config('plan_cache_mode', 'force_generic_plan', false)";
+
+const IDENTITY: &str = "
+select pg_backend_pid(), pg_is_in_recovery(), (select system_identifier from pg_control_system()),
+  case when not pg_is_in_recovery() then substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end";
+
+impl Session {
+    /// # Errors
+    /// [`LogError::Standby`], [`LogError::TransactionPooler`], and those of any call.
+    pub(crate) async fn open(database: &LogDatabase, purpose: Purpose) -> Result<Self, LogError> {
+        let options = database.options.clone().disable_statement_logging();
+        let within = database.within;
+        let connection = match timeout(within, PgConnection::connect_with(&options)).await {
+            Ok(connected) => connected.map_err(|source| LogError::Database {
+                doing: CONNECTING,
+                source,
+            })?,
+            Err(_) => {
+                return Err(LogError::Timeout {
+                    doing: CONNECTING,
+                    within,
+                });
+            }
+        };
+        let mut session = Self {
+            connection,
+            within,
+            identity: Identity {
+                system: 0,
+                timeline: 0,
+            },
+            pid: 0,
+            broken: false,
+        };
+        session.identify().await?;
+        session.set_up(SETTINGS).await?;
+        match purpose {
+            Purpose::Read => session.set_up(READ_SETTINGS).await?,
+            Purpose::Write => {}
+        }
+        Ok(session)
+    }
+
+    async fn identify(&mut self) -> Result<(), LogError> {
+        let query = sqlx::query(IDENTITY);
+        let row = self
+            .call("asking who the server is", async |connection| {
+                query.fetch_one(connection).await
+            })
+            .await?;
+        let malformed = |what: sqlx::Error| LogError::malformed("asking who the server is", what);
+        let timeline: Option<String> = row.try_get(3).map_err(malformed)?;
+        let Some(timeline) = timeline else {
+            return Err(LogError::Standby);
+        };
+        self.pid = row.try_get(0).map_err(malformed)?;
+        self.identity = Identity {
+            system: row.try_get(2).map_err(malformed)?,
+            timeline: i64::from_str_radix(&timeline, 16)
+                .map_err(|e| LogError::malformed("asking who the server is", e))?,
+        };
+        Ok(())
+    }
+
+    async fn set_up(&mut self, settings: &'static str) -> Result<(), LogError> {
+        let millis = self.within.as_millis().to_string();
+        let row = self
+            .call("setting up the session", async |connection| {
+                let query = sqlx::query(settings);
+                let query = if settings.contains("$1") {
+                    query.bind(millis)
+                } else {
+                    query
+                };
+                query.fetch_one(connection).await
+            })
+            .await?;
+        self.check_pid(&row, 0)
+    }
+
+    /// Which server this session is with.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// How long any call may take.
+    pub(crate) fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// Refuses a row that came from another server process than the session's own: its settings are not there.
+    pub(crate) fn check_pid(&self, row: &PgRow, column: usize) -> Result<(), LogError> {
+        let pid: i32 = row
+            .try_get(column)
+            .map_err(|e| LogError::malformed("asking who the server is", e))?;
+        if pid == self.pid {
+            Ok(())
+        } else {
+            Err(LogError::TransactionPooler)
+        }
+    }
+
+    /// Runs one call with a deadline.
+    ///
+    /// # Cancel safety
+    /// Dropped, the session is broken: whether the statement ran is unknown, and its answer may still be on the way.
+    pub(crate) async fn call<T>(
+        &mut self,
+        doing: &'static str,
+        run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, LogError> {
+        let within = self.within;
+        self.call_within(within, doing, run).await
+    }
+
+    async fn call_within<T>(
+        &mut self,
+        within: Duration,
+        doing: &'static str,
+        run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, LogError> {
+        if self.broken {
+            let source = sqlx::Error::Protocol("an earlier call did not end".into());
+            return Err(LogError::Database { doing, source });
+        }
+        self.broken = true;
+        let answer = timeout(within, run(&mut self.connection)).await;
+        let Ok(answer) = answer else {
+            return Err(LogError::Timeout { doing, within });
+        };
+        let answer = answer.map_err(|source| LogError::Database { doing, source });
+        // An error that the server answered leaves the session usable.
+        self.broken = match &answer {
+            Ok(_) => false,
+            Err(LogError::Database { source, .. }) => !matches!(source, sqlx::Error::Database(_)),
+            Err(_) => true,
+        };
+        answer
+    }
+
+    /// Says goodbye; at most a second.
+    pub(crate) async fn close(self) {
+        let goodbye: std::pin::Pin<Box<dyn Future<Output = _> + Send>> =
+            Box::pin(self.connection.close());
+        if timeout(Duration::from_secs(1), goodbye).await.is_err() {
+            tracing::debug!("a database session did not close in time; it was dropped");
+        }
+    }
+}
