@@ -24,7 +24,7 @@ pub(crate) fn encode(outgoing: &Outgoing) -> Result<HeaderMap, PublishError> {
             )
         })?;
         // Such headers command the server: `Nats-Rollup` empties the stream.
-        if steers_the_server(text) || headers.get(name.clone()).is_some() {
+        if text.is_empty() || steers_the_server(text) || headers.get(name.clone()).is_some() {
             return Err(PublishError::new(
                 ErrorKind::Rejected,
                 format!("the header name {text:?} is not the user's to set"),
