@@ -17,6 +17,8 @@
 
 mod enqueue_error;
 pub mod faults;
+mod keeper;
+mod lease;
 mod log;
 mod outbox;
 pub mod schema;
@@ -25,6 +27,11 @@ mod statement;
 mod trace;
 
 pub use enqueue_error::EnqueueError;
+pub use keeper::{
+    Checkpoint, Claim, Claimed, Claiming, DueMessage, Keeper, Park, PausedTopic, Refused, Start,
+    StoredGlobs, Unrouted, UnroutedPolicy,
+};
+pub use lease::LeaseClock;
 pub use log::{
     Cursor, Identity, LaneRead, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
     Read, Refusal, Snapshot, SnapshotError, Step,

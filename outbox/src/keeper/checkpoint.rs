@@ -1,0 +1,136 @@
+//! Stores how far a stream has come, and what its readers passed that nobody reads.
+
+use onceward_core::{Lane, Topic};
+use serde::{Deserialize, Serialize};
+use sqlx::Arguments;
+use time::OffsetDateTime;
+
+use super::{Commit, Keeper, Statement};
+use crate::log::{Cursor, LogError, Snapshot};
+
+/// What to store at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The cursors behind chunks of which everything is confirmed without a gap, in the order of [`Lane::ALL`]; none
+    /// for a lane that has not moved.
+    pub cursors: [Option<Cursor>; 3],
+    /// Topics without a reader that the cursors pass. They are stored with or before the cursors that pass them.
+    pub unrouted: Vec<Unrouted>,
+}
+
+/// A topic that no stream reads, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Unrouted {
+    /// The slot of the ring, which is kept from being emptied.
+    pub slot: i16,
+    /// The lane.
+    pub lane: Lane,
+    /// The topic.
+    pub topic: Topic,
+}
+
+/// A topic that waits for its destination, for `status` to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedTopic {
+    /// The topic or route; empty for the whole destination.
+    pub topic: String,
+    /// What the destination said.
+    pub reason: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+}
+
+/// By the primary keys of `cursors` and `unrouted`; locks the rows it moves.
+const CHECKPOINT: Statement = Statement {
+    doing: "storing the cursors",
+    also: "",
+    commit: Commit::Soon,
+    text: ",
+moved as (
+  update {{schema}}.cursors c
+  set last_seq = n.last_seq,
+    snapshot = n.snapshot::pg_snapshot,
+    pinned = n.pinned::pg_snapshot,
+    late_pos = n.late_pos
+  from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[]) n(lane, last_seq, snapshot, pinned, late_pos)
+  where c.stream = $1 and c.lane = n.lane and c.detour = '' and exists (select from held)
+  returning 1
+),
+noted as (
+  insert into {{schema}}.unrouted (slot, lane, topic)
+  select n.slot, n.lane, n.topic
+  from unnest($9::smallint[], $10::smallint[], $11::text[]) n(slot, lane, topic)
+  where exists (select from held)
+  on conflict do nothing
+  returning 1
+)
+select (select count(*) from held), pg_backend_pid(), (select count(*) from moved)",
+};
+
+impl Keeper {
+    /// Stores cursors and renews the lease, all or nothing. A crash of the server may lose it: then what lies behind
+    /// is published again. Call at most about ten times a second: while an old snapshot is held, a hot row is slow.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: stop at once; nothing was stored. Any other: it may or may not be stored.
+    pub async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let cursors: Vec<(i16, &Cursor)> = Lane::ALL
+            .into_iter()
+            .zip(&checkpoint.cursors)
+            .filter_map(|(lane, cursor)| Some((lane.number(), cursor.as_ref()?)))
+            .collect();
+        let notes = &checkpoint.unrouted;
+        self.under_lease(CHECKPOINT, |arguments| {
+            let pinned = |cursor: &Cursor| cursor.paging.as_ref().map(|p| p.pinned.to_string());
+            let late_pos = |cursor: &Cursor| cursor.paging.as_ref().map(|p| p.late_pos);
+            let column = |get: fn(&Cursor) -> i64| -> Vec<i64> {
+                cursors.iter().map(|(_, cursor)| get(cursor)).collect()
+            };
+            let snapshots = |get: fn(&Cursor) -> &Snapshot| -> Vec<String> {
+                cursors
+                    .iter()
+                    .map(|(_, cursor)| get(cursor).to_string())
+                    .collect()
+            };
+            arguments.add(cursors.iter().map(|(lane, _)| *lane).collect::<Vec<_>>())?;
+            arguments.add(column(|cursor| cursor.last))?;
+            arguments.add(snapshots(|cursor| &cursor.snapshot))?;
+            arguments.add(cursors.iter().map(|(_, c)| pinned(c)).collect::<Vec<_>>())?;
+            arguments.add(cursors.iter().map(|(_, c)| late_pos(c)).collect::<Vec<_>>())?;
+            arguments.add(notes.iter().map(|note| note.slot).collect::<Vec<_>>())?;
+            arguments.add(
+                notes
+                    .iter()
+                    .map(|note| note.lane.number())
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                notes
+                    .iter()
+                    .map(|note| note.topic.as_str())
+                    .collect::<Vec<_>>(),
+            )
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Stores what waits for its destination, in place of what was stored before.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: stop at once. Any other: it may or may not be stored.
+    pub async fn store_paused(&mut self, paused: &[PausedTopic]) -> Result<(), LogError> {
+        const PAUSED: Statement = Statement {
+            doing: "storing what is paused",
+            also: ", paused = $4",
+            text: "
+select (select count(*) from held), pg_backend_pid()",
+            commit: Commit::Soon,
+        };
+
+        self.under_lease(PAUSED, |arguments| arguments.add(sqlx::types::Json(paused)))
+            .await
+            .map(drop)
+    }
+}

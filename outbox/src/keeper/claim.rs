@@ -1,0 +1,353 @@
+//! Claims a stream: one relay is active for each, by a token that nobody else knows.
+
+use std::time::{Duration, Instant};
+
+use onceward_core::{Lane, TopicGlob};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Row, SqlStr};
+use uuid::Uuid;
+
+use super::{Held, Keeper};
+use crate::lease::LeaseClock;
+use crate::log::identity::{self, Facts};
+use crate::log::{Cursor, LogError, Paging, Snapshot};
+use crate::sql::render;
+
+const CLAIMING: &str = "claiming the stream";
+
+/// Who claims which stream, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The stream's name: `[a-z][a-z0-9_]*`, at most 63 bytes. It is created if it is new.
+    pub stream: String,
+    /// Who claims, for people to read: a host and a process.
+    pub owner: String,
+    /// How long the lease lasts without being renewed, by the database's clock.
+    pub ttl: Duration,
+    /// What the stream reads; stored, so that topics which nobody reads are known.
+    pub topics: Vec<TopicGlob>,
+    /// Where a new stream begins.
+    pub start: Start,
+    /// What becomes of topics that no stream reads.
+    pub unrouted: UnroutedPolicy,
+}
+
+/// Where a new stream begins; used once, when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At the earliest message that is still in the log.
+    #[default]
+    Earliest,
+    /// Behind what is committed now.
+    Latest,
+}
+
+/// What becomes of messages whose topic no stream reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnroutedPolicy {
+    /// They stay in the log, and keep their slot from being emptied.
+    #[default]
+    Keep,
+    /// They go with their slot.
+    Discard,
+}
+
+impl UnroutedPolicy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Discard => "discard",
+        }
+    }
+}
+
+/// How a claim ended.
+#[derive(Debug)]
+pub enum Claiming {
+    /// The stream is ours until the lease ends.
+    Claimed(Claimed),
+    /// Another relay publishes.
+    Taken {
+        /// Who.
+        owner: String,
+        /// How long its lease still lasts if it is not renewed.
+        expires_in: Duration,
+    },
+}
+
+/// What the holder begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The stored cursors, in the order of [`Lane::ALL`].
+    pub cursors: [Cursor; 3],
+    /// The numbers of messages that are set aside, whatever their state: skip them, they count as confirmed.
+    pub parked: Vec<i64>,
+}
+
+/// One plain statement: the snapshot and the highest numbers belong together. The highest by `messages (lane, seq)`,
+/// transactions of the future by `messages (lane, txid, seq)`; locks nothing.
+const LOOK: &str = "
+select pg_backend_pid(), pg_current_snapshot()::text,
+  array(
+    select coalesce((select max(seq) from {{schema}}.messages where lane = l), 0)
+    from unnest(array[0, 1, 2]::smallint[]) l
+    order by l
+  ) as highest,
+  (select last_value from {{schema}}.messages_seq_seq) as last_number,
+  exists (
+    select
+    from unnest(array[0, 1, 2]::smallint[]) l
+    cross join lateral (
+      select
+      from {{schema}}.messages m
+      where m.lane = l
+        and m.txid >= pg_snapshot_xmax(pg_current_snapshot())
+        and m.seq > coalesce((select max(c.floor) from {{schema}}.cursors c), 0)
+      limit 1
+    ) f
+  ) as future_txid,
+  (select system_identifier from {{schema}}.streams where stream = $1) as system,
+  (select owner from {{schema}}.streams where stream = $1 and lease_until > clock_timestamp()) as owner,
+  (
+    select extract(epoch from lease_until - clock_timestamp())::double precision
+    from {{schema}}.streams
+    where stream = $1 and lease_until > clock_timestamp()
+  ) as seconds";
+
+const CREATE: &str = "
+insert into {{schema}}.streams (stream)
+values ($1)
+on conflict do nothing";
+
+/// Locks the stream's row; a second claim waits here, and then finds the lease taken.
+const TAKE: &str = "
+update {{schema}}.streams
+set lease_token = gen_random_uuid(),
+  owner = $2,
+  lease_until = clock_timestamp() + make_interval(secs => $3),
+  topics = $4,
+  unrouted = $5,
+  system_identifier = $6,
+  timeline = $7
+where stream = $1 and (lease_until is null or lease_until <= clock_timestamp())
+returning lease_token, pg_backend_pid()";
+
+const POSITION: &str = "
+insert into {{schema}}.cursors (stream, lane, last_seq, snapshot)
+select $1, lane, last_seq, $4::text::pg_snapshot
+from unnest($2::smallint[], $3::bigint[]) p(lane, last_seq)
+on conflict do nothing";
+
+const CURSORS: &str = "
+select lane, last_seq, snapshot::text, pinned::text, late_pos, floor
+from {{schema}}.cursors
+where stream = $1 and detour = ''
+order by lane";
+
+/// By the primary key of `parked`.
+const PARKED: &str = "
+select seq
+from {{schema}}.parked
+where stream = $1";
+
+/// What a look at the stream found.
+struct Look {
+    snapshot: String,
+    highest: Vec<i64>,
+    taken: Option<(String, f64)>,
+    facts: Facts,
+}
+
+/// The statements of a claim, for one schema.
+struct Statements {
+    create: SqlStr,
+    take: SqlStr,
+    position: SqlStr,
+    cursors: SqlStr,
+    parked: SqlStr,
+}
+
+impl Keeper {
+    /// Claims a stream, unless another relay holds it; creates it if it is new. The claim is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`]: this is not the database whose log the stream has read. Any other: claim again later.
+    ///
+    /// # Cancel safety
+    /// Dropped, the stream may be claimed under a token that nobody knows: it is free again after the ttl.
+    pub async fn claim(&mut self, claim: &Claim) -> Result<Claiming, LogError> {
+        self.held = None;
+        let look = self.look(&claim.stream).await?;
+        identity::judge(&look.facts)?;
+        if let Some((owner, seconds)) = look.taken {
+            let expires_in = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            return Ok(Claiming::Taken { owner, expires_in });
+        }
+        let asked = Instant::now();
+        let last = match claim.start {
+            Start::Earliest => vec![0; look.highest.len()],
+            Start::Latest => look.highest,
+        };
+        let identity = self.session.identity();
+        let statements = self.claim_statements();
+        let taken = self
+            .session
+            .call(CLAIMING, async |connection| {
+                let identity = [identity.system, identity.timeline];
+                take(
+                    connection,
+                    statements,
+                    claim,
+                    identity,
+                    &last,
+                    &look.snapshot,
+                )
+                .await
+            })
+            .await?;
+        let Some((taken, cursors, parked)) = taken else {
+            // Somebody was faster; who it was, the next look tells.
+            return Ok(Claiming::Taken {
+                owner: String::new(),
+                expires_in: claim.ttl,
+            });
+        };
+        self.session.check_pid(&taken, 1)?;
+        let malformed = |error: sqlx::Error| LogError::malformed(CLAIMING, error);
+        let token: Uuid = taken.try_get(0).map_err(malformed)?;
+        let claimed = Claimed {
+            cursors: decode_cursors(&cursors)?,
+            parked,
+        };
+        self.held = Some(Held {
+            stream: claim.stream.clone(),
+            token,
+            ttl: claim.ttl,
+            lease: LeaseClock::new(claim.ttl, asked),
+        });
+        Ok(Claiming::Claimed(claimed))
+    }
+
+    async fn look(&mut self, stream: &str) -> Result<Look, LogError> {
+        let sql = render(&self.schema, LOOK);
+        let row = self
+            .session
+            .call("looking at the stream", async |connection| {
+                sqlx::query(sql).bind(stream).fetch_one(connection).await
+            })
+            .await?;
+        self.session.check_pid(&row, 0)?;
+        self.decode_look(&row)
+            .map_err(|error| LogError::malformed("looking at the stream", error))
+    }
+
+    fn decode_look(&self, row: &PgRow) -> Result<Look, sqlx::Error> {
+        let highest: Vec<i64> = row.try_get("highest")?;
+        let owner: Option<String> = row.try_get("owner")?;
+        let seconds: Option<f64> = row.try_get("seconds")?;
+        Ok(Look {
+            snapshot: row.try_get(1)?,
+            facts: Facts {
+                now: self.session.identity(),
+                stored_system: row.try_get("system")?,
+                future_txid: row.try_get("future_txid")?,
+                last_number: row.try_get("last_number")?,
+                highest: highest.iter().copied().max().unwrap_or(0),
+            },
+            highest,
+            taken: seconds.map(|seconds| (owner.unwrap_or_default(), seconds)),
+        })
+    }
+
+    fn claim_statements(&self) -> Statements {
+        let sql = |text| render(&self.schema, text);
+        Statements {
+            create: sql(CREATE),
+            take: sql(TAKE),
+            position: sql(POSITION),
+            cursors: sql(CURSORS),
+            parked: sql(PARKED),
+        }
+    }
+}
+
+/// In one transaction, so that a stream never has a holder and no cursors. Its commit is on disk: the session says so.
+async fn take(
+    connection: &mut PgConnection,
+    statements: Statements,
+    claim: &Claim,
+    [system, timeline]: [i64; 2],
+    last: &[i64],
+    snapshot: &str,
+) -> Result<Option<(PgRow, Vec<PgRow>, Vec<i64>)>, sqlx::Error> {
+    let topics: Vec<&str> = claim.topics.iter().map(TopicGlob::as_str).collect();
+    let lanes = Lane::ALL.map(Lane::number);
+    let mut transaction = connection.begin().await?;
+    sqlx::query(statements.create)
+        .bind(&claim.stream)
+        .execute(&mut *transaction)
+        .await?;
+    let taken = sqlx::query(statements.take)
+        .bind(&claim.stream)
+        .bind(&claim.owner)
+        .bind(claim.ttl.as_secs_f64())
+        .bind(topics)
+        .bind(claim.unrouted.name())
+        .bind(system)
+        .bind(timeline)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let Some(taken) = taken else {
+        transaction.rollback().await?;
+        return Ok(None);
+    };
+    sqlx::query(statements.position)
+        .bind(&claim.stream)
+        .bind(&lanes[..])
+        .bind(last)
+        .bind(snapshot)
+        .execute(&mut *transaction)
+        .await?;
+    let cursors = sqlx::query(statements.cursors)
+        .bind(&claim.stream)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let parked = sqlx::query_scalar(statements.parked)
+        .bind(&claim.stream)
+        .fetch_all(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Some((taken, cursors, parked)))
+}
+
+fn decode_cursors(rows: &[PgRow]) -> Result<[Cursor; 3], LogError> {
+    let malformed = |error: sqlx::Error| LogError::malformed(CLAIMING, error);
+    let cursors: Vec<Cursor> = rows
+        .iter()
+        .map(decode_cursor)
+        .collect::<Result<_, _>>()
+        .map_err(malformed)?;
+    cursors
+        .try_into()
+        .map_err(|_| LogError::malformed(CLAIMING, "the stream has not one cursor for each lane"))
+}
+
+fn decode_cursor(row: &PgRow) -> Result<Cursor, sqlx::Error> {
+    let snapshot = |text: &str| {
+        let parsed = text.parse::<Snapshot>();
+        parsed.map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    };
+    let pinned: Option<&str> = row.try_get("pinned")?;
+    let paging = pinned.map(|pinned| {
+        Ok::<_, sqlx::Error>(Paging {
+            pinned: snapshot(pinned)?,
+            late_pos: row.try_get("late_pos")?,
+        })
+    });
+    Ok(Cursor {
+        last: row.try_get("last_seq")?,
+        snapshot: snapshot(row.try_get("snapshot")?)?,
+        paging: paging.transpose()?,
+        floor: row.try_get("floor")?,
+    })
+}

@@ -1,0 +1,252 @@
+//! Writes what a stream keeps in the database: its lease, and under the lease its cursors and parked messages.
+//!
+//! Every statement hangs on the random token of the claim. Zero rows mean that the lease is another's.
+
+mod checkpoint;
+mod claim;
+mod parked;
+
+use std::time::{Duration, Instant};
+
+use onceward_core::{Schema, TopicGlob};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Row, SqlStr};
+use uuid::Uuid;
+
+pub use checkpoint::{Checkpoint, PausedTopic, Unrouted};
+pub use claim::{Claim, Claimed, Claiming, Start, UnroutedPolicy};
+pub use parked::{DueMessage, Park, Refused};
+
+use crate::faults;
+use crate::lease::LeaseClock;
+use crate::log::identity::Identity;
+use crate::log::session::{LogDatabase, Purpose, Session};
+use crate::log::{LogError, LogReader};
+use crate::sql::render_parts;
+
+/// What a claim won.
+#[derive(Debug)]
+struct Held {
+    stream: String,
+    token: Uuid,
+    ttl: Duration,
+    lease: LeaseClock,
+}
+
+/// Claims a stream and writes under its lease, over a connection of its own.
+#[derive(Debug)]
+pub struct Keeper {
+    session: Session,
+    schema: Schema,
+    held: Option<Held>,
+}
+
+/// The topics that the streams of a database read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredGlobs(pub Vec<TopicGlob>);
+
+impl StoredGlobs {
+    /// Whether some stream reads the topic.
+    #[must_use]
+    pub fn read(&self, topic: &str) -> bool {
+        self.0.iter().any(|glob| glob.matches(topic))
+    }
+
+    pub(crate) fn from_texts(texts: &[String]) -> Self {
+        // A pattern that this release does not understand was written by a newer one; it matches nothing here, so
+        // that its topics count as unrouted and stay.
+        let known = texts
+            .iter()
+            .filter_map(|text| TopicGlob::try_from(text.as_str()).ok());
+        Self(known.collect())
+    }
+}
+
+/// The lease proves itself and is renewed: `$1` the stream, `$2` the token, `$3` the ttl in seconds. Locks the stream's row.
+///
+/// `$also` is what else a statement changes of the stream; `$quiet` is where a statement says that its commit need not be on disk when it returns.
+const HELD: &str = "
+with held as (
+  update {{schema}}.streams
+  set lease_until = clock_timestamp() + make_interval(secs => $3) $also
+  where stream = $1 and $token $quiet
+  returning 1
+)";
+
+/// Losing the statement in a crash only repeats messages; it sets the session's value for its own transaction alone.
+const QUIET: &str = "and (select set_config('synchronous_commit', 'off', true)) is not null";
+
+/// How much a commit is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    /// On disk before the statement returns.
+    Durable,
+    /// On disk soon; lost in a crash, something is published again.
+    Soon,
+}
+
+/// A statement under the lease.
+#[derive(Debug, Clone, Copy)]
+struct Statement {
+    doing: &'static str,
+    /// What else it changes of the stream's row: one statement must not change a row twice.
+    also: &'static str,
+    /// What hangs on `held`. Its first two columns are the number of rows held and the server process.
+    text: &'static str,
+    commit: Commit,
+}
+
+impl Keeper {
+    /// Connects. Nothing is held until [`claim`](Self::claim).
+    ///
+    /// # Errors
+    /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached.
+    pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
+        Ok(Self {
+            session: Session::open(database, Purpose::Write).await?,
+            schema: database.schema.clone(),
+            held: None,
+        })
+    }
+
+    /// Which server it writes to.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.session.identity()
+    }
+
+    /// Refuses a reader that reads from another server than this writes to.
+    ///
+    /// # Errors
+    /// [`LogError::DifferentServers`]: connect both again.
+    pub fn check_reader(&self, reader: &LogReader) -> Result<(), LogError> {
+        if reader.identity() == self.identity() {
+            Ok(())
+        } else {
+            Err(LogError::DifferentServers)
+        }
+    }
+
+    /// The holder's view of its lease; none before a claim and after a release.
+    #[must_use]
+    pub fn lease(&self) -> Option<&LeaseClock> {
+        self.held.as_ref().map(|held| &held.lease)
+    }
+
+    /// Renews the lease, and tells what all streams read. Call at least at every third of the ttl.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: stop at once; or any other: the lease may or may not be renewed.
+    ///
+    /// # Cancel safety
+    /// Dropped, the lease may or may not be renewed, and the connection is of no more use. The same holds for all below.
+    pub async fn renew(&mut self) -> Result<StoredGlobs, LogError> {
+        const RENEW: Statement = Statement {
+            doing: "renewing the lease",
+            also: "",
+            text: "
+select (select count(*) from held), pg_backend_pid(),
+  array(select unnest(topics) from {{schema}}.streams)",
+            commit: Commit::Soon,
+        };
+
+        let row = self.under_lease(RENEW, |_| Ok(())).await?;
+        let topics: Vec<String> = row
+            .try_get(2)
+            .map_err(|error| LogError::malformed("renewing the lease", error))?;
+        Ok(StoredGlobs::from_texts(&topics))
+    }
+
+    /// Gives the lease back, so that another relay may claim at once.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: it was another's already. Any other: it ends by its ttl.
+    pub async fn release(&mut self) -> Result<(), LogError> {
+        const RELEASE: &str = "
+update {{schema}}.streams
+set lease_token = null, owner = null, lease_until = null
+where stream = $1 and lease_token = $2";
+
+        let Some(held) = self.held.take() else {
+            return Err(LogError::Fenced);
+        };
+        let sql = render_parts(&self.schema, RELEASE);
+        let done = self
+            .session
+            .call("releasing the lease", async |connection| {
+                sqlx::query(sql)
+                    .bind(held.stream)
+                    .bind(held.token)
+                    .execute(connection)
+                    .await
+            })
+            .await?;
+        match done.rows_affected() {
+            0 => Err(LogError::Fenced),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says goodbye to the server; at most a second. The lease, if any, goes on until its ttl ends.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+
+    /// Runs a statement, unless the lease is another's.
+    async fn under_lease(
+        &mut self,
+        statement: Statement,
+        add: impl FnOnce(&mut PgArguments) -> Result<(), sqlx::error::BoxDynError>,
+    ) -> Result<PgRow, LogError> {
+        use sqlx::Arguments;
+
+        let doing = statement.doing;
+        let sql = self.held_sql(statement);
+        let Some(held) = &mut self.held else {
+            return Err(LogError::Fenced);
+        };
+        let mut arguments = PgArguments::default();
+        let added = (|| {
+            arguments.add(held.stream.as_str())?;
+            arguments.add(held.token)?;
+            arguments.add(held.ttl.as_secs_f64())?;
+            add(&mut arguments)
+        })();
+        added.map_err(|error| LogError::malformed(doing, error))?;
+        let asked = Instant::now();
+        let row = self
+            .session
+            .call(doing, async |connection| {
+                sqlx::query_with(sql, arguments).fetch_one(connection).await
+            })
+            .await?;
+        self.session.check_pid(&row, 1)?;
+        let rows: i64 = row
+            .try_get(0)
+            .map_err(|error| LogError::malformed(doing, error))?;
+        if rows == 0 {
+            self.held = None;
+            return Err(LogError::Fenced);
+        }
+        held.lease.renewed(asked);
+        Ok(row)
+    }
+
+    fn held_sql(&self, statement: Statement) -> SqlStr {
+        let quiet = match statement.commit {
+            Commit::Durable => "",
+            Commit::Soon => QUIET,
+        };
+        // Planted: the token is passed and not asked for.
+        let token = if faults::fencing_is_lost() {
+            "$2::uuid is not null"
+        } else {
+            "lease_token = $2"
+        };
+        let held = HELD
+            .replace("$also", statement.also)
+            .replace("$quiet", quiet)
+            .replace("$token", token);
+        render_parts(&self.schema, &format!("{held}{}", statement.text))
+    }
+}
