@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod destination;
 mod pace;
 mod pause;
 mod plan;
@@ -9,6 +10,7 @@ mod settings;
 mod window;
 
 pub use cli::run;
+pub use destination::{Broker, BrokerSession, Destination, DestinationError};
 pub use config::{
     Admin, Config, ConfigError, Database, DestinationConfig, Log, LogFormat, Problem, StreamConfig,
 };

@@ -113,6 +113,12 @@ pub(super) async fn reach_schema(
     }
 }
 
+/// Whether the user lacks a right.
+pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("42501")
+}
+
 fn no_answer(options: &PgConnectOptions) -> Failure {
     let (host, port) = (options.get_host(), options.get_port());
     Failure::failed(format!(

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use onceward::schema::{Finding, Severity};
 use onceward_core::BoxError;
 use serde_json::{Value, json};
 
@@ -62,6 +63,23 @@ impl Failure {
         match self.kind {
             Kind::Failed => ExitCode::from(1),
             Kind::Usage => ExitCode::from(2),
+        }
+    }
+
+    /// The same as something that was found, for a command that goes on.
+    pub(super) fn into_finding(self, code: &'static str) -> Finding {
+        let mut text = self.what.clone();
+        for cause in self.causes() {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        Finding {
+            severity: Severity::Problem,
+            code,
+            text,
+            remedy: self
+                .remedy
+                .unwrap_or_else(|| "correct the cause".to_owned()),
         }
     }
 

@@ -1,12 +1,16 @@
 //! The commands of `onceward`.
 
 mod database;
+mod dead_letters;
+mod doctor;
 mod failure;
 mod logs;
 mod migrate;
 mod output;
 mod signals;
+mod status;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +49,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Migrate(migrate::Migrate),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    DeadLetters(dead_letters::DeadLetters),
 }
 
 /// What every command is given.
@@ -84,6 +91,16 @@ fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
     runtime.block_on(async {
         match cli.command {
             Command::Migrate(migrate) => migrate.run(&context).await,
+            Command::Status(status) => status.run(&context).await,
+            Command::Doctor(doctor) => doctor.run(&context).await,
+            Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,
         }
     })
+}
+
+/// Tells a person who waits what is being done; nothing for programs.
+fn progress(context: &Context, what: &str) {
+    if !context.output.is_json() && std::io::stderr().is_terminal() {
+        eprintln!("{what} …");
+    }
 }

@@ -130,6 +130,12 @@ pub(super) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The same for a text of several lines, such as a payload.
+pub(super) fn plain_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    lines.join("\n")
+}
+
 /// How long something has been, for people: the two largest units.
 pub(super) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -1,0 +1,238 @@
+//! Asks each stream's destination about the topics that it would be given.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use onceward::schema::{Finding, Severity};
+use onceward_core::{ErrorKind, PublishError, Publisher as _, Route, Topic, TopicReport};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::cli::output::plain;
+use crate::config::StreamConfig;
+use crate::destination::{Broker, Destination as _};
+use crate::plan::chain;
+
+/// How long a destination may take to answer.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What a stream's destination says.
+#[derive(Debug, Serialize)]
+pub(super) struct Destination {
+    pub(super) stream: String,
+    pub(super) broker: &'static str,
+    /// Why it cannot be used, if it cannot.
+    pub(super) error: Option<Refused>,
+    pub(super) routes: Vec<Asked>,
+}
+
+/// What it says about one route.
+#[derive(Debug, Serialize)]
+pub(super) struct Asked {
+    route: String,
+    max_message: Option<u64>,
+    warnings: Vec<String>,
+    error: Option<Refused>,
+}
+
+/// Why something cannot be published to.
+#[derive(Debug, Serialize)]
+pub(super) struct Refused {
+    kind: &'static str,
+    text: String,
+    #[serde(skip)]
+    code: ErrorKind,
+}
+
+impl From<PublishError> for Refused {
+    fn from(error: PublishError) -> Self {
+        Self {
+            kind: error.kind.name(),
+            text: chain(&error),
+            code: error.kind,
+        }
+    }
+}
+
+/// Asks all destinations, one after the other.
+pub(super) async fn ask(streams: &[StreamConfig], seen: &[Topic]) -> Vec<Destination> {
+    let mut destinations = Vec::new();
+    for stream in streams {
+        let mut destination = Destination {
+            stream: stream.settings.name.clone(),
+            broker: stream.destination.broker(),
+            error: None,
+            routes: Vec::new(),
+        };
+        let routes = routes(stream, seen);
+        match timeout(ANSWER, ask_one(stream, &routes)).await {
+            Ok(Ok(reports)) => destination.routes = reports.into_iter().map(asked).collect(),
+            Ok(Err(error)) => destination.error = Some(error.into()),
+            Err(_) => {
+                let what = format!("no answer within {ANSWER:?}");
+                destination.error = Some(PublishError::new(ErrorKind::Unavailable, what).into());
+            }
+        }
+        destinations.push(destination);
+    }
+    destinations
+}
+
+async fn ask_one(
+    stream: &StreamConfig,
+    routes: &[Route],
+) -> Result<Vec<TopicReport>, PublishError> {
+    let broker = Broker::new(&stream.destination).map_err(|error| {
+        PublishError::with_source(
+            ErrorKind::Unavailable,
+            "its settings do not work together",
+            error,
+        )
+    })?;
+    let mut session = broker.open().await?;
+    let reports = session.check(routes).await;
+    session.close(Duration::ZERO).await;
+    Ok(reports)
+}
+
+/// The routes of all topics that are known: those in the log, and those that the configuration names whole.
+fn routes(stream: &StreamConfig, seen: &[Topic]) -> Vec<Route> {
+    let settings = &stream.settings;
+    let globs = &settings.topics;
+    let named = globs
+        .iter()
+        .filter_map(|glob| Topic::try_from(glob.as_str()).ok());
+    let read = |topic: &&Topic| globs.iter().any(|glob| glob.matches(topic.as_str()));
+    let topics = seen.iter().filter(read).cloned().chain(named);
+    let routes: BTreeSet<Route> = topics.map(|topic| settings.route.route(&topic)).collect();
+    routes.into_iter().collect()
+}
+
+fn asked(report: TopicReport) -> Asked {
+    let route = report.route.to_string();
+    match report.state {
+        Ok(state) => Asked {
+            route,
+            max_message: state.max_message,
+            warnings: state.warnings,
+            error: None,
+        },
+        Err(error) => Asked {
+            route,
+            max_message: None,
+            warnings: Vec::new(),
+            error: Some(error.into()),
+        },
+    }
+}
+
+/// What is wrong with a destination.
+pub(super) fn findings(destination: &Destination) -> Vec<Finding> {
+    let (stream, broker) = (&destination.stream, destination.broker);
+    let of = |severity, code, text: String, remedy: &str| Finding {
+        severity,
+        code,
+        text: format!("stream {stream} ({broker}): {text}"),
+        remedy: remedy.to_owned(),
+    };
+    let mut findings = Vec::new();
+    if let Some(error) = &destination.error {
+        findings.push(of(
+            Severity::Problem,
+            "destination",
+            error.text.clone(),
+            remedy(error.code),
+        ));
+    }
+    for asked in &destination.routes {
+        let route = &asked.route;
+        if let Some(error) = &asked.error {
+            let text = format!("{route}: {}", error.text);
+            findings.push(of(Severity::Problem, "route", text, remedy(error.code)));
+        }
+        for warning in &asked.warnings {
+            let text = format!("{route}: {warning}");
+            let remedy = "change it on the broker, or accept what it means";
+            findings.push(of(Severity::Warning, "route_settings", text, remedy));
+        }
+    }
+    findings
+}
+
+fn remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unavailable => {
+            "check that the broker runs and can be reached from here under the configured address"
+        }
+        ErrorKind::Throttled => "raise the broker's quota, or wait",
+        ErrorKind::Unauthorized => "check the credentials, and that they may publish there",
+        ErrorKind::UnknownTopic => {
+            "create it on the broker, or correct route and routes of the stream"
+        }
+        ErrorKind::TooLarge | ErrorKind::Rejected => "look at the broker's log",
+    }
+}
+
+/// A destination for people.
+pub(super) fn line(destination: &Destination) -> String {
+    let name = format!("stream {} to {}", destination.stream, destination.broker);
+    if destination.error.is_some() {
+        return format!("{name}: cannot be used\n");
+    }
+    let good = destination
+        .routes
+        .iter()
+        .filter(|asked| asked.error.is_none());
+    let routes: Vec<String> = good
+        .map(|asked| match asked.max_message {
+            Some(bytes) => format!("{} (up to {bytes} bytes)", plain(&asked.route)),
+            None => plain(&asked.route),
+        })
+        .collect();
+    match routes.len() {
+        0 if destination.routes.is_empty() => format!("{name}: reached; no topics are known yet\n"),
+        0 => format!("{name}: reached\n"),
+        _ => format!("{name}: {}\n", routes.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(error: Option<ErrorKind>, warnings: &[&str]) -> Destination {
+        Destination {
+            stream: "events".to_owned(),
+            broker: "kafka",
+            error: None,
+            routes: vec![Asked {
+                route: "orders".to_owned(),
+                max_message: Some(1_000),
+                warnings: warnings.iter().map(|w| (*w).to_owned()).collect(),
+                error: error.map(|kind| PublishError::new(kind, "no such topic").into()),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_missing_topic_is_a_problem_and_a_setting_is_a_warning() {
+        let missing = findings(&destination(Some(ErrorKind::UnknownTopic), &[]));
+        let setting = findings(&destination(None, &["acks are not all"]));
+
+        assert_eq!(missing[0].severity, Severity::Problem);
+        assert!(
+            missing[0]
+                .text
+                .contains("events (kafka): orders: no such topic")
+        );
+        assert_eq!(setting[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_route_that_works_is_shown_with_its_limit() {
+        assert_eq!(
+            line(&destination(None, &[])),
+            "stream events to kafka: orders (up to 1000 bytes)\n"
+        );
+    }
+}

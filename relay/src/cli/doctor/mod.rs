@@ -1,0 +1,228 @@
+//! `onceward doctor`: looks at everything that the promise depends on, and says what to do.
+
+mod destinations;
+mod ring;
+
+use clap::{Args, ValueEnum};
+use onceward::schema::{self, Duty, Expected, Facts, Finding, Severity};
+use onceward_core::{BoxError, Topic};
+use serde::Serialize;
+
+use super::database::{self, Reached};
+use super::failure::Failure;
+use super::output::plain;
+use super::{Context, progress};
+use destinations::Destination;
+
+/// How many messages of each lane are looked at for their topics.
+const NEWEST: u32 = 10_000;
+
+/// Look at the database and the destinations, and say what to do
+///
+/// Changes nothing. Exits with 1 if something is wrong; warnings and notes alone exit with 0.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  onceward doctor
+  onceward doctor --duty administer         with the database user of an operator
+  onceward doctor --json | jq '.findings[] | select(.severity == \"problem\")'")]
+pub(super) struct Doctor {
+    /// What the database user is to be able to do
+    #[arg(long, value_enum, default_value_t = As::Relay)]
+    duty: As,
+    /// Leave the destinations alone
+    #[arg(long)]
+    no_destinations: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum As {
+    /// Publish
+    Relay,
+    /// Look at everything and decide on what is parked or dead
+    Administer,
+    /// Enqueue
+    Write,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    healthy: bool,
+    server: Option<Server>,
+    findings: Vec<Shown>,
+    destinations: Vec<Destination>,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    version: String,
+    schema: String,
+    schema_version: Option<i32>,
+    user: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    severity: &'static str,
+    code: String,
+    text: String,
+    remedy: String,
+}
+
+impl Doctor {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        progress(context, "looking at the database");
+        let (facts, topics, mut findings) = self.database(context).await?;
+        let destinations = if self.no_destinations {
+            Vec::new()
+        } else {
+            progress(context, "asking the destinations");
+            destinations::ask(&context.config.streams, &topics).await
+        };
+        findings.extend(destinations.iter().flat_map(destinations::findings));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        let problems = findings
+            .iter()
+            .filter(|f| f.severity == Severity::Problem)
+            .count();
+        let answer = Answer {
+            healthy: problems == 0,
+            server: facts.as_ref().map(Server::from),
+            findings: findings.iter().map(Shown::from).collect(),
+            destinations,
+        };
+        context.output.answer(&answer, people)?;
+        match problems {
+            0 => Ok(()),
+            1 => Err(Failure::failed("1 problem was found")),
+            count => Err(Failure::failed(format!("{count} problems were found"))),
+        }
+    }
+
+    /// What the database says, the topics in it, and what is wrong with it. That it cannot be reached is a finding.
+    async fn database(
+        &self,
+        context: &Context,
+    ) -> Result<(Option<Facts>, Vec<Topic>, Vec<Finding>), Failure> {
+        let config = &context.config.database;
+        // Not being told where the database is, is no finding about it.
+        database::options(config, "onceward doctor")?;
+        let looked = match database::reach(config, "onceward doctor").await {
+            Ok(reached) => self.look(context, &reached).await,
+            Err(failure) => Err(failure),
+        };
+        match looked {
+            Ok((facts, topics)) => {
+                let mut findings = schema::judge(&facts, &expected(context));
+                findings.extend(ring::holds(
+                    context.config.retention,
+                    facts.settings.as_ref(),
+                ));
+                Ok((Some(facts), topics, findings))
+            }
+            Err(failure) => Ok((None, Vec::new(), vec![failure.into_finding("database")])),
+        }
+    }
+
+    async fn look(
+        &self,
+        context: &Context,
+        reached: &Reached,
+    ) -> Result<(Facts, Vec<Topic>), Failure> {
+        let name = &context.config.database.schema;
+        let looked = async {
+            let mut connection = reached.pool.acquire().await?;
+            let facts = schema::inspect(&mut connection, name, self.duty.into()).await?;
+            Ok::<_, BoxError>((facts, connection))
+        };
+        let (facts, mut connection) = reached.ask("looking at the database", looked).await?;
+        // Who may not read the log is told so by the findings; then the destinations are asked about fewer topics.
+        let read = schema::recent_topics(&mut connection, name, NEWEST);
+        let texts = reached
+            .ask("reading topics", read)
+            .await
+            .unwrap_or_default();
+        let topics = texts
+            .iter()
+            .filter_map(|text| Topic::try_from(text.as_str()).ok());
+        Ok((facts, topics.collect()))
+    }
+}
+
+fn expected(context: &Context) -> Expected {
+    let names = context
+        .config
+        .streams
+        .iter()
+        .map(|s| s.settings.name.clone());
+    let names: Vec<String> = names.collect();
+    Expected {
+        known_version: onceward_migrations::LATEST,
+        // A configuration without streams, as of an operator, knows nothing of them.
+        streams: (!names.is_empty()).then_some(names),
+        ..Expected::default()
+    }
+}
+
+impl From<As> for Duty {
+    fn from(duty: As) -> Self {
+        match duty {
+            As::Relay => Self::Relay,
+            As::Administer => Self::Administer,
+            As::Write => Self::Write,
+        }
+    }
+}
+
+impl From<&Facts> for Server {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            version: facts.server.version_text.clone(),
+            schema: facts.schema.to_string(),
+            schema_version: facts.version,
+            user: facts.server.user.clone(),
+        }
+    }
+}
+
+impl From<&Finding> for Shown {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            severity: match finding.severity {
+                Severity::Note => "note",
+                Severity::Warning => "warning",
+                Severity::Problem => "problem",
+            },
+            code: finding.code.to_owned(),
+            text: finding.text.clone(),
+            remedy: finding.remedy.clone(),
+        }
+    }
+}
+
+fn people(answer: &Answer) -> String {
+    let mut text = String::new();
+    if let Some(server) = &answer.server {
+        let version = server
+            .schema_version
+            .map_or("-".to_owned(), |v| v.to_string());
+        text.push_str(&format!(
+            "PostgreSQL {}, schema {} at version {version}, user {}\n",
+            server.version, server.schema, server.user
+        ));
+    }
+    for destination in &answer.destinations {
+        text.push_str(&destinations::line(destination));
+    }
+    for finding in &answer.findings {
+        let (severity, what, remedy) = (
+            finding.severity,
+            plain(&finding.text),
+            plain(&finding.remedy),
+        );
+        text.push_str(&format!("\n{severity}: {what}\n  to do: {remedy}\n"));
+    }
+    if answer.findings.is_empty() {
+        text.push_str("\nnothing is wrong\n");
+    }
+    text
+}

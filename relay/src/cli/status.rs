@@ -1,0 +1,272 @@
+//! `onceward status`: where each stream stands.
+
+use std::time::Duration;
+
+use clap::Args;
+use onceward::schema::{self, CursorOverview, StreamOverview, UnroutedTopic};
+use onceward_consumer::dead_letter::{self, DeadLetterCount};
+use onceward_core::{Lane, Schema};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::failure::Failure;
+use super::output::{Table, age, plain};
+use super::{Context, database};
+
+/// Show where each stream stands
+///
+/// Depth is an estimate that costs nothing: the highest number in the log less the one that was read, other lanes'
+/// numbers and other streams' topics included. Ages are exact.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  onceward status
+  onceward status --json | jq '.streams[].lanes[] | {lane, depth}'")]
+pub(super) struct Status {}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    streams: Vec<Stream>,
+    unrouted: Vec<Unrouted>,
+    /// None if this user may not see them.
+    dead_letters: Option<Vec<DeadLetterCount>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stream {
+    stream: String,
+    configured: bool,
+    topics: Vec<String>,
+    lease: &'static str,
+    owner: Option<String>,
+    lease_seconds: Option<f64>,
+    depth: i64,
+    oldest_seconds: Option<f64>,
+    lanes: Vec<LaneStatus>,
+    paused: Value,
+    parked: i64,
+    due: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct LaneStatus {
+    lane: &'static str,
+    detour: String,
+    last_seq: i64,
+    depth: i64,
+    oldest_seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Unrouted {
+    topic: String,
+    slots: i64,
+    noted_seconds: f64,
+}
+
+impl Status {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let reached = database::reach_schema(&context.config.database, "onceward status").await?;
+        let (pool, schema) = (&reached.pool, &context.config.database.schema);
+        let (streams, unrouted) = reached
+            .ask("the status of the streams", read(pool, schema))
+            .await?;
+        let counts = reached
+            .ask("the count of dead letters", dead_letters(pool, schema))
+            .await?;
+        let answer = Answer {
+            streams: streams.into_iter().map(|s| describe(context, s)).collect(),
+            unrouted: unrouted.into_iter().map(Unrouted::from).collect(),
+            dead_letters: counts,
+        };
+        context.output.answer(&answer, people)
+    }
+}
+
+async fn read(
+    pool: &PgPool,
+    schema: &Schema,
+) -> Result<(Vec<StreamOverview>, Vec<UnroutedTopic>), onceward_core::BoxError> {
+    let mut connection = pool.acquire().await?;
+    let streams = schema::overview(&mut connection, schema).await?;
+    let unrouted = schema::unrouted(&mut connection, schema).await?;
+    Ok((streams, unrouted))
+}
+
+/// The relay's role may not see dead letters: that is no failure.
+async fn dead_letters(
+    pool: &PgPool,
+    schema: &Schema,
+) -> Result<Option<Vec<DeadLetterCount>>, sqlx::Error> {
+    match dead_letter::counts(pool, schema).await {
+        Ok(counts) => Ok(Some(counts)),
+        Err(error) if database::is_forbidden(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn describe(context: &Context, stream: StreamOverview) -> Stream {
+    let count = |state: &str| {
+        let of_state = stream.parked.iter().filter(|parked| parked.state == state);
+        of_state.map(|parked| parked.count).sum()
+    };
+    let (parked, due) = (count("parked"), count("due"));
+    let ages = stream
+        .cursors
+        .iter()
+        .filter_map(|cursor| cursor.oldest_seconds);
+    Stream {
+        configured: context.config.stream(&stream.stream).is_some(),
+        lease: match stream.lease_seconds {
+            None => "never",
+            Some(seconds) if seconds > 0.0 => "held",
+            Some(_) => "expired",
+        },
+        lease_seconds: stream.lease_seconds,
+        depth: stream
+            .cursors
+            .iter()
+            .map(|cursor| cursor.depth)
+            .max()
+            .unwrap_or_default(),
+        oldest_seconds: ages.reduce(f64::max),
+        lanes: stream.cursors.iter().map(LaneStatus::from).collect(),
+        paused: stream.paused,
+        parked,
+        due,
+        stream: stream.stream,
+        topics: stream.topics,
+        owner: stream.owner,
+    }
+}
+
+impl From<&CursorOverview> for LaneStatus {
+    fn from(cursor: &CursorOverview) -> Self {
+        Self {
+            lane: Lane::from_number(cursor.lane).map_or("unknown", Lane::name),
+            detour: cursor.detour.clone(),
+            last_seq: cursor.last_seq,
+            depth: cursor.depth,
+            oldest_seconds: cursor.oldest_seconds,
+        }
+    }
+}
+
+impl From<UnroutedTopic> for Unrouted {
+    fn from(topic: UnroutedTopic) -> Self {
+        Self {
+            topic: topic.topic,
+            slots: topic.slots,
+            noted_seconds: topic.noted_seconds,
+        }
+    }
+}
+
+fn people(answer: &Answer) -> String {
+    let mut text = streams(answer);
+    text.push_str(&paused(answer));
+    for unrouted in &answer.unrouted {
+        let (topic, slots) = (plain(&unrouted.topic), unrouted.slots);
+        text.push_str(&format!(
+            "\nno stream reads the topic {topic}; it keeps {slots} slots from being emptied"
+        ));
+    }
+    text.push_str(&letters(answer.dead_letters.as_deref()));
+    text
+}
+
+fn streams(answer: &Answer) -> String {
+    if answer.streams.is_empty() {
+        return "no streams yet: a relay creates them when it first runs\n".to_owned();
+    }
+    let mut table = Table::new([
+        "STREAM", "LEASE", "LANE", "DEPTH", "OLDEST", "PARKED", "DUE",
+    ]);
+    for stream in &answer.streams {
+        let mut first = true;
+        for lane in &stream.lanes {
+            let once = |text: String| if first { text } else { String::new() };
+            let name = if lane.detour.is_empty() {
+                lane.lane.to_owned()
+            } else {
+                format!("{} ({})", lane.lane, lane.detour)
+            };
+            table.row([
+                once(stream.stream.clone()),
+                once(lease(stream)),
+                name,
+                lane.depth.to_string(),
+                lane.oldest_seconds.map_or("-".to_owned(), seconds),
+                once(stream.parked.to_string()),
+                once(stream.due.to_string()),
+            ]);
+            first = false;
+        }
+    }
+    table.render()
+}
+
+fn lease(stream: &Stream) -> String {
+    let owner = stream.owner.as_deref().unwrap_or("unknown");
+    let configured = if stream.configured {
+        ""
+    } else {
+        ", not configured here"
+    };
+    match stream.lease_seconds {
+        None => format!("never held{configured}"),
+        Some(left) if left > 0.0 => format!("{owner}{configured}"),
+        Some(left) => format!("nobody since {} (was {owner}){configured}", seconds(-left)),
+    }
+}
+
+fn paused(answer: &Answer) -> String {
+    let mut table = Table::new(["PAUSED IN", "TOPIC", "SINCE", "REASON"]);
+    for stream in &answer.streams {
+        for pause in stream.paused.as_array().into_iter().flatten() {
+            let text = |name: &str| {
+                pause
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or("-")
+                    .to_owned()
+            };
+            table.row([
+                stream.stream.clone(),
+                text("topic"),
+                text("since"),
+                text("reason"),
+            ]);
+        }
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}A paused topic holds its stream once its share of what may be in flight is full.\n",
+        table.render()
+    )
+}
+
+fn letters(counts: Option<&[DeadLetterCount]>) -> String {
+    let Some(counts) = counts else {
+        return "\ndead letters: this user may not see them\n".to_owned();
+    };
+    if counts.is_empty() {
+        return "\nno dead letters\n".to_owned();
+    }
+    let mut table = Table::new(["CONSUMER", "REASON", "DEAD LETTERS", "OLDEST"]);
+    for count in counts {
+        table.row([
+            count.consumer.clone(),
+            count.reason.clone(),
+            count.count.to_string(),
+            count.oldest.to_string(),
+        ]);
+    }
+    format!("\n{}", table.render())
+}
+
+fn seconds(seconds: f64) -> String {
+    age(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}

@@ -1,0 +1,323 @@
+//! The commands of `onceward` on a real database, as a user runs them.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+mod common;
+
+use common::Shell;
+use onceward_testkit::postgres::{Options, Postgres};
+use serde_json::json;
+use sqlx::PgPool;
+
+async fn execute(pool: &PgPool, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn migrate_makes_the_schema_once_and_then_changes_nothing() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+
+    let before = shell.run(&["migrate", "--check"]).await;
+    let first = shell.json(&["migrate"]).await;
+    let second = shell.json(&["migrate"]).await;
+    let after = shell.run(&["migrate", "--check"]).await;
+
+    before.assert_refused(1, &["not up to date", "onceward migrate"]);
+    assert_eq!(first["applied"], json!([1, 2, 3, 4]));
+    assert_eq!(second["applied"], json!([]));
+    assert_eq!(second["state"], "current");
+    assert_eq!(after.code, 0, "{after:?}");
+}
+
+#[tokio::test]
+async fn what_migrate_prints_can_be_pasted_elsewhere() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+
+    let sql = Shell::with_config("").ok(&["migrate", "--print"]).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    assert_eq!(shell.json(&["migrate"]).await["applied"], json!([]));
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_release_is_refused() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        "insert into onceward.migrations (version, name, checksum) values (99, 'later', 'x')",
+    )
+    .await;
+
+    shell
+        .run(&["migrate"])
+        .await
+        .assert_refused(1, &["version 99", "newer"]);
+    shell
+        .run(&["status"])
+        .await
+        .assert_refused(1, &["version 99", "newer release"]);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_by_its_setting() {
+    let port = onceward_testkit::free_port();
+    let shell = Shell::with_database(&format!("postgres://shop:hunter2@127.0.0.1:{port}/shop"));
+
+    for command in [
+        &["migrate"][..],
+        &["status"],
+    ] {
+        let parts = [
+            "no database answers",
+            &format!("127.0.0.1:{port}"),
+            "database.url",
+        ];
+        shell.run(command).await.assert_refused(1, &parts);
+    }
+    Shell::with_config("")
+        .run(&["status"])
+        .await
+        .assert_refused(2, &["database.url", "DATABASE_URL"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_missing_database_are_told_apart() {
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        rules.path(),
+        "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+    )
+    .unwrap();
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(rules.path(), readable).unwrap();
+    let options = Options::default().config("hba_file", &rules.path().display().to_string());
+    let server = Postgres::start(options).await;
+    let database = server.database().await;
+    execute(database.pool(), "create role shop login password 'right'").await;
+    let url = |password: &str, name: &str| {
+        let host = database
+            .url()
+            .rsplit_once('@')
+            .unwrap()
+            .1
+            .split_once('/')
+            .unwrap()
+            .0;
+        format!("postgres://shop:{password}@{host}/{name}")
+    };
+
+    let wrong = Shell::with_database(&url("hunter2", database.name()))
+        .run(&["status"])
+        .await;
+    let missing = Shell::with_database(&url("right", "nowhere"))
+        .run(&["status"])
+        .await;
+
+    wrong.assert_refused(1, &["\"shop\"", "database.url", "password"]);
+    missing.assert_refused(1, &["\"nowhere\"", "database.url"]);
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_told_what_to_run() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+
+    for command in [
+        &["status"][..],
+        &["dead-letters", "list"],
+    ] {
+        shell
+            .run(command)
+            .await
+            .assert_refused(1, &["no schema onceward", "run `onceward migrate`"]);
+    }
+}
+
+#[tokio::test]
+async fn a_standby_is_not_migrated_and_found_by_doctor() {
+    let primary = Postgres::start(Options::default()).await;
+    let standby = primary.standby("copy").await;
+    let shell = Shell::with_database(&standby.url("postgres"));
+
+    let migrated = shell.run(&["migrate"]).await;
+    let looked = shell.run(&["doctor"]).await;
+
+    migrated.assert_refused(1, &["standby", "primary"]);
+    assert_eq!(looked.code, 1, "{looked:?}");
+    assert!(looked.out.contains("standby"), "{looked:?}");
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_wrong_with_a_fresh_schema() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+
+    let answer = shell.json(&["doctor"]).await;
+
+    assert_eq!(answer["healthy"], true, "{answer}");
+    assert_eq!(answer["server"]["schema_version"], 4);
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let database = Postgres::shared().await.database().await;
+    let port = onceward_testkit::free_port();
+    let shell = Shell::with_config(&format!(
+        "source = \"/shop\"\n[retention]\nmessages = \"10d\"\n[streams.events.nats]\nservers = \"nats://127.0.0.1:{port}\""
+    ))
+    .variable("DATABASE_URL", database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        "alter table onceward.messages enable row level security; alter sequence onceward.messages_seq_seq cache 10",
+    )
+    .await;
+
+    let answer = shell.run(&["doctor", "--json"]).await;
+
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let found: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    let codes: Vec<&str> = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["code"].as_str().unwrap())
+        .collect();
+    for code in ["row_security", "sequence", "retention", "destination"] {
+        assert!(codes.contains(&code), "{code} is not in {codes:?}");
+    }
+    let remedies = found["findings"].as_array().unwrap().iter();
+    assert!(
+        remedies
+            .clone()
+            .all(|f| !f["remedy"].as_str().unwrap().is_empty())
+    );
+}
+
+#[tokio::test]
+async fn status_of_a_database_without_streams_says_so() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+
+    let people = shell.ok(&["status"]).await;
+    let programs = shell.json(&["status"]).await;
+
+    assert!(people.contains("no streams yet"), "{people}");
+    assert_eq!(
+        programs,
+        json!({ "streams": [], "unrouted": [], "dead_letters": [] })
+    );
+}
+
+#[tokio::test]
+async fn status_shows_lease_depth_age_and_what_waits() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.streams (stream, owner, lease_token, lease_until, topics, paused)
+        values ('events', 'relay-1', gen_random_uuid(), clock_timestamp() + interval '1 hour', '{orders.*}',
+                '[{"topic": "orders.slow", "reason": "no such topic", "since": "2026-01-01T00:00:00Z"}]');
+        insert into onceward.cursors (stream, lane, snapshot)
+        select 'events', lane, pg_current_snapshot() from generate_series(0, 2) lane;
+        select onceward.enqueue('orders.created', 'x', 'k');
+        insert into onceward.unrouted (slot, lane, topic) values (0, 1, 'lost.topic');
+        insert into onceward.dead_letters (consumer, message_id, topic, payload, reason, error)
+        values ('billing', gen_random_uuid(), 'orders.created', '\x7b7d', 'attempts', 'no luck');
+        "#,
+    )
+    .await;
+
+    let people = shell.ok(&["status"]).await;
+    let programs = shell.json(&["status"]).await;
+
+    for part in [
+        "events",
+        "relay-1",
+        "standard",
+        "orders.slow",
+        "no such topic",
+        "lost.topic",
+        "billing",
+    ] {
+        assert!(people.contains(part), "{part:?} is not in {people}");
+    }
+    let stream = &programs["streams"][0];
+    assert_eq!(stream["lease"], "held");
+    assert_eq!(stream["depth"], 1);
+    assert_eq!(stream["lanes"][1]["lane"], "standard");
+    assert!(stream["lanes"][1]["oldest_seconds"].as_f64().unwrap() >= 0.0);
+    assert_eq!(programs["dead_letters"][0]["count"], 1);
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_shown_whole() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.dead_letters (consumer, message_id, topic, key, type, payload, reason, error, attempts, history)
+        values ('billing', gen_random_uuid(), 'orders.created', 'k1', 'orders.created', '{"order": 17}', 'attempts', 'no luck', 1,
+                '[{"number": 1, "at": "2026-01-01T00:00:00Z", "took_ms": 5, "error": "no luck"}]');
+        "#,
+    )
+    .await;
+
+    let list = shell.json(&["dead-letters", "list"]).await;
+    let id = list["dead_letters"][0]["id"].to_string();
+    let shown = shell.ok(&["dead-letters", "show", &id]).await;
+    let other = shell
+        .json(&["dead-letters", "list", "--consumer", "mailer"])
+        .await;
+    let missing = shell.run(&["dead-letters", "show", "4711"]).await;
+
+    for part in ["billing", "attempt 1", "no luck", r#"{"order": 17}"#] {
+        assert!(shown.contains(part), "{part:?} is not in {shown}");
+    }
+    assert_eq!(other["dead_letters"], json!([]));
+    missing.assert_refused(1, &["no dead letter 4711"]);
+}
+
+#[tokio::test]
+async fn wrong_usage_and_wrong_configuration_end_with_2() {
+    let wrong = Shell::with_config("[databse]\nurl = \"postgres://shop:hunter2@h/d\"\nchunk = 1");
+
+    wrong
+        .run(&["status"])
+        .await
+        .assert_refused(2, &["databse", "did you mean database?"]);
+    let shell = Shell::with_config("");
+    shell.run(&["stauts"]).await.assert_refused(2, &["status"]);
+    shell
+        .run(&["--config", "/nonexistent.toml", "status"])
+        .await
+        .assert_refused(2, &["/nonexistent.toml"]);
+}
+
+#[tokio::test]
+async fn a_failure_has_a_json_form_too() {
+    let answer = Shell::with_config("").run(&["status", "--json"]).await;
+
+    let error: serde_json::Value = serde_json::from_str(&answer.err).unwrap();
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("database.url"),
+        "{error}"
+    );
+    assert!(error["error"]["remedy"].is_string(), "{error}");
+}
