@@ -1,1 +1,0 @@
-//! Onceward in one file: outbox, relay and consumer on a broker in memory.
