@@ -7,7 +7,9 @@
 mod assignment;
 mod member;
 mod resume;
+mod shared;
 mod table;
+mod thread;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -25,8 +27,10 @@ use crate::config::{self, KafkaConfig, KafkaSubscription};
 use crate::errors::subscribe_error;
 use crate::publisher::capabilities;
 use assignment::{Assignment, Place};
-use member::{ANSWER_WITHIN, Member, Shared, run};
+use member::{ANSWER_WITHIN, Member};
+use shared::Shared;
 use table::Generation;
+use thread::run;
 
 /// One member of a consumer group. Dropping it leaves the group in the background.
 pub struct KafkaSubscriber {

@@ -108,7 +108,13 @@ pub async fn an_ack_after_a_reconnect_loses_nothing<H: Harness>() -> Verdict {
     let mut all = ids.clone();
     all.extend(more);
     assert!(all.ends_with(&came), "{came:?} is no run of {all:?}");
-    assert!(came.len() >= 7, "unacked messages are lost: {came:?}");
+    // A member that still owns its partition and may hold deliveries for ever has them in its hands: they come to nobody again.
+    let for_ever = before.deliveries.iter().all(|d| d.deadline.is_none());
+    let still_held = for_ever && seen.assigned.is_empty();
+    assert!(
+        still_held || came.len() >= 7,
+        "unacked messages are lost: {came:?}"
+    );
     ack(&acker, seen.tokens(&came)).await;
     ack(&acker, before.tokens(&ids)).await;
     reader.close(Duration::from_secs(5)).await;

@@ -1,9 +1,8 @@
-//! The thread of a member: polls the group, hands partitions over, commits positions, and leaves.
+//! What a member does when its group calls: takes partitions, gives them back, commits positions, reads on after a jump.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use onceward_core::{Arrival, SubscribeErrorKind};
@@ -14,70 +13,28 @@ use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
-use super::assignment::Place;
+use super::assignment::{Assignment, Place};
 use super::position_of;
 use super::resume::{Lost, Resume, resume};
-use super::table::{Generation, Table};
+use super::shared::Shared;
+use super::table::Generation;
 use crate::errors::subscribe_error;
 use crate::{KafkaSubscription, log};
 
 /// How long the thread waits for the group at a time.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a question to the cluster may take.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a member's tasks and its thread share.
-pub(super) struct Shared {
-    // Acks come from any task, arrivals go to one, and the thread changes what is owned; nobody waits while holding it.
-    table: Mutex<Table>,
-    /// Told when there may be something to take.
-    pub(super) moved: Arc<Notify>,
-    closing: AtomicBool,
-    ended: watch::Sender<bool>,
-}
-
-impl Shared {
-    pub(super) fn new() -> Self {
-        Self {
-            table: Mutex::default(),
-            moved: Arc::new(Notify::new()),
-            closing: AtomicBool::new(false),
-            ended: watch::Sender::new(false),
-        }
-    }
-
-    pub(super) fn locked(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the member to leave.
-    pub(super) fn leave(&self) {
-        self.closing.store(true, Ordering::Release);
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    /// Waits until the member has left its group.
-    pub(super) async fn ended(&self) {
-        let mut ended = self.ended.subscribe();
-        // The sender lives as long as `self`, so that this cannot fail.
-        drop(ended.wait_for(|ended| *ended).await);
-    }
-}
-
 /// One member, as librdkafka calls it. All calls but the log's come from the member's own thread.
 pub(super) struct Member {
     shared: Arc<Shared>,
-    subscription: KafkaSubscription,
+    pub(super) subscription: KafkaSubscription,
     /// The consumer that calls; set before it joins.
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Self>>>,
 }
@@ -106,12 +63,15 @@ impl ConsumerContext for Member {
             RebalanceProtocol::Cooperative
         );
         let done = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.assigned(list);
-            if cooperative {
+            self.assigned(consumer, list);
+            let assigned = if cooperative {
                 consumer.incremental_assign(list)
             } else {
                 consumer.assign(list)
-            }
+            };
+            // A group that begins has a position from now on.
+            self.commit(consumer, Some(&places(list)), CommitMode::Async);
+            assigned
         } else {
             self.revoked(consumer, list);
             if cooperative {
@@ -147,17 +107,56 @@ impl Member {
         }
     }
 
-    fn assigned(&self, list: &TopicPartitionList) {
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let committed = consumer.committed_offsets(list.clone(), ANSWER_WITHIN);
+        if let Err(error) = &committed {
+            // Then librdkafka asks by itself, and what it does not find is looked for later.
+            info!(%error, "the group's positions cannot be read now");
+        }
         for place in places(list) {
             info!(
                 topic = place.topic,
                 partition = place.number,
                 "partition assigned"
             );
+            let mut assignment = Assignment::new(place.clone());
+            let at = committed.as_ref().ok().and_then(|committed| {
+                let found = committed.find_partition(&place.topic, place.number)?;
+                self.begin(consumer, &mut assignment, position_of(found.offset()))
+            });
+            if let Some(at) = at {
+                let set = list.set_partition_offset(&place.topic, place.number, Offset::Offset(at));
+                debug!(?set, at, "partition is read from here");
+            }
             // Before the assignment takes effect, so that no record goes to the queue of the whole member.
             let queue = self.queue(&place);
-            self.shared.locked().assign(place, queue);
+            self.shared.locked().assign(assignment, queue);
         }
+    }
+
+    /// Where a partition is read from, if that can be told now.
+    fn begin(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        assignment: &mut Assignment,
+        committed: Option<i64>,
+    ) -> Option<i64> {
+        if let Some(committed) = committed {
+            assignment.committed(committed);
+            return Some(committed);
+        }
+        let place = &assignment.place;
+        let ends = consumer.fetch_watermarks(&place.topic, place.number, ANSWER_WITHIN);
+        let (low, high) = ends.ok()?;
+        let unread = Lost {
+            expected: None,
+            committed: None,
+            low,
+            high,
+        };
+        let at = resume(unread, self.subscription.start);
+        assignment.resume(at);
+        Some(at.at())
     }
 
     fn queue(&self, place: &Place) -> Option<PartitionQueue<Self>> {
@@ -206,7 +205,12 @@ impl Member {
     }
 
     /// Commits what is settled without a gap.
-    fn commit(&self, consumer: &BaseConsumer<Self>, of: Option<&[Place]>, mode: CommitMode) {
+    pub(super) fn commit(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        of: Option<&[Place]>,
+        mode: CommitMode,
+    ) {
         let positions = self.shared.locked().to_commit(of);
         if positions.is_empty() {
             return;
@@ -283,7 +287,7 @@ impl Member {
         Ok(())
     }
 
-    fn resume_stuck(&self, consumer: &BaseConsumer<Self>) {
+    pub(super) fn resume_stuck(&self, consumer: &BaseConsumer<Self>) {
         let stuck = self.shared.locked().stuck();
         for (generation, place, expected) in stuck {
             if let Err(error) = self.resume(consumer, generation, &place, expected) {
@@ -294,7 +298,7 @@ impl Member {
         }
     }
 
-    fn failed(&self, error: KafkaError) {
+    pub(super) fn failed(&self, error: KafkaError) {
         let code = error.rdkafka_error_code();
         // One connection of several; all of them down is told by itself.
         let passing = [
@@ -330,53 +334,4 @@ fn places(list: &TopicPartitionList) -> Vec<Place> {
         number: one.partition(),
     });
     places.collect()
-}
-
-/// Runs until the member is told to leave; then it has left.
-pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
-    let member = Arc::clone(consumer.context());
-    let mut next_commit = Instant::now() + member.subscription.commit_every;
-    let mut next_resume = Instant::now();
-    while !shared.is_closing() {
-        match consumer.poll(LOOK_EVERY) {
-            None => {}
-            Some(Ok(record)) => {
-                // Not expected: every partition has its queue before it is read. Read again from there, so that it is not lost.
-                let at = Offset::Offset(record.offset());
-                let again = consumer.seek(record.topic(), record.partition(), at, ANSWER_WITHIN);
-                warn!(
-                    topic = record.topic(),
-                    partition = record.partition(),
-                    ?again,
-                    "record outside its partition's queue"
-                );
-            }
-            Some(Err(error)) => member.failed(error),
-        }
-        // In case a queue has told too early or too late.
-        shared.moved.notify_one();
-        let now = Instant::now();
-        if now >= next_resume && !shared.locked().stuck().is_empty() {
-            member.resume_stuck(&consumer);
-            next_resume = Instant::now() + LOOK_EVERY;
-        }
-        if now >= next_commit {
-            member.commit(&consumer, None, CommitMode::Async);
-            next_commit = now + member.subscription.commit_every;
-        }
-    }
-    member.commit(&consumer, None, CommitMode::Sync);
-    let untold = shared.locked().clear();
-    drop(untold);
-    drop(member);
-    // Leaving blocks, so it must happen here: a task may hold the consumer for the length of one call.
-    loop {
-        match Arc::try_unwrap(consumer) {
-            Ok(last) => break drop(last),
-            Err(still) => consumer = still,
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    shared.ended.send_replace(true);
-    shared.moved.notify_one();
 }

@@ -42,9 +42,8 @@ struct Owned {
 
 impl Table {
     /// Owns a partition from now on.
-    pub(super) fn assign(&mut self, place: Place, queue: Option<PartitionQueue<Member>>) {
+    pub(super) fn assign(&mut self, assignment: Assignment, queue: Option<PartitionQueue<Member>>) {
         self.generations += 1;
-        let assignment = Assignment::new(place);
         let arrival = Arrival::Assigned(assignment.partition.clone());
         self.events.push_back(Ok(arrival));
         let owned = Owned { assignment, queue };

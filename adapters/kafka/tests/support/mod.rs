@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
+use rdkafka::message::{Headers, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -79,23 +78,35 @@ pub(crate) async fn alter(brokers: &str, topic: &str, settings: &[(&str, &str)])
     done.unwrap().remove(0).unwrap();
 }
 
-/// Payloads' first six bytes, per partition, as the broker stores them.
-pub(crate) async fn stored(brokers: &str, topic: &str) -> BTreeMap<i32, Vec<String>> {
+/// A record as the broker stores it.
+pub(crate) struct Stored {
+    pub(crate) partition: i32,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, bytes::Bytes)>,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// All records of a topic, in order per partition. Read without the adapter.
+pub(crate) async fn records(brokers: &str, topic: &str) -> Vec<Stored> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     tokio::task::spawn_blocking(move || read(&brokers, &topic))
         .await
         .unwrap()
 }
 
-fn read(brokers: &str, topic: &str) -> BTreeMap<i32, Vec<String>> {
-    let consumer: BaseConsumer = ClientConfig::new()
+fn reader(brokers: &str) -> BaseConsumer {
+    ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "a look at the broker")
         .set("enable.auto.commit", "false")
         .create()
-        .unwrap();
+        .unwrap()
+}
+
+fn read(brokers: &str, topic: &str) -> Vec<Stored> {
+    let consumer = reader(brokers);
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     let mut left = 0;
     let mut list = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
@@ -110,23 +121,65 @@ fn read(brokers: &str, topic: &str) -> BTreeMap<i32, Vec<String>> {
     let begin = std::time::Instant::now();
     while left > 0 {
         assert!(begin.elapsed() < PATIENCE, "{left} records do not come");
-        let Some(record) = consumer.poll(Duration::from_millis(100)) else {
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(100)) else {
             continue;
         };
-        let record = record.unwrap();
-        let payload = record.payload().unwrap_or_default();
-        let text = String::from_utf8_lossy(&payload[..payload.len().min(6)]).into_owned();
-        let of: &mut Vec<String> = found.entry(record.partition()).or_default();
-        of.push(text);
+        let headers = record.headers().into_iter().flat_map(Headers::iter);
+        found.push(Stored {
+            partition: record.partition(),
+            key: record.key().map(<[u8]>::to_vec),
+            headers: headers
+                .map(|header| {
+                    let value = header.value.unwrap_or_default();
+                    (header.key.to_owned(), bytes::Bytes::copy_from_slice(value))
+                })
+                .collect(),
+            payload: record.payload().unwrap_or_default().to_vec(),
+        });
         left -= 1;
     }
     found
 }
 
-/// The stored messages of a topic with one partition.
+/// Removes the oldest records of each partition so that the newest `keep` are left.
+pub(crate) async fn forget_all_but(brokers: &str, topic: &str, keep: i64) {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let list = tokio::task::spawn_blocking({
+        let brokers = brokers.clone();
+        move || {
+            let consumer = reader(&brokers);
+            let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).unwrap();
+            let mut list = TopicPartitionList::new();
+            for partition in metadata.topics()[0].partitions() {
+                let (low, high) = consumer
+                    .fetch_watermarks(&topic, partition.id(), PATIENCE)
+                    .unwrap();
+                let first = Offset::Offset((high - keep).max(low));
+                list.add_partition_offset(&topic, partition.id(), first)
+                    .unwrap();
+            }
+            list
+        }
+    });
+    let list = list.await.unwrap();
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .unwrap();
+    admin
+        .delete_records(&list, &AdminOptions::new())
+        .await
+        .unwrap();
+}
+
+/// The first six bytes of the payloads in a topic with one partition.
 pub(crate) async fn stored_in_one(brokers: &str, topic: &str) -> Vec<String> {
-    let mut partitions = stored(brokers, topic).await;
-    partitions.remove(&0).unwrap_or_default()
+    let records = records(brokers, topic).await.into_iter();
+    let texts = records.map(|record| {
+        let text = &record.payload[..record.payload.len().min(6)];
+        String::from_utf8_lossy(text).into_owned()
+    });
+    texts.collect()
 }
 
 /// What `numbered` wrote.

@@ -1,0 +1,64 @@
+//! The thread of a member: polls the group so that the member stays in it, and leaves at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::Message as _;
+use tracing::warn;
+
+use super::member::{ANSWER_WITHIN, LOOK_EVERY, Member};
+use super::shared::Shared;
+
+/// How often a partition that cannot be read on is tried again.
+const RESUME_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs until the member is told to leave; then it has left.
+pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
+    let member = Arc::clone(consumer.context());
+    let mut next_commit = Instant::now() + member.subscription.commit_every;
+    let mut next_resume = Instant::now();
+    while !shared.is_closing() {
+        match consumer.poll(LOOK_EVERY) {
+            None => {}
+            Some(Ok(record)) => {
+                // Not expected: every partition has its queue before it is read. Read again from there, so that it is not lost.
+                let at = Offset::Offset(record.offset());
+                let again = consumer.seek(record.topic(), record.partition(), at, ANSWER_WITHIN);
+                warn!(
+                    topic = record.topic(),
+                    partition = record.partition(),
+                    ?again,
+                    "record outside its partition's queue"
+                );
+            }
+            Some(Err(error)) => member.failed(error),
+        }
+        // In case a queue has told too early or too late.
+        shared.moved.notify_one();
+        let now = Instant::now();
+        if now >= next_resume && !shared.locked().stuck().is_empty() {
+            member.resume_stuck(&consumer);
+            next_resume = Instant::now() + RESUME_EVERY;
+        }
+        if now >= next_commit {
+            member.commit(&consumer, None, CommitMode::Async);
+            next_commit = now + member.subscription.commit_every;
+        }
+    }
+    member.commit(&consumer, None, CommitMode::Sync);
+    let untold = shared.locked().clear();
+    drop(untold);
+    drop(member);
+    // Leaving blocks, so it must happen here: a task may hold the consumer for the length of one call.
+    loop {
+        match Arc::try_unwrap(consumer) {
+            Ok(last) => break drop(last),
+            Err(still) => consumer = still,
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    shared.ended.send_replace(true);
+    shared.moved.notify_one();
+}
