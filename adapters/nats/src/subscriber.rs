@@ -25,6 +25,7 @@ pub use acker::{NatsAcker, NatsToken};
 use crate::config::{NatsConfig, SubscriberConfig};
 use crate::connection;
 use crate::headers::BROKER;
+use acker::LastAck;
 use durable::Durable;
 use member::{Command, Member};
 use outbound::{Inbound, Item};
@@ -68,7 +69,8 @@ impl NatsSubscriber {
         let durable = durable::ensure(&context, &member).await?;
         let (outbound, items) = outbound::channel(member.buffer);
         let (commands, inbox) = mpsc::unbounded_channel();
-        let acker = NatsAcker::new(client, durable.ack_wait, commands.clone());
+        let last_ack = LastAck::default();
+        let acker = NatsAcker::new(client, durable.ack_wait, commands.clone(), last_ack.clone());
         let task = Member::new(
             connection,
             context.clone(),
@@ -76,6 +78,7 @@ impl NatsSubscriber {
             durable.clone(),
             outbound,
             inbox,
+            last_ack,
         );
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run());

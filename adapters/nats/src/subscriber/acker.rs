@@ -1,5 +1,6 @@
 //! Acks, by the subject that each delivery carries.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
@@ -27,6 +28,32 @@ pub struct NatsAcker {
     client: Client,
     ack_wait: Duration,
     commands: mpsc::UnboundedSender<Command>,
+    last: LastAck,
+}
+
+/// The last delivery that was acked by any clone of the acker.
+///
+/// A lock, as ackers live in any task and the member asks once, at its end; nobody waits while holding it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastAck(Arc<Mutex<Option<Subject>>>);
+
+impl LastAck {
+    fn note(&self, reply: &Subject) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply.clone());
+    }
+
+    /// Returns once the server has taken all acks before, at the latest after a second: it takes acks in order and answers when
+    /// one that it has is repeated with an inbox.
+    pub(crate) async fn settle(&self, client: &Client) {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reply) = last {
+            let answer = client.request(reply, AckKind::Ack.into());
+            // Without an answer some messages may come again.
+            tokio::time::timeout(Duration::from_secs(1), answer)
+                .await
+                .ok();
+        }
+    }
 }
 
 impl NatsAcker {
@@ -34,25 +61,27 @@ impl NatsAcker {
         client: Client,
         ack_wait: Duration,
         commands: mpsc::UnboundedSender<Command>,
+        last: LastAck,
     ) -> Self {
         Self {
             client,
             ack_wait,
             commands,
+            last,
         }
     }
 
-    /// Tells the server about each delivery, and returns once that has left this process.
+    /// Hands what the server is told to the connection.
     ///
-    /// While the connection is down it is kept, for the old subjects are good on the next connection too, but a caller
-    /// is not held for as long as that takes.
+    /// While that is down it is kept, for the old subjects are good on the next connection too; but a caller is not held for as
+    /// long as that takes.
     async fn tell(&self, tokens: Vec<NatsToken>, what: Bytes) -> Result<(), SubscribeError> {
         let told = async {
             for token in tokens {
                 let sent = self.client.publish(token.reply, what.clone()).await;
                 sent.map_err(not_told)?;
             }
-            self.client.flush().await.map_err(not_told)
+            Ok(())
         };
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(told) => told,
@@ -73,8 +102,11 @@ impl Acker for NatsAcker {
     type Token = NatsToken;
 
     /// Plain acks: what is lost of them is delivered again and dropped by its mark, and asking for an answer to each would
-    /// cost a round trip per message. The flush tells that they have left this process.
+    /// cost a round trip per message. A member that leaves makes sure that the last ones have arrived.
     async fn ack(&self, tokens: Vec<NatsToken>) -> Result<(), SubscribeError> {
+        if let Some(last) = tokens.last() {
+            self.last.note(&last.reply);
+        }
         self.tell(tokens, AckKind::Ack.into()).await
     }
 

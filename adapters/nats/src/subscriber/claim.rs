@@ -12,20 +12,18 @@ use onceward_core::SubscribeError;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::durable::{Durable, misconfigured, no_answer};
+use super::durable::{self, Durable, misconfigured, no_answer};
 use super::pull::{Pull, Said, said};
 use crate::headers;
 
-/// How long a request of a member that stands by lies at the server before it is made again.
+/// The longest that a request of a member that stands by lies at the server before it is made again.
 const STAND_BY: Duration = Duration::from_secs(5);
 /// How much longer than it should an answer may take.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
-/// The right to read the durable.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    /// The id by which the server knows the owner.
-    pub(crate) pin: Arc<str>,
+/// Where a durable begins after a reset.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
     /// Everything up to here is acked, in the stream's numbers.
     pub(crate) settled: u64,
     /// The number of the next delivery.
@@ -100,23 +98,41 @@ impl Inbox {
 /// Asks for one message at a time, so that nothing more is on its way to us when the durable is reset.
 pub(crate) async fn wait_for_pin(
     client: &Client,
+    context: &Context,
     durable: &Durable,
     mut pin: Option<Arc<str>>,
 ) -> Result<Pinned, SubscribeError> {
     let mut inbox = Inbox::open(client, durable).await?;
+    let expires = (durable.takeover_after / 2).min(STAND_BY);
     for number in 0.. {
-        let pull = Pull::new(1, STAND_BY, pin.as_deref());
+        let pull = Pull::new(1, expires, pin.as_deref());
         inbox.pull(number, &pull).await?;
-        let until = Instant::now() + STAND_BY + GRACE;
+        let until = Instant::now() + expires + GRACE;
         match answer(&mut inbox, number, until).await {
             Answer::Pinned(id) => return Ok(Pinned::By(id)),
-            Answer::Ended => {}
+            Answer::Ended => release_orphans(context, durable).await?,
             Answer::NotOwner => pin = None,
             Answer::Disturbed(why) => return Ok(Pinned::Disturbed(why)),
             Answer::Gone(why) => return Ok(Pinned::Gone(why)),
         }
     }
     Ok(Pinned::Disturbed("asked too often".to_owned()))
+}
+
+/// Makes deliveries of an owner that is gone available again. The server pins a member with a message only, and those are
+/// withheld until `ack_wait` ends; without new messages everybody would wait for that.
+async fn release_orphans(context: &Context, durable: &Durable) -> Result<(), SubscribeError> {
+    let info = durable::info(context, &durable.stream, &durable.name).await?;
+    let orphaned = info.is_some_and(|info| {
+        let mut groups = info.priority_groups.iter();
+        let owned = groups.any(|group| group.pinned_client_id.is_some());
+        !owned && info.num_ack_pending > 0 && info.num_pending == 0
+    });
+    if orphaned {
+        // If somebody becomes the owner at this very moment, it is given what it has once more.
+        reset(context, durable).await?;
+    }
+    Ok(())
 }
 
 enum Answer {
@@ -153,15 +169,10 @@ async fn answer(inbox: &mut Inbox, number: u64, until: Instant) -> Answer {
 }
 
 /// Takes the durable back to its oldest unacked message. What the owner before us had in work is delivered again, to us.
-pub(crate) async fn reset(
-    context: &Context,
-    durable: &Durable,
-    pin: Arc<str>,
-) -> Result<Claim, SubscribeError> {
+pub(crate) async fn reset(context: &Context, durable: &Durable) -> Result<Place, SubscribeError> {
     let subject = format!("CONSUMER.RESET.{}.{}", durable.stream, durable.name);
     match context.request(subject, &json!({})).await {
-        Ok(Response::Ok(Reset { info })) => Ok(Claim {
-            pin,
+        Ok(Response::Ok(Reset { info })) => Ok(Place {
             settled: info.ack_floor.stream_sequence,
             next_delivery: info.delivered.consumer_sequence + 1,
         }),
@@ -175,7 +186,11 @@ pub(crate) async fn reset(
 }
 
 /// Gives the ownership up at once, so that another member need not wait for the server to miss us. Best effort.
-pub(crate) async fn unpin(context: &Context, durable: &Durable) {
+pub(crate) async fn give_up(context: &Context, durable: &Durable) {
+    // What we leave unacked would be withheld until `ack_wait` ends.
+    if let Err(error) = reset(context, durable).await {
+        tracing::debug!(%error, "unacked deliveries were not given back; they come again in time");
+    }
     let subject = format!("CONSUMER.UNPIN.{}.{}", durable.stream, durable.name);
     let request = json!({ "group": super::pull::GROUP });
     let answer: Result<Response<serde_json::Value>, _> = context.request(subject, &request).await;

@@ -286,7 +286,8 @@ mod tests {
     #[test]
     fn a_durable_that_loses_messages_or_order_is_refused_with_what_to_change() {
         assert_eq!(problem(&good(), &wanted()), None);
-        let cases: [(&str, fn(&mut Config)); 6] = [
+        type Spoil = fn(&mut Config);
+        let cases: [(&str, Spoil); 6] = [
             ("max_deliver", |c| c.max_deliver = 3),
             ("ack_policy", |c| c.ack_policy = AckPolicy::None),
             ("pinned_client", |c| {

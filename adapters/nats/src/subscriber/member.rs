@@ -10,8 +10,8 @@ use futures_util::StreamExt as _;
 use onceward_core::{Arrival, Backoff, Delivery, Origin, SubscribeError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::acker::NatsToken;
-use super::claim::{self, Claim, GRACE, Inbox, Pinned};
+use super::acker::{LastAck, NatsToken};
+use super::claim::{self, GRACE, Inbox, Pinned};
 use super::durable::{self, Durable, misconfigured, unavailable};
 use super::outbound::{Item, Outbound};
 use super::ownership::{Requests, batch};
@@ -38,7 +38,19 @@ pub(crate) struct Member {
     durable: Durable,
     outbound: Outbound,
     commands: mpsc::UnboundedReceiver<Command>,
+    last_ack: LastAck,
     pin: Option<Arc<str>>,
+}
+
+/// The right to read the durable.
+#[derive(Debug)]
+struct Claim {
+    /// The id by which the server knows the owner.
+    pin: Arc<str>,
+    /// Everything up to here is acked, in the stream's numbers.
+    settled: u64,
+    /// The number of the next delivery.
+    next_delivery: u64,
 }
 
 /// Why an ownership, or the wait for one, is over.
@@ -66,6 +78,7 @@ impl Member {
         durable: Durable,
         outbound: Outbound,
         commands: mpsc::UnboundedReceiver<Command>,
+        last_ack: LastAck,
     ) -> Self {
         Self {
             client: connection.client.clone(),
@@ -75,6 +88,7 @@ impl Member {
             durable,
             outbound,
             commands,
+            last_ack,
             pin: None,
         }
     }
@@ -111,7 +125,10 @@ impl Member {
                 End::Again(why) => {
                     tracing::info!(durable = %self.durable.name, reason = why, "beginning again at the oldest unacked message");
                 }
-                End::GoBack(after) => pause = after,
+                End::GoBack(after) => {
+                    self.last_ack.settle(&self.client).await;
+                    pause = after;
+                }
                 End::Unfit(error) => self.outbound.send(Item::Failure(error)),
             }
             if let Some(done) = self.rest(pause).await {
@@ -130,7 +147,7 @@ impl Member {
             let durable = durable::look_again(&context, &config)
                 .await
                 .map_err(End::Unfit)?;
-            let pinned = claim::wait_for_pin(&client, &durable, pin)
+            let pinned = claim::wait_for_pin(&client, &context, &durable, pin)
                 .await
                 .map_err(End::Unfit)?;
             let pin = match pinned {
@@ -138,8 +155,13 @@ impl Member {
                 Pinned::Disturbed(why) => return Err(End::Again(why)),
                 Pinned::Gone(why) => return Err(End::Again(why)),
             };
-            let claim = claim::reset(&context, &durable, pin).await;
-            claim.map(|claim| (durable, claim)).map_err(End::Unfit)
+            let place = claim::reset(&context, &durable).await.map_err(End::Unfit)?;
+            let claim = Claim {
+                pin,
+                settled: place.settled,
+                next_delivery: place.next_delivery,
+            };
+            Ok((durable, claim))
         };
         tokio::pin!(claiming);
         loop {
@@ -205,9 +227,10 @@ impl Member {
     }
 
     async fn leave(self, done: Option<oneshot::Sender<()>>) {
-        // Acks on their way first: whoever takes over begins behind them.
-        if self.client.flush().await.is_ok() && self.pin.is_some() {
-            claim::unpin(&self.context, &self.durable).await;
+        if self.pin.is_some() {
+            // Acks on their way first: whoever takes over begins behind them.
+            self.last_ack.settle(&self.client).await;
+            claim::give_up(&self.context, &self.durable).await;
         }
         if let Some(done) = done {
             done.send(()).ok();

@@ -82,12 +82,13 @@ pub(crate) struct Place {
 
 /// Reads what the server said.
 pub(crate) fn said(message: &Message) -> Said {
+    // A status has no subject to be acked by. A message has one, and a publisher may give it whatever status it likes.
+    if let Some(place) = message.reply.as_ref().and_then(|reply| place(reply)) {
+        return Said::Delivery(place);
+    }
     let description = message.description.as_deref().unwrap_or_default();
     match message.status {
-        None | Some(StatusCode::OK) => {
-            let place = message.reply.as_ref().and_then(|reply| place(reply));
-            place.map_or(Said::Nothing, Said::Delivery)
-        }
+        None | Some(StatusCode::OK) => Said::Nothing,
         Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => Said::Ended,
         Some(StatusCode::PIN_ID_MISMATCH) => Said::NotOwner,
         Some(StatusCode::REQUEST_TERMINATED) => match description {
