@@ -1,0 +1,15 @@
+//! The relay's half of the outbox on a real server: reading, leases, checkpoints, parking, retention.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
+mod durability;
+mod identities;
+mod leases;
+mod parking;
+mod reading;
+mod stress;
+mod support;

@@ -1,0 +1,270 @@
+//! What a read delivers.
+
+use onceward::{Lane, LaneRead, LogError, LogReader, PublishAfter};
+use sqlx::{Connection, Executor};
+
+use crate::support::{
+    PLENTY, connection, enqueue, execute, log_of, migrated, pairs, read, shown, stream,
+};
+
+#[tokio::test]
+async fn a_message_is_read_as_it_was_written() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    execute(
+        database.pool(),
+        r#"select onceward.enqueue('orders.paid', '\x00ff'::bytea, 'k', 'paid', '{"tenant": "é \" \\"}', 'image/png', 'bulk',
+             '0190b5a0-0000-7000-8000-000000000001')"#,
+    )
+    .await;
+
+    let rows = read(&mut reader, Lane::Bulk, &mut cursors[2], 10).await;
+
+    assert_eq!(rows.len(), 1);
+    let row = rows.into_iter().next().unwrap();
+    assert_eq!((row.seq, row.lane), (1, Lane::Bulk));
+    let message = row.into_message();
+    assert_eq!(
+        message.id.to_string(),
+        "0190b5a0-0000-7000-8000-000000000001"
+    );
+    assert_eq!(message.topic.as_str(), "orders.paid");
+    assert_eq!(message.key.unwrap().as_str(), "k");
+    assert_eq!(message.kind.as_str(), "paid");
+    assert_eq!(message.content_type.as_deref(), Some("image/png"));
+    assert_eq!(message.headers.get("tenant"), Some("é \" \\"));
+    assert_eq!(message.headers.len(), 1);
+    assert_eq!(&message.payload[..], [0, 255]);
+    assert_eq!(message.seq, Some(1));
+    assert!(message.time.is_some());
+}
+
+#[tokio::test]
+async fn a_message_that_commits_after_a_later_one_is_delivered_late_and_once() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    enqueue(&mut transaction, "a", "slow").await;
+    enqueue(&mut quick, "b", "quick").await;
+
+    let cursor = &mut cursors[1];
+    assert_eq!(
+        shown(read(&mut reader, Lane::Standard, cursor, 10).await),
+        pairs(&[("b", "quick")])
+    );
+
+    transaction.commit().await.unwrap();
+    enqueue(&mut quick, "b", "next").await;
+    assert_eq!(
+        shown(read(&mut reader, Lane::Standard, cursor, 10).await),
+        pairs(&[("a", "slow"), ("b", "next")])
+    );
+    assert!(
+        read(&mut reader, Lane::Standard, cursor, 10)
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_large_late_transaction_comes_page_by_page_before_anything_new() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    for n in 1..=5 {
+        enqueue(&mut transaction, "large", &n.to_string()).await;
+    }
+    enqueue(&mut quick, "b", "1").await;
+    let cursor = &mut cursors[1];
+    read(&mut reader, Lane::Standard, cursor, 2).await;
+    transaction.commit().await.unwrap();
+    enqueue(&mut quick, "b", "2").await;
+
+    let mut pages = Vec::new();
+    loop {
+        let page = read(&mut reader, Lane::Standard, cursor, 2).await;
+        if page.is_empty() {
+            break;
+        }
+        pages.push(shown(page));
+    }
+
+    assert_eq!(
+        pages,
+        [
+            pairs(&[("large", "1"), ("large", "2")]),
+            pairs(&[("large", "3"), ("large", "4")]),
+            pairs(&[("large", "5")]),
+            pairs(&[("b", "2")]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_read_ends_at_its_bytes_and_never_stands_still() {
+    let database = migrated().await;
+    let (mut reader, _keeper, cursors) = stream(&database).await;
+    let mut writer = connection(&database).await;
+    let large = "x".repeat(100_000);
+    for n in 0..4 {
+        enqueue(&mut writer, &n.to_string(), &large).await;
+    }
+    let ask = |cursor: &onceward::Cursor| LaneRead {
+        lane: Lane::Standard,
+        cursor: cursor.clone(),
+        limit: 100,
+    };
+
+    let mut cursor = cursors[1].clone();
+    let mut sizes = Vec::new();
+    for bytes in [150_000, 1, PLENTY] {
+        let read = reader
+            .read(&[ask(&cursor)], bytes, &PublishAfter::Visible)
+            .await
+            .unwrap();
+        sizes.push(read.lanes[0].1.rows.len());
+        cursor = read.lanes[0].1.after.clone();
+    }
+
+    assert_eq!(sizes, [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn late_rows_that_exceed_the_bytes_come_page_by_page() {
+    let database = migrated().await;
+    let (mut reader, _keeper, cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    for n in 1..=3 {
+        enqueue(
+            &mut transaction,
+            "large",
+            &format!("{n}{}", "x".repeat(50_000)),
+        )
+        .await;
+    }
+    enqueue(&mut quick, "b", "1").await;
+    let mut cursor = cursors[1].clone();
+    read(&mut reader, Lane::Standard, &mut cursor, 10).await;
+    transaction.commit().await.unwrap();
+
+    let mut seqs = Vec::new();
+    for _ in 0..3 {
+        let ask = LaneRead {
+            lane: Lane::Standard,
+            cursor: cursor.clone(),
+            limit: 100,
+        };
+        let read = reader
+            .read(&[ask], 1_000, &PublishAfter::Visible)
+            .await
+            .unwrap();
+        seqs.extend(read.lanes[0].1.rows.iter().map(|row| row.seq));
+        cursor = read.lanes[0].1.after.clone();
+    }
+
+    assert_eq!(seqs, [1, 2, 3]);
+    assert!(cursor.paging.is_none());
+}
+
+#[tokio::test]
+async fn lanes_are_read_together_and_a_lane_that_is_left_out_misses_nothing() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    transaction
+        .execute("select onceward.enqueue('t', 'late', lane => 'bulk')")
+        .await
+        .unwrap();
+    quick
+        .execute("select onceward.enqueue('t', 'bulk', lane => 'bulk')")
+        .await
+        .unwrap();
+    quick
+        .execute("select onceward.enqueue('t', 'critical', lane => 'critical')")
+        .await
+        .unwrap();
+    let ask = |lanes: &[usize], cursors: &[onceward::Cursor; 3]| -> Vec<LaneRead> {
+        lanes
+            .iter()
+            .map(|lane| LaneRead {
+                lane: Lane::ALL[*lane],
+                cursor: cursors[*lane].clone(),
+                limit: 10,
+            })
+            .collect()
+    };
+
+    let mut seen = Vec::new();
+    for lanes in [&[0, 1, 2][..], &[0], &[0, 2]] {
+        if lanes == [0, 2] {
+            transaction = {
+                transaction.commit().await.unwrap();
+                slow.begin().await.unwrap()
+            };
+        }
+        let read = reader
+            .read(&ask(lanes, &cursors), PLENTY, &PublishAfter::Visible)
+            .await
+            .unwrap();
+        for (lane, step) in read.lanes {
+            cursors[usize::try_from(lane.number()).unwrap()] = step.after;
+            seen.extend(shown(step.rows).into_iter().map(|(_, payload)| payload));
+        }
+    }
+    drop(transaction);
+
+    assert_eq!(seen, ["critical", "bulk", "late"]);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_told_of_no_server_says_so() {
+    let database = migrated().await;
+    let options: sqlx::postgres::PgConnectOptions = database.url().parse().unwrap();
+    let nowhere = onceward::LogDatabase::new(options.port(1), onceward::Schema::default());
+
+    let error = LogReader::connect(&nowhere).await.unwrap_err();
+
+    assert!(matches!(error, LogError::Database { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_ends_by_its_deadline() {
+    let database = migrated().await;
+    let within = std::time::Duration::from_millis(300);
+    let mut reader = LogReader::connect(&log_of(&database).within(within))
+        .await
+        .unwrap();
+    let mut blocker = connection(&database).await;
+    let mut transaction = blocker.begin().await.unwrap();
+    transaction
+        .execute("lock table onceward.messages_3 in access exclusive mode")
+        .await
+        .unwrap();
+    let (_other, _keeper, cursors) = {
+        // The claim looks at the log too.
+        transaction.rollback().await.unwrap();
+        let stream = stream(&database).await;
+        transaction = blocker.begin().await.unwrap();
+        transaction
+            .execute("lock table onceward.messages_3 in access exclusive mode")
+            .await
+            .unwrap();
+        stream
+    };
+    let ask = LaneRead {
+        lane: Lane::Standard,
+        cursor: cursors[1].clone(),
+        limit: 10,
+    };
+
+    let begin = std::time::Instant::now();
+    let result = reader.read(&[ask], PLENTY, &PublishAfter::Visible).await;
+
+    assert!(result.is_err());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(3));
+    drop(transaction);
+}
