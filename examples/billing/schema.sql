@@ -1,4 +1,7 @@
 -- The service's own table. Onceward's marks lie in a schema of their own and come with `onceward migrate`.
+-- All of this is one transaction. Two processes that start together take turns, which `if not exists` alone does not see to.
+select pg_advisory_xact_lock(hashtext('billing tables'));
+
 create schema if not exists billing;
 
 -- No unique constraint on order_id, on purpose: that each order is billed once is for the mark to keep,

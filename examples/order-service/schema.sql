@@ -1,4 +1,7 @@
 -- The service's own tables. Onceward's lie in a schema of their own and come with `onceward migrate`.
+-- All of this is one transaction. Two processes that start together take turns, which `if not exists` alone does not see to.
+select pg_advisory_xact_lock(hashtext('shop tables'));
+
 create schema if not exists shop;
 
 create table if not exists shop.customers (

@@ -264,7 +264,7 @@ fn program(name: &str) -> Result<Command, Failure> {
         return Err(format!("there is no program {}: run `make demo`", path.display()).into());
     }
     let mut command = Command::new(path);
-    command.env_remove("DATABASE_URL");
+    command.env_remove("DATABASE_URL").env("NO_COLOR", "1");
     for (variable, _) in std::env::vars_os() {
         if variable
             .to_str()
