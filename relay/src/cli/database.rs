@@ -54,7 +54,11 @@ pub(super) fn options(database: &Database, application: &str) -> Result<PgConnec
     })?;
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|_| Failure::usage("database.url is no PostgreSQL URL"))?;
-    Ok(options.application_name(application))
+    // A name of the user's own wins: by it the relays of one database are told apart.
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name(application),
+    })
 }
 
 /// Connects once, so that a refusal is told as it is, and makes a pool for the rest.
