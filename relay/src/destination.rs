@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::{
-    Batch, Capabilities, PublishError, Publisher, Receipts, Route, TopicReport,
-};
+use onceward_core::{Batch, Capabilities, PublishError, Publisher, Receipts, Route, TopicReport};
 
 use crate::config::DestinationConfig;
 
@@ -31,6 +29,10 @@ pub trait Destination: Send + Sync + 'static {
 
 /// A broker of the configuration.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of these for each stream"
+)]
 pub enum Broker {
     /// Apache Kafka.
     #[cfg(feature = "kafka")]

@@ -7,7 +7,7 @@ const FIRST: Duration = Duration::from_millis(1);
 
 /// Adaptive polling: at once while there is work, then backing off to a ceiling.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub(crate) struct Pace {
     ceiling: Duration,
     wait: Duration,
 }
@@ -15,7 +15,7 @@ pub struct Pace {
 impl Pace {
     /// A pace that waits at most `ceiling` between two reads of an idle log.
     #[must_use]
-    pub fn new(ceiling: Duration) -> Self {
+    pub(crate) fn new(ceiling: Duration) -> Self {
         Self {
             ceiling,
             wait: Duration::ZERO,
@@ -23,7 +23,7 @@ impl Pace {
     }
 
     /// How long to wait after a read that found `rows` rows.
-    pub fn after_read(&mut self, rows: usize) -> Duration {
+    pub(crate) fn after_read(&mut self, rows: usize) -> Duration {
         self.wait = if rows > 0 {
             Duration::ZERO
         } else {

@@ -1,7 +1,7 @@
 //! Decides when a destination or a topic that refused is tried again. Pure: the caller brings the clock and the chance.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use onceward_core::{Backoff, Route};
 
@@ -9,20 +9,20 @@ use crate::plan::Refusal;
 
 /// Something that cannot be published to now.
 #[derive(Debug, Clone)]
-pub struct Pause {
+pub(crate) struct Pause {
     /// Since when.
-    pub since: Instant,
+    pub(crate) since: SystemTime,
     /// How often it has refused, counted from 1.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
     /// Why, the last time.
-    pub refusal: Refusal,
+    pub(crate) refusal: Refusal,
     until: Instant,
     stage: Stage,
 }
 
 /// How a pause ends: first the destination is asked, then one message is tried, then all go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Nothing is tried before its time.
     Waiting,
     /// The destination is being asked.
@@ -33,56 +33,74 @@ pub enum Stage {
 
 /// What is paused in one stream.
 #[derive(Debug, Default)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     backoff: Backoff,
     destination: Option<Pause>,
     topics: HashMap<Route, Pause>,
 }
 
+impl Pause {
+    /// How its end stands.
+    #[must_use]
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+}
+
 impl Pauses {
-    /// Pauses the destination, for longer each time it refuses in a row.
-    pub fn pause_destination(&mut self, refusal: Refusal, now: Instant, chance: f64) {
+    /// Pauses the destination, for longer each time it refuses in a row. Tells whether it was tried since the last refusal:
+    /// the messages of one offer are refused together, and count once.
+    pub(crate) fn pause_destination(
+        &mut self,
+        refusal: Refusal,
+        now: Instant,
+        chance: f64,
+    ) -> bool {
         let before = self.destination.take();
+        let counts = tried(before.as_ref());
         self.destination = Some(again(before, refusal, now, &self.backoff, chance));
+        counts
     }
 
-    /// Pauses one route, for longer each time it refuses in a row.
-    pub fn pause_topic(&mut self, route: &Route, refusal: Refusal, now: Instant, chance: f64) {
+    /// Pauses one route, for longer each time it refuses in a row. Tells whether it was tried since the last refusal.
+    pub(crate) fn pause_topic(
+        &mut self,
+        route: &Route,
+        refusal: Refusal,
+        now: Instant,
+        chance: f64,
+    ) -> bool {
         let before = self.topics.remove(route);
+        let counts = tried(before.as_ref());
         let pause = again(before, refusal, now, &self.backoff, chance);
         self.topics.insert(route.clone(), pause);
+        counts
     }
 
     /// The destination took a message: it is paused no more.
-    pub fn resume_destination(&mut self) -> Option<Pause> {
+    pub(crate) fn resume_destination(&mut self) -> Option<Pause> {
         self.destination.take()
     }
 
     /// A route took a message: it is paused no more.
-    pub fn resume_topic(&mut self, route: &Route) -> Option<Pause> {
+    pub(crate) fn resume_topic(&mut self, route: &Route) -> Option<Pause> {
         self.topics.remove(route)
     }
 
     /// The destination's pause.
     #[must_use]
-    pub fn destination(&self) -> Option<&Pause> {
+    pub(crate) fn destination(&self) -> Option<&Pause> {
         self.destination.as_ref()
     }
 
     /// The paused routes.
-    pub fn topics(&self) -> impl Iterator<Item = (&Route, &Pause)> {
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&Route, &Pause)> {
         self.topics.iter()
-    }
-
-    /// Whether anything of the route may be offered freely.
-    #[must_use]
-    pub fn is_open(&self, route: &Route) -> bool {
-        self.destination.is_none() && !self.topics.contains_key(route)
     }
 
     /// Routes whose time has come and whose check has not begun.
     #[must_use]
-    pub fn due(&self, now: Instant) -> Vec<Route> {
+    pub(crate) fn due(&self, now: Instant) -> Vec<Route> {
         let due = |pause: &Pause| pause.stage == Stage::Waiting && pause.until <= now;
         let routes = self.topics.iter().filter(|(_, pause)| due(pause));
         routes.map(|(route, _)| route.clone()).collect()
@@ -90,26 +108,35 @@ impl Pauses {
 
     /// Whether the destination may be asked or tried now.
     #[must_use]
-    pub fn destination_due(&self, now: Instant) -> bool {
+    pub(crate) fn destination_due(&self, now: Instant) -> bool {
         self.destination.as_ref().is_none_or(|p| p.until <= now)
     }
 
     /// Moves the pause of a route on.
-    pub fn set_topic_stage(&mut self, route: &Route, stage: Stage) {
+    pub(crate) fn set_topic_stage(&mut self, route: &Route, stage: Stage) {
         if let Some(pause) = self.topics.get_mut(route) {
             pause.stage = stage;
         }
     }
 
+    /// The destination was asked and answered: unless it refused, one message is tried.
+    pub(crate) fn set_destination_checked(&mut self) {
+        if let Some(pause) = &mut self.destination
+            && pause.stage == Stage::Checking
+        {
+            pause.stage = Stage::Probing;
+        }
+    }
+
     /// Moves the pause of the destination on.
-    pub fn set_destination_stage(&mut self, stage: Stage) {
+    pub(crate) fn set_destination_stage(&mut self, stage: Stage) {
         if let Some(pause) = &mut self.destination {
             pause.stage = stage;
         }
     }
 
     /// A session ended: whatever was being checked or tried waits again.
-    pub fn session_ended(&mut self) {
+    pub(crate) fn session_ended(&mut self) {
         for pause in self.topics.values_mut().chain(self.destination.as_mut()) {
             pause.stage = Stage::Waiting;
         }
@@ -117,7 +144,7 @@ impl Pauses {
 
     /// How many messages of the route may be offered now.
     #[must_use]
-    pub fn allowance(&self, route: &Route) -> Allowance {
+    pub(crate) fn allowance(&self, route: &Route) -> Allowance {
         let probing = |pause: &Pause| pause.stage == Stage::Probing;
         match (&self.destination, self.topics.get(route)) {
             (None, None) => Allowance::Any,
@@ -131,7 +158,7 @@ impl Pauses {
 
     /// When the next pause ends.
     #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let all = self.topics.values().chain(self.destination.as_ref());
         all.filter(|pause| pause.stage == Stage::Waiting)
             .map(|pause| pause.until)
@@ -141,13 +168,18 @@ impl Pauses {
 
 /// How many messages may be offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allowance {
+pub(crate) enum Allowance {
     /// As many as there are.
     Any,
     /// One, to see whether it is taken.
     One,
     /// None.
     None,
+}
+
+/// Whether a refusal counts: a first one, or one of something that was asked or tried.
+fn tried(before: Option<&Pause>) -> bool {
+    before.is_none_or(|pause| pause.stage != Stage::Waiting)
 }
 
 fn again(
@@ -157,9 +189,13 @@ fn again(
     backoff: &Backoff,
     chance: f64,
 ) -> Pause {
-    let attempt = before.as_ref().map_or(0, |p| p.attempt).saturating_add(1);
+    let attempt = match before {
+        Some(pause) if !tried(Some(&pause)) => return Pause { refusal, ..pause },
+        Some(ref pause) => pause.attempt.saturating_add(1),
+        None => 1,
+    };
     Pause {
-        since: before.map_or(now, |p| p.since),
+        since: before.map_or_else(SystemTime::now, |p| p.since),
         attempt,
         refusal,
         until: now + backoff.delay(attempt, chance),
@@ -203,11 +239,27 @@ mod tests {
         assert!(pauses.due(start + Duration::from_millis(99)).is_empty());
         assert_eq!(pauses.due(start + Duration::from_millis(100)).len(), 1);
 
+        let since = pauses.topics().next().unwrap().1.since;
         let later = start + Duration::from_secs(1);
+        pauses.set_topic_stage(&route, Stage::Checking);
         pauses.pause_topic(&route, refusal(), later, 1.0);
         assert!(pauses.due(later + Duration::from_millis(199)).is_empty());
         let pause = pauses.resume_topic(&route).unwrap();
-        assert_eq!((pause.attempt, pause.since), (2, start));
+        assert_eq!((pause.attempt, pause.since), (2, since));
+    }
+
+    #[test]
+    fn the_messages_of_one_offer_are_refused_once() {
+        let route = Route::new("bad");
+        let now = Instant::now();
+        let mut pauses = Pauses::default();
+
+        let counted: Vec<bool> = (0..3)
+            .map(|_| pauses.pause_topic(&route, refusal(), now, 1.0))
+            .collect();
+
+        assert_eq!(counted, [true, false, false]);
+        assert_eq!(pauses.due(now + Duration::from_millis(100)).len(), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use onceward_core::{ErrorKind, Outcome};
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// The broker has it: its place in the log may be passed.
     Done,
     /// Nothing is known or nothing was wrong with it: offer it again in the next session.
@@ -21,11 +21,11 @@ pub enum Fate {
 
 /// Why something was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// What is decided by.
-    pub kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     /// What people read.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 /// What an error of each kind asks of the relay. This is the whole policy; nothing else looks at kinds.
@@ -46,7 +46,7 @@ const fn policy(kind: ErrorKind) -> Policy {
 
 /// What becomes of a message with this outcome.
 #[must_use]
-pub fn fate(outcome: &Outcome) -> Fate {
+pub(crate) fn fate(outcome: &Outcome) -> Fate {
     let (error, alone) = match outcome {
         Outcome::Confirmed => return Fate::Done,
         Outcome::Unconfirmed => return Fate::Again,
@@ -67,7 +67,7 @@ pub fn fate(outcome: &Outcome) -> Fate {
 
 /// An error and what lies behind it, in one line.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

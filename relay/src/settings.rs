@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use onceward::PublishAfter;
+pub use onceward::{PublishAfter, Start, UnroutedPolicy as Unrouted};
 use onceward_core::{RouteTemplate, Source, TopicGlob};
 
 use crate::window::Bounds;
@@ -40,26 +40,6 @@ pub struct StreamSettings {
     pub offer_deadline: Duration,
     /// How long a stop waits for what is in flight.
     pub drain: Duration,
-}
-
-/// Where a new stream begins; used once, when the stream is created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Start {
-    /// At the earliest message that is still in the log.
-    #[default]
-    Earliest,
-    /// Behind the newest.
-    Latest,
-}
-
-/// What becomes of messages whose topic no stream reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unrouted {
-    /// They stay in the log until a stream reads them, and keep their slot from being emptied.
-    #[default]
-    Keep,
-    /// They go with their slot.
-    Discard,
 }
 
 impl StreamSettings {

@@ -70,10 +70,7 @@ async fn a_database_that_is_not_there_is_named_by_its_setting() {
     let port = onceward_testkit::free_port();
     let shell = Shell::with_database(&format!("postgres://shop:hunter2@127.0.0.1:{port}/shop"));
 
-    for command in [
-        &["migrate"][..],
-        &["status"],
-    ] {
+    for command in [&["migrate"][..], &["status"]] {
         let parts = [
             "no database answers",
             &format!("127.0.0.1:{port}"),
@@ -129,10 +126,7 @@ async fn a_database_without_the_schema_is_told_what_to_run() {
     let database = Postgres::shared().await.database().await;
     let shell = Shell::with_database(database.url());
 
-    for command in [
-        &["status"][..],
-        &["dead-letters", "list"],
-    ] {
+    for command in [&["status"][..], &["dead-letters", "list"]] {
         shell
             .run(command)
             .await

@@ -7,6 +7,7 @@ mod failure;
 mod logs;
 mod migrate;
 mod output;
+mod relay;
 mod signals;
 mod status;
 
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Migrate(migrate::Migrate),
+    Relay(relay::RelayCommand),
     Status(status::Status),
     Doctor(doctor::Doctor),
     DeadLetters(dead_letters::DeadLetters),
@@ -80,7 +82,11 @@ pub fn run() -> ExitCode {
 
 fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
     let config = Config::load(cli.config.as_deref())?;
-    logs::start_quietly(config.log.format);
+    if matches!(cli.command, Command::Relay(_)) {
+        logs::start(&config.log);
+    } else {
+        logs::start_quietly(config.log.format);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -91,6 +97,7 @@ fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
     runtime.block_on(async {
         match cli.command {
             Command::Migrate(migrate) => migrate.run(&context).await,
+            Command::Relay(relay) => relay.run(&context).await,
             Command::Status(status) => status.run(&context).await,
             Command::Doctor(doctor) => doctor.run(&context).await,
             Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,

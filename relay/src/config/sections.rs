@@ -51,7 +51,7 @@ pub(super) fn database(mut section: Reader<'_>) -> Option<Database> {
     );
     let answer_timeout = section.duration(
         "answer_timeout",
-        Duration::from_secs(30),
+        Duration::from_secs(10),
         Duration::from_secs(1)..=Duration::from_secs(600),
     );
     section.finish();

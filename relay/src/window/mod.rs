@@ -14,36 +14,49 @@ use lane::{LaneWindow, Taken};
 
 /// One message of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EntryId {
+pub(crate) struct EntryId {
     /// Its lane.
-    pub lane: Lane,
+    pub(crate) lane: Lane,
     chunk: u64,
     index: usize,
 }
 
 /// What the window may hold.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Messages not done, all lanes together; each lane gets a third.
-    pub messages: usize,
+    pub(crate) messages: usize,
     /// Bytes of messages not done, all lanes together.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Messages not done of one route.
-    pub per_route: usize,
+    pub(crate) per_route: usize,
 }
 
 /// Messages to hand over together, and where they stand in the window.
 #[derive(Debug, Clone)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// The messages, in order.
-    pub batch: Arc<Batch>,
+    pub(crate) batch: Arc<Batch>,
     /// Their entries, in the same order.
-    pub entries: Vec<EntryId>,
+    pub(crate) entries: Vec<EntryId>,
+}
+
+impl Offer {
+    /// An offer of one message that is not of the window.
+    #[must_use]
+    pub(crate) fn single(outgoing: Outgoing) -> Self {
+        Self {
+            batch: Arc::new(Batch {
+                messages: vec![outgoing],
+            }),
+            entries: Vec::new(),
+        }
+    }
 }
 
 /// The messages between the stored cursor and the last read, by lane. `C` is the cursor behind a chunk.
 #[derive(Debug)]
-pub struct Window<C> {
+pub(crate) struct Window<C> {
     lanes: [LaneWindow<C>; 3],
     routes: HashMap<Route, Load>,
     bytes: usize,
@@ -62,7 +75,7 @@ struct Load {
 impl<C> Window<C> {
     /// An empty window.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             lanes: [LaneWindow::new(), LaneWindow::new(), LaneWindow::new()],
             routes: HashMap::new(),
@@ -73,7 +86,7 @@ impl<C> Window<C> {
     }
 
     /// Takes a chunk in; `after` is the lane's cursor once all of it is done. A chunk may be empty.
-    pub fn push(&mut self, lane: Lane, messages: Vec<Outgoing>, after: C) {
+    pub(crate) fn push(&mut self, lane: Lane, messages: Vec<Outgoing>, after: C) {
         for outgoing in &messages {
             self.bytes += outgoing.message.weight();
             self.routes.entry(outgoing.route.clone()).or_default().open += 1;
@@ -84,7 +97,7 @@ impl<C> Window<C> {
     /// How many more messages a read of the lane may bring. While one route has filled its share, nothing is read:
     /// a cursor cannot pass what waits.
     #[must_use]
-    pub fn room(&self, lane: Lane) -> usize {
+    pub(crate) fn room(&self, lane: Lane) -> usize {
         let crowded = |load: &Load| load.open >= self.bounds.per_route;
         if self.bytes >= self.bounds.bytes || self.routes.values().any(crowded) {
             return 0;
@@ -95,13 +108,13 @@ impl<C> Window<C> {
 
     /// How many bytes more a read may bring.
     #[must_use]
-    pub fn byte_room(&self) -> usize {
+    pub(crate) fn byte_room(&self) -> usize {
         self.bounds.bytes.saturating_sub(self.bytes)
     }
 
     /// The next messages to offer, at most `most` of them and about `bytes`; the lanes take turns. `allowance` tells how many of a route
     /// may be on offer. A message is never taken before an earlier one of its lane and route, and none of a route that has a suspect.
-    pub fn offer(
+    pub(crate) fn offer(
         &mut self,
         most: usize,
         bytes: usize,
@@ -134,7 +147,10 @@ impl<C> Window<C> {
 
     /// While guilty messages are searched: the next message to offer alone, while nothing else is on offer. Everything of a suspect's
     /// route is offered so, in order, until its last suspect is done: an earlier message of its key must not be overtaken.
-    pub fn offer_suspect(&mut self, allowance: impl Fn(&Route) -> Allowance) -> Option<Offer> {
+    pub(crate) fn offer_suspect(
+        &mut self,
+        allowance: impl Fn(&Route) -> Allowance,
+    ) -> Option<Offer> {
         let suspected = |(route, load): (&Route, &Load)| {
             let searched = load.suspects > 0 && allowance(route) != Allowance::None;
             searched.then(|| route.clone())
@@ -157,7 +173,7 @@ impl<C> Window<C> {
     }
 
     /// The entry is done: confirmed, or parked.
-    pub fn done(&mut self, id: EntryId) {
+    pub(crate) fn done(&mut self, id: EntryId) {
         let Some(finished) = self.lane_mut(id.lane).done(id.chunk, id.index) else {
             return;
         };
@@ -170,14 +186,14 @@ impl<C> Window<C> {
     }
 
     /// The entry waits again, at its place.
-    pub fn again(&mut self, id: EntryId) {
+    pub(crate) fn again(&mut self, id: EntryId) {
         if let Some(route) = self.lane_mut(id.lane).again(id.chunk, id.index) {
             self.unload(&route, |load| load.offered = load.offered.saturating_sub(1));
         }
     }
 
     /// The entry waits again and may be guilty.
-    pub fn suspect(&mut self, id: EntryId) {
+    pub(crate) fn suspect(&mut self, id: EntryId) {
         self.again(id);
         if let Some(route) = self.lane_mut(id.lane).suspect(id.chunk, id.index) {
             self.routes.entry(route).or_default().suspects += 1;
@@ -186,42 +202,36 @@ impl<C> Window<C> {
 
     /// The message of an entry that is not done.
     #[must_use]
-    pub fn get(&self, id: EntryId) -> Option<&Outgoing> {
+    pub(crate) fn get(&self, id: EntryId) -> Option<&Outgoing> {
         self.lane(id.lane).get(id.chunk, id.index)
     }
 
     /// The first route that waits, for asking a destination whether it is back.
     #[must_use]
-    pub fn first_waiting(&self) -> Option<&Route> {
+    pub(crate) fn first_waiting(&self) -> Option<&Route> {
         self.lanes.iter().find_map(LaneWindow::first_waiting)
-    }
-
-    /// Whether a message of the route waits.
-    #[must_use]
-    pub fn holds(&self, route: &Route) -> bool {
-        self.routes.get(route).is_some_and(|load| load.open > 0)
     }
 
     /// Whether some message may be guilty.
     #[must_use]
-    pub fn searching(&self) -> bool {
+    pub(crate) fn searching(&self) -> bool {
         self.lanes.iter().any(|lane| lane.suspects() > 0)
     }
 
     /// Passes every chunk that is done without a gap; for each lane the cursor behind the last one, if any was passed.
-    pub fn advance(&mut self) -> [Option<C>; 3] {
+    pub(crate) fn advance(&mut self) -> [Option<C>; 3] {
         self.lanes.each_mut().map(LaneWindow::advance)
     }
 
     /// Messages not done.
     #[must_use]
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.lanes.iter().map(LaneWindow::open).sum()
     }
 
     /// Whether nothing waits to be passed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.lanes.iter().all(LaneWindow::is_empty)
     }
 

@@ -1,5 +1,7 @@
 //! Runs the program `onceward` as a user would.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::process::Stdio;
 
 use tempfile::TempDir;

@@ -18,17 +18,17 @@ const ANSWER: Duration = Duration::from_secs(15);
 
 /// What a stream's destination says.
 #[derive(Debug, Serialize)]
-pub(super) struct Destination {
-    pub(super) stream: String,
-    pub(super) broker: &'static str,
+pub(in crate::cli) struct Destination {
+    pub(in crate::cli) stream: String,
+    pub(in crate::cli) broker: &'static str,
     /// Why it cannot be used, if it cannot.
-    pub(super) error: Option<Refused>,
-    pub(super) routes: Vec<Asked>,
+    pub(in crate::cli) error: Option<Refused>,
+    pub(in crate::cli) routes: Vec<Asked>,
 }
 
 /// What it says about one route.
 #[derive(Debug, Serialize)]
-pub(super) struct Asked {
+pub(in crate::cli) struct Asked {
     route: String,
     max_message: Option<u64>,
     warnings: Vec<String>,
@@ -37,7 +37,7 @@ pub(super) struct Asked {
 
 /// Why something cannot be published to.
 #[derive(Debug, Serialize)]
-pub(super) struct Refused {
+pub(in crate::cli) struct Refused {
     kind: &'static str,
     text: String,
     #[serde(skip)]
@@ -55,7 +55,7 @@ impl From<PublishError> for Refused {
 }
 
 /// Asks all destinations, one after the other.
-pub(super) async fn ask(streams: &[StreamConfig], seen: &[Topic]) -> Vec<Destination> {
+pub(in crate::cli) async fn ask(streams: &[StreamConfig], seen: &[Topic]) -> Vec<Destination> {
     let mut destinations = Vec::new();
     for stream in streams {
         let mut destination = Destination {
@@ -127,7 +127,7 @@ fn asked(report: TopicReport) -> Asked {
 }
 
 /// What is wrong with a destination.
-pub(super) fn findings(destination: &Destination) -> Vec<Finding> {
+pub(in crate::cli) fn findings(destination: &Destination) -> Vec<Finding> {
     let (stream, broker) = (&destination.stream, destination.broker);
     let of = |severity, code, text: String, remedy: &str| Finding {
         severity,
@@ -174,7 +174,7 @@ fn remedy(kind: ErrorKind) -> &'static str {
 }
 
 /// A destination for people.
-pub(super) fn line(destination: &Destination) -> String {
+pub(in crate::cli) fn line(destination: &Destination) -> String {
     let name = format!("stream {} to {}", destination.stream, destination.broker);
     if destination.error.is_some() {
         return format!("{name}: cannot be used\n");

@@ -1,11 +1,11 @@
 //! `onceward doctor`: looks at everything that the promise depends on, and says what to do.
 
-mod destinations;
-mod ring;
+pub(super) mod destinations;
+pub(super) mod ring;
 
 use clap::{Args, ValueEnum};
 use onceward::schema::{self, Duty, Expected, Facts, Finding, Severity};
-use onceward_core::{BoxError, Topic};
+use onceward_core::{BoxError, Schema, Topic};
 use serde::Serialize;
 
 use super::database::{self, Reached};
@@ -132,20 +132,26 @@ impl Doctor {
         let looked = async {
             let mut connection = reached.pool.acquire().await?;
             let facts = schema::inspect(&mut connection, name, self.duty.into()).await?;
-            Ok::<_, BoxError>((facts, connection))
+            Ok::<_, BoxError>(facts)
         };
-        let (facts, mut connection) = reached.ask("looking at the database", looked).await?;
-        // Who may not read the log is told so by the findings; then the destinations are asked about fewer topics.
-        let read = schema::recent_topics(&mut connection, name, NEWEST);
-        let texts = reached
-            .ask("reading topics", read)
-            .await
-            .unwrap_or_default();
-        let topics = texts
-            .iter()
-            .filter_map(|text| Topic::try_from(text.as_str()).ok());
-        Ok((facts, topics.collect()))
+        let facts = reached.ask("looking at the database", looked).await?;
+        Ok((facts, topics(name, reached).await))
     }
+}
+
+/// The topics of the newest messages. Who may not read the log is told so by the findings; then there are none.
+pub(super) async fn topics(name: &Schema, reached: &Reached) -> Vec<Topic> {
+    let read = async {
+        let mut connection = reached.pool.acquire().await?;
+        let topics = schema::recent_topics(&mut connection, name, NEWEST).await?;
+        Ok::<_, BoxError>(topics)
+    };
+    let texts = reached
+        .ask("reading topics", read)
+        .await
+        .unwrap_or_default();
+    let topics = texts.iter().map(|text| Topic::try_from(text.as_str()));
+    topics.filter_map(Result::ok).collect()
 }
 
 fn expected(context: &Context) -> Expected {

@@ -11,7 +11,7 @@ use crate::config::show_duration;
 const SPARE: i32 = 3;
 
 /// What is wrong with the retention, if the ring cannot hold it.
-pub(super) fn holds(retention: Duration, settings: Option<&Settings>) -> Option<Finding> {
+pub(in crate::cli) fn holds(retention: Duration, settings: Option<&Settings>) -> Option<Finding> {
     let settings = settings?;
     let longest = longest(settings);
     (retention > longest).then(|| Finding {

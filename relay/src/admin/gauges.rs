@@ -1,0 +1,69 @@
+//! Reads now and then how much waits, for metrics.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use onceward::schema::{self, StreamOverview};
+use onceward_core::{BoxError, Lane, Schema};
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How often the database is asked.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long it may take to answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Sets the gauges until told to stop. A database that does not answer leaves them as they are: the streams say so loudly.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub(crate) async fn run(pool: PgPool, schema: Schema, stop: CancellationToken) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        match timeout(WITHIN, read(&pool, &schema)).await {
+            Ok(Ok(streams)) => streams.iter().for_each(set),
+            Ok(Err(error)) => debug!(%error, "how much waits could not be read"),
+            Err(_) => debug!("how much waits could not be read in time"),
+        }
+    }
+}
+
+async fn read(pool: &PgPool, schema: &Schema) -> Result<Vec<StreamOverview>, BoxError> {
+    let mut connection = pool.acquire().await?;
+    let read = schema::overview(&mut connection, schema).await;
+    if read.is_err() {
+        connection.close_on_drop();
+    }
+    Ok(read?)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; these are counts that fit"
+)]
+fn set(stream: &StreamOverview) {
+    for cursor in stream
+        .cursors
+        .iter()
+        .filter(|cursor| cursor.detour.is_empty())
+    {
+        let lane = Lane::from_number(cursor.lane).map_or("unknown", Lane::name);
+        let labels = [("stream", stream.stream.clone()), ("lane", lane.to_owned())];
+        gauge!("onceward_outbox_depth", &labels).set(cursor.depth as f64);
+        gauge!("onceward_message_age_seconds", &labels).set(cursor.oldest_seconds.unwrap_or(0.0));
+    }
+    let parked = stream
+        .parked
+        .iter()
+        .filter(|parked| parked.state == "parked");
+    let parked: i64 = parked.map(|parked| parked.count).sum();
+    gauge!("onceward_parked", "stream" => stream.stream.clone()).set(parked as f64);
+}

@@ -1,0 +1,104 @@
+//! What a stream waits for: each job takes its tool along and brings it back with the result.
+
+use std::time::{Duration, Instant};
+
+use onceward::{Keeper, LogError, LogReader, Read};
+use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
+use tokio::time::timeout;
+
+use super::keeping::Kept;
+use crate::destination::Destination;
+use crate::window::Offer;
+
+/// How much longer than the broker's deadline a receipt is waited for: an adapter answers by then, or is broken.
+const RECEIPT_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a check of the destination may take.
+const CHECK_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long the end of a session may take.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A job that ended.
+#[derive(Debug)]
+pub(super) enum Done<P: Publisher> {
+    /// The log was read, and what was read may be published.
+    Read(Box<LogReader>, Result<Read, LogError>),
+    /// Something was written under the lease.
+    Kept(Box<Keeper>, Result<Kept, LogError>),
+    /// A session was opened, or not.
+    Opened(Result<P, PublishError>),
+    /// An offer was handed over.
+    Offered(P, Offer, P::Pending),
+    /// An offer was not handed over in time: its session is gone.
+    Stuck(Offer),
+    /// What became of an offer, and how long that took.
+    Receipts(Offer, Receipts, Duration),
+    /// What the destination says about routes; none in time.
+    Checked(P, Vec<Route>, Option<Vec<TopicReport>>),
+    /// A session ended.
+    Ended,
+}
+
+/// Opens a session.
+pub(super) async fn open<D: Destination>(destination: &D, within: Duration) -> Done<D::Publisher> {
+    let opened = timeout(within, destination.open()).await;
+    Done::Opened(opened.unwrap_or_else(|_| {
+        let what = format!("the destination did not answer within {within:?}");
+        Err(PublishError::new(
+            onceward_core::ErrorKind::Unavailable,
+            what,
+        ))
+    }))
+}
+
+/// Hands an offer over. When that takes too long the session is dropped with all it holds: what was sent is not known.
+pub(super) async fn offer<P: Publisher>(
+    mut publisher: P,
+    offer: Offer,
+    within: Duration,
+) -> Done<P> {
+    match timeout(within, publisher.offer(offer.batch.clone())).await {
+        Ok(pending) => Done::Offered(publisher, offer, pending),
+        Err(_) => Done::Stuck(offer),
+    }
+}
+
+/// Waits for the receipts of an offer; what does not come counts as unconfirmed.
+pub(super) async fn receipts<P: Publisher>(
+    offer: Offer,
+    pending: P::Pending,
+    within: Duration,
+) -> Done<P> {
+    let begun = Instant::now();
+    let receipts = timeout(within + RECEIPT_GRACE, pending).await;
+    let receipts = receipts.unwrap_or_else(|_| {
+        let mut receipts = Receipts::unconfirmed(offer.entries.len());
+        let what = "the receipts of an offer never came";
+        receipts.end_session(PublishError::new(
+            onceward_core::ErrorKind::Unavailable,
+            what,
+        ));
+        receipts
+    });
+    Done::Receipts(offer, receipts, begun.elapsed())
+}
+
+/// Asks the destination about routes.
+pub(super) async fn check<P: Publisher>(mut publisher: P, routes: Vec<Route>) -> Done<P> {
+    let reports = timeout(CHECK_DEADLINE, publisher.check(&routes)).await;
+    Done::Checked(publisher, routes, reports.ok())
+}
+
+/// Ends a session: nothing that is not on the wire yet leaves any more.
+pub(super) async fn end<P: Publisher>(mut publisher: P, within: Duration) -> Done<P> {
+    let ended = async {
+        publisher.abandon().await;
+        publisher.close(within).await;
+    };
+    // A session that does not end in time is dropped, which ends it too.
+    if timeout(within + CLOSE_DEADLINE, ended).await.is_err() {
+        tracing::warn!("a session did not close in time; it was dropped");
+    }
+    Done::Ended
+}

@@ -1,0 +1,284 @@
+//! What the stream stores under its lease: cursors, parked messages, the lease itself.
+
+use std::time::{Duration, Instant};
+
+use onceward::{Checkpoint, DueMessage, Keeper, LogError, Park, PausedTopic, Refused, StoredGlobs};
+use tracing::{error, info};
+
+use super::holder::{Holder, Session};
+use super::jobs::Done;
+use super::keep::{self, Facts, Next, Stop};
+use super::publishing::ToPark;
+use crate::destination::Destination;
+
+/// The least time between two checkpoints of a stream.
+const STORE_EVERY: Duration = Duration::from_millis(100);
+
+/// How many due rows are loaded at a time.
+const REPLAYS_AT_A_TIME: usize = 100;
+
+/// How often what is paused is stored, at most.
+const PAUSED_EVERY: Duration = Duration::from_secs(1);
+
+/// How often parked rows that nobody needs any more are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// How long a parked row stays after it was published or discarded.
+const KEEP_PARKED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often rows that became due are looked for.
+const REPLAYS_EVERY: Duration = Duration::from_secs(1);
+
+/// What is stored about what is paused.
+#[derive(Debug)]
+pub(super) struct PausedNote {
+    topics: Vec<PausedTopic>,
+    /// Not before this it is stored again.
+    at: Instant,
+}
+
+impl Default for PausedNote {
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            at: Instant::now(),
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Messages are parked: their followers may be offered.
+    Parked(Vec<ToPark>),
+    /// Cursors are stored.
+    Stored,
+    /// The lease is renewed; this is what the streams of the database read.
+    Renewed(StoredGlobs),
+    /// Something that nothing waits for.
+    Noted,
+    /// A replay's row knows how it ended.
+    Replayed,
+    /// These rows are due.
+    Due(Vec<DueMessage>),
+    /// The lease is given back.
+    Released,
+}
+
+impl<D: Destination> Holder<D> {
+    /// Writes what comes next, if nothing is being written.
+    pub(super) fn keep(&mut self, now: Instant) {
+        if self.keeper.is_none() {
+            return;
+        }
+        match keep::next(&self.keep_facts(now)) {
+            Next::Wait => {}
+            Next::Park => self.park(),
+            Next::Replayed => self.store_replayed(),
+            Next::Checkpoint => self.checkpoint(now),
+            Next::Renew => self.renew(now),
+            Next::StorePaused => self.store_paused(now),
+            Next::LoadReplays => self.load_replays(now),
+            Next::Sweep => self.sweep_parked(now),
+            Next::Release => self.release(),
+        }
+    }
+
+    fn keep_facts(&self, now: Instant) -> Facts {
+        Facts {
+            now,
+            to_park: !self.to_park.is_empty(),
+            replayed: self.replayed.is_some(),
+            to_store: self.has_to_store(),
+            store_at: self.store_at,
+            paused: self.paused.at <= now && self.paused.topics != self.paused_notes(),
+            sweep_at: self.sweep_at,
+            renew_at: self.renew_at,
+            replays_at: self.replays_at,
+            stop: self.stop(now),
+        }
+    }
+
+    fn stop(&self, now: Instant) -> Stop {
+        let Some(deadline) = self.draining else {
+            return Stop::No;
+        };
+        let quiet = self.pending == 0
+            && matches!(self.session, Session::Closed)
+            && self.to_park.is_empty()
+            && self.replaying.is_none();
+        if quiet || now >= deadline {
+            Stop::Drained
+        } else {
+            Stop::Draining
+        }
+    }
+
+    pub(super) fn has_to_store(&self) -> bool {
+        !self.notes.is_empty() || self.to_store.iter().any(Option::is_some)
+    }
+
+    /// Takes the cursors behind everything that is done without a gap.
+    pub(super) fn store_what_is_done(&mut self) {
+        for (store, done) in self.to_store.iter_mut().zip(self.window.advance()) {
+            if done.is_some() {
+                *store = done;
+            }
+        }
+    }
+
+    fn park(&mut self) {
+        let parks: Vec<ToPark> = std::mem::take(&mut self.to_park);
+        let rows: Vec<Park> = parks
+            .iter()
+            .filter_map(|park| {
+                let outgoing = self.window.get(park.entry)?;
+                Some(Park {
+                    lane: park.entry.lane,
+                    message: outgoing.message.clone(),
+                    kind: park.refusal.kind,
+                    error: park.refusal.what.clone(),
+                })
+            })
+            .collect();
+        self.parking = true;
+        self.write(|mut keeper| async move {
+            let result = keeper.park(&rows).await.map(|()| Kept::Parked(parks));
+            (keeper, result)
+        });
+    }
+
+    fn checkpoint(&mut self, now: Instant) {
+        let checkpoint = Checkpoint {
+            cursors: std::mem::take(&mut self.to_store),
+            unrouted: std::mem::take(&mut self.notes),
+        };
+        self.store_at = now + STORE_EVERY;
+        self.write(|mut keeper| async move {
+            let result = keeper.checkpoint(&checkpoint).await.map(|()| Kept::Stored);
+            (keeper, result)
+        });
+    }
+
+    fn renew(&mut self, now: Instant) {
+        self.renew_at = now + self.settings.lease_ttl / 3;
+        self.write(|mut keeper| async move {
+            let result = keeper.renew().await.map(Kept::Renewed);
+            (keeper, result)
+        });
+    }
+
+    fn store_paused(&mut self, now: Instant) {
+        self.paused = PausedNote {
+            topics: self.paused_notes(),
+            at: now + PAUSED_EVERY,
+        };
+        let topics = self.paused.topics.clone();
+        self.write(|mut keeper| async move {
+            let result = keeper.store_paused(&topics).await.map(|()| Kept::Noted);
+            (keeper, result)
+        });
+    }
+
+    fn paused_notes(&self) -> Vec<PausedTopic> {
+        let destination = self.pauses.destination().map(|pause| ("", pause));
+        let topics = self.pauses.topics();
+        let all = destination
+            .into_iter()
+            .chain(topics.map(|(route, pause)| (route.as_str(), pause)));
+        let mut notes: Vec<PausedTopic> = all
+            .map(|(topic, pause)| PausedTopic {
+                topic: topic.to_owned(),
+                reason: pause.refusal.what.clone(),
+                since: pause.since.into(),
+            })
+            .collect();
+        notes.sort_by(|a, b| a.topic.cmp(&b.topic));
+        notes
+    }
+
+    fn sweep_parked(&mut self, now: Instant) {
+        self.sweep_at = now + SWEEP_EVERY;
+        self.write(|mut keeper| async move {
+            let result = keeper.sweep_parked(KEEP_PARKED).await.map(|_| Kept::Noted);
+            (keeper, result)
+        });
+    }
+
+    fn load_replays(&mut self, now: Instant) {
+        self.replays_at = now + REPLAYS_EVERY;
+        // While some are known, those are published first.
+        if self.replays.is_empty() && self.replaying.is_none() {
+            self.write(|mut keeper| async move {
+                let result = keeper.due(REPLAYS_AT_A_TIME).await.map(Kept::Due);
+                (keeper, result)
+            });
+        }
+    }
+
+    fn store_replayed(&mut self) {
+        let Some(replayed) = self.replayed.take() else {
+            return;
+        };
+        self.write(|mut keeper| async move {
+            let refused = replayed.refusal.map(|refusal| Refused {
+                kind: refusal.kind,
+                error: refusal.what,
+            });
+            let result = keeper.replayed(&replayed.due, refused.as_ref()).await;
+            (keeper, result.map(|()| Kept::Replayed))
+        });
+    }
+
+    fn release(&mut self) {
+        self.write(|mut keeper| async move {
+            let result = keeper.release().await.map(|()| Kept::Released);
+            (keeper, result)
+        });
+    }
+
+    /// Lets a job have the keeper for one statement.
+    fn write<F, J>(&mut self, statement: F)
+    where
+        F: FnOnce(Box<Keeper>) -> J,
+        J: Future<Output = (Box<Keeper>, Result<Kept, LogError>)> + Send + 'static,
+    {
+        if let Some(keeper) = self.keeper.take() {
+            let job = statement(keeper);
+            self.jobs.spawn(async {
+                let (keeper, result) = job.await;
+                Done::Kept(keeper, result)
+            });
+        }
+    }
+
+    pub(super) fn on_kept(&mut self, kept: Kept) {
+        match kept {
+            Kept::Parked(parks) => self.on_parked(parks),
+            Kept::Stored | Kept::Replayed | Kept::Noted => {}
+            Kept::Renewed(globs) => self.routing.set_stored(globs),
+            Kept::Due(due) => self.replays.extend(due),
+            Kept::Released => {
+                info!(stream = %self.settings.name, "lease released");
+                self.released = true;
+            }
+        }
+    }
+
+    fn on_parked(&mut self, parks: Vec<ToPark>) {
+        self.parking = false;
+        self.metrics.parked(parks.len());
+        for park in parks {
+            if let Some(outgoing) = self.window.get(park.entry) {
+                error!(
+                    stream = %self.settings.name, seq = outgoing.message.seq, route = %outgoing.route,
+                    kind = park.refusal.kind.name(), error = %park.refusal.what,
+                    "message parked; see `onceward parked list`"
+                );
+                self.skip.extend(outgoing.message.seq);
+            }
+            self.window.done(park.entry);
+        }
+        self.store_what_is_done();
+    }
+}

@@ -1,0 +1,137 @@
+//! One stream: stands by until it can claim the lease, then reads, publishes and stores until it ends.
+
+mod clock;
+mod holder;
+mod jobs;
+mod keep;
+mod keeping;
+mod metrics;
+mod publishing;
+mod reading;
+mod replaying;
+mod reporting;
+mod routing;
+mod session;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward::{Claim, Claimed, Claiming, Keeper, LogDatabase, LogError, LogReader};
+use onceward_core::Backoff;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::destination::Destination;
+use crate::plan::chain;
+use crate::settings::StreamSettings;
+use holder::{End, Holder};
+pub(crate) use status::StatusHandle;
+pub use status::{Paused, Role, StreamStatus};
+
+/// The longest wait between two attempts to claim a lease that another relay holds.
+const CLAIM_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure of the database.
+const DATABASE_BACKOFF: Backoff = Backoff {
+    base: Duration::from_millis(200),
+    max: Duration::from_secs(10),
+};
+
+/// One stream of a relay.
+pub(crate) struct Stream<D> {
+    pub(crate) settings: Arc<StreamSettings>,
+    pub(crate) database: LogDatabase,
+    pub(crate) destination: Arc<D>,
+    pub(crate) owner: String,
+    pub(crate) status: StatusHandle,
+}
+
+impl<D: Destination> Stream<D> {
+    /// Runs until stopped. A database that cannot be reached is waited for.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let error = match self.turn(&stop).await {
+                Ok(End::Stopped) => return Ok(()),
+                Ok(End::Fenced) => {
+                    failures = 0;
+                    warn!(stream = %self.settings.name, "lease lost; standing by");
+                    continue;
+                }
+                Ok(End::Database(error)) | Err(error) => error,
+            };
+            if error.is_refusal() {
+                return Err(error);
+            }
+            failures += 1;
+            self.failing(&error);
+            let wait = DATABASE_BACKOFF.delay(failures, fastrand::f64());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stands by until the lease is ours, then holds it until it ends.
+    async fn turn(&self, stop: &CancellationToken) -> Result<End, LogError> {
+        let mut keeper = Keeper::connect(&self.database).await?;
+        let Some(claimed) = self.claim(&mut keeper, stop).await? else {
+            return Ok(End::Stopped);
+        };
+        let reader = LogReader::connect(&self.database).await?;
+        keeper.check_reader(&reader)?;
+        info!(stream = %self.settings.name, owner = %self.owner, "lease claimed");
+        self.status.update(|status| status.role = Role::Holder);
+        let settings = Arc::clone(&self.settings);
+        let destination = Arc::clone(&self.destination);
+        let status = self.status.clone();
+        let Some(holder) = Holder::new(settings, destination, reader, keeper, claimed, status)
+        else {
+            return Ok(End::Fenced);
+        };
+        Ok(holder.run(stop).await)
+    }
+
+    /// Asks for the lease until it is ours; none if told to stop before.
+    async fn claim(
+        &self,
+        keeper: &mut Keeper,
+        stop: &CancellationToken,
+    ) -> Result<Option<Claimed>, LogError> {
+        let claim = Claim {
+            stream: self.settings.name.clone(),
+            owner: self.owner.clone(),
+            ttl: self.settings.lease_ttl,
+            topics: self.settings.topics.clone(),
+            start: self.settings.start,
+            unrouted: self.settings.unrouted,
+        };
+        loop {
+            let left = match keeper.claim(&claim).await? {
+                Claiming::Claimed(claimed) => return Ok(Some(claimed)),
+                Claiming::Taken { owner, expires_in } => {
+                    debug!(stream = %self.settings.name, %owner, ?expires_in, "standing by");
+                    expires_in
+                }
+            };
+            self.status.update(|status| status.role = Role::Standby);
+            tokio::select! {
+                () = tokio::time::sleep(left.min(CLAIM_AT_LEAST_EVERY)) => {}
+                () = stop.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    fn failing(&self, error: &LogError) {
+        let text = chain(error);
+        warn!(stream = %self.settings.name, error = %text, "database failed; will try again");
+        self.status
+            .update(|status| status.role = Role::Failing(text));
+    }
+}

@@ -1,0 +1,154 @@
+//! The relay: all its streams, and the emptying of slots beside them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward::{LogDatabase, LogError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::destination::Destination;
+use crate::settings::StreamSettings;
+use crate::stream::{StatusHandle, Stream, StreamStatus};
+
+/// How long published messages stay in the log.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
+
+type Running = Pin<Box<dyn Future<Output = Result<(), LogError>> + Send>>;
+type Start = Box<dyn FnOnce(CancellationToken) -> Running + Send>;
+
+/// Publishes the streams of one database. Any number of relays may run on it: each stream has one holder at a time, the others
+/// take over within the lease's ttl.
+///
+/// ```no_run
+/// use onceward::{LogDatabase, Schema};
+/// use onceward_core::Source;
+/// use onceward_memory::MemoryBroker;
+/// use onceward_relay::{Relay, StreamSettings};
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let database = LogDatabase::new("postgres://127.0.0.1/shop".parse()?, Schema::default());
+/// let settings = StreamSettings::new("events", Source::try_from("/shop/orders")?);
+/// let relay = Relay::new(database).stream(settings, MemoryBroker::new());
+/// relay.run(CancellationToken::new()).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Relay {
+    database: LogDatabase,
+    owner: String,
+    retention: Duration,
+    streams: Vec<(String, Start)>,
+    statuses: Vec<watch::Receiver<StreamStatus>>,
+}
+
+/// Why a relay ended though nobody stopped it.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream:?} must not be published")]
+pub struct RelayError {
+    /// The stream.
+    pub stream: String,
+    /// Why; its text names the page of the docs that says what to do.
+    #[source]
+    pub source: LogError,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("owner", &self.owner)
+            .field("retention", &self.retention)
+            .field("streams", &self.statuses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// A relay without streams.
+    #[must_use]
+    pub fn new(database: LogDatabase) -> Self {
+        Self {
+            database,
+            owner: format!("{}#{}", hostname(), std::process::id()),
+            retention: DEFAULT_RETENTION,
+            streams: Vec::new(),
+            statuses: Vec::new(),
+        }
+    }
+
+    /// How long published messages stay in the log, 3 days unless changed.
+    #[must_use]
+    pub fn retention(self, retention: Duration) -> Self {
+        Self { retention, ..self }
+    }
+
+    /// Adds a stream and where it publishes to.
+    #[must_use]
+    pub fn stream<D: Destination>(mut self, settings: StreamSettings, destination: D) -> Self {
+        let name = settings.name.clone();
+        let (status, receiver) = StatusHandle::new(&name);
+        let stream = Stream {
+            settings: Arc::new(settings),
+            database: self.database.clone(),
+            destination: Arc::new(destination),
+            owner: self.owner.clone(),
+            status,
+        };
+        self.streams
+            .push((name, Box::new(move |stop| Box::pin(stream.run(stop)))));
+        self.statuses.push(receiver);
+        self
+    }
+
+    /// How each stream stands, from now on.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<watch::Receiver<StreamStatus>> {
+        self.statuses.clone()
+    }
+
+    /// Runs until stopped: then what is in flight is waited for, and the leases are given back. A database or a broker that
+    /// cannot be reached is waited for.
+    ///
+    /// # Errors
+    /// [`RelayError`] when a stream must not be published from this database until a person has decided. All streams stop then.
+    ///
+    /// # Cancel safety
+    /// Dropped, everything stops where it stands; what was not stored is published again by the next holder.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RelayError> {
+        let stop = stop.child_token();
+        let mut tasks = JoinSet::new();
+        for (stream, start) in self.streams {
+            let running = start(stop.clone());
+            tasks.spawn(async move {
+                let ended = running.await;
+                ended.err().map(|source| RelayError { stream, source })
+            });
+        }
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            let failed = ended.unwrap_or_else(|error| {
+                Some(RelayError {
+                    stream: "?".to_owned(),
+                    source: LogError::task(error),
+                })
+            });
+            if let Some(error) = failed {
+                result = Err(error);
+                stop.cancel();
+            }
+        }
+        result
+    }
+}
+
+fn hostname() -> String {
+    let named = std::env::var("HOSTNAME").ok();
+    let read = || std::fs::read_to_string("/etc/hostname").ok();
+    let name = named.or_else(read).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "relay" } else { name }.to_owned()
+}

@@ -1,0 +1,289 @@
+//! The relay on a real PostgreSQL and a broker in memory: what it publishes, what it parks, what it waits for.
+
+use std::time::Duration;
+
+use onceward::{LogDatabase, Outbox};
+use onceward_core::{Draft, ErrorKind, Message, Schema, Source};
+use onceward_memory::MemoryBroker;
+use onceward_relay::{Relay, StreamSettings, StreamStatus};
+use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::wait::until;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), onceward_relay::RelayError>>,
+    status: watch::Receiver<StreamStatus>,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+async fn database() -> Database {
+    let database = Postgres::shared().await.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    database
+}
+
+fn settings() -> StreamSettings {
+    let mut settings = StreamSettings::new("events", Source::try_from("/test").unwrap());
+    settings.lease_ttl = Duration::from_secs(2);
+    settings.offer_deadline = Duration::from_secs(3);
+    settings
+}
+
+fn relay(database: &Database, broker: &MemoryBroker, settings: StreamSettings) -> Running {
+    let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
+    let relay = Relay::new(log).stream(settings, broker.clone());
+    let status = relay.statuses().remove(0);
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(relay.run(stop.clone()));
+    Running { stop, task, status }
+}
+
+async fn enqueue(database: &Database, drafts: Vec<Draft>) {
+    let mut connection = database.pool().acquire().await.unwrap();
+    let ids = Outbox::new().enqueue_many(&mut connection, drafts).await;
+    ids.unwrap();
+}
+
+fn numbered(topic: &str, numbers: std::ops::Range<u32>) -> Vec<Draft> {
+    let message = |n: u32| Message::bytes(topic, n.to_string()).key(n % 7);
+    numbers.map(message).collect()
+}
+
+/// The payloads of a topic, as numbers, in the order in which they were stored.
+fn stored(broker: &MemoryBroker, topic: &str) -> Vec<u32> {
+    let records = broker.stored(topic);
+    let number = |payload: &[u8]| std::str::from_utf8(payload).unwrap().parse().unwrap();
+    records
+        .iter()
+        .map(|record| number(&record.payload))
+        .collect()
+}
+
+async fn stores(broker: &MemoryBroker, topic: &str, count: usize) -> Vec<u32> {
+    let (broker, topic) = (broker.clone(), topic.to_owned());
+    let what = format!("{count} messages of {topic}");
+    until(SOON, &what, || {
+        let found = stored(&broker, &topic);
+        async move { (found.len() >= count).then_some(found) }
+    })
+    .await
+}
+
+async fn parked(database: &Database) -> Vec<(String, String)> {
+    sqlx::query_as("select convert_from(payload, 'utf8'), state from onceward.parked order by seq")
+        .fetch_all(database.pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_is_committed_is_published_in_order_and_its_place_is_stored() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    enqueue(&database, numbered("orders", 0..500)).await;
+    let running = relay(&database, &broker, settings());
+
+    assert_eq!(
+        stores(&broker, "orders", 500).await,
+        (0..500).collect::<Vec<_>>()
+    );
+    enqueue(&database, numbered("orders", 500..600)).await;
+    stores(&broker, "orders", 600).await;
+    running.stop().await;
+
+    // A clean stop has stored everything: the next holder publishes nothing twice.
+    let running = relay(&database, &broker, settings());
+    enqueue(&database, numbered("orders", 600..601)).await;
+    assert_eq!(
+        stores(&broker, "orders", 601).await,
+        (0..601).collect::<Vec<_>>()
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn another_relay_stands_by_and_takes_over_within_the_ttl() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let first = relay(&database, &broker, settings());
+    enqueue(&database, numbered("orders", 0..10)).await;
+    stores(&broker, "orders", 10).await;
+    let second = relay(&database, &broker, settings());
+    let mut status = second.status.clone();
+    let standby = status.wait_for(|status| status.role == onceward_relay::Role::Standby);
+    tokio::time::timeout(SOON, standby).await.unwrap().unwrap();
+
+    // No clean stop: the task dies where it stands.
+    first.task.abort();
+    enqueue(&database, numbered("orders", 10..20)).await;
+
+    stores(&broker, "orders", 20).await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_the_broker_never_takes_is_parked_at_once_and_its_neighbours_pass() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.limit_message("orders", Some(2_000));
+    let mut drafts = numbered("orders", 0..50);
+    drafts.insert(20, Message::bytes("orders", "9".repeat(3_000)).key(3));
+    enqueue(&database, drafts).await;
+    let running = relay(&database, &broker, settings());
+
+    let published = stores(&broker, "orders", 50).await;
+
+    assert_first_arrivals_in_order(&published, 50);
+    let parked = parked(&database).await;
+    assert_eq!(parked.len(), 1);
+    assert_eq!((parked[0].0.len(), parked[0].1.as_str()), (3_000, "parked"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_parked_message_that_is_made_due_is_published_again() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.limit_message("orders", Some(1_000));
+    enqueue(
+        &database,
+        vec![Message::bytes("orders", "7".repeat(2_000)).key(1)],
+    )
+    .await;
+    let running = relay(&database, &broker, settings());
+    until(SOON, "a parked row", || async {
+        (parked(&database).await.len() == 1).then_some(())
+    })
+    .await;
+
+    broker.limit_message("orders", None);
+    sqlx::query("update onceward.parked set state = 'due', replays = replays + 1")
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    until(SOON, "the replayed message", || async {
+        (broker.stored("orders").len() == 1).then_some(())
+    })
+    .await;
+    until(SOON, "a row that knows", || async {
+        (parked(&database).await[0].1 == "published").then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_topic_waits_and_the_others_go_on() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_unknown_topics();
+    broker.create_topic("orders");
+    enqueue(&database, numbered("missing", 0..10)).await;
+    enqueue(&database, numbered("orders", 0..100)).await;
+    let running = relay(&database, &broker, settings());
+
+    stores(&broker, "orders", 100).await;
+    let mut status = running.status.clone();
+    let paused =
+        status.wait_for(|status| status.paused_topics.iter().any(|p| p.route == "missing"));
+    tokio::time::timeout(SOON, paused).await.unwrap().unwrap();
+    broker.create_topic("missing");
+
+    assert_eq!(
+        stores(&broker, "missing", 10).await,
+        (0..10).collect::<Vec<_>>()
+    );
+    assert!(parked(&database).await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_costs_nothing_but_time() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.stop();
+    let running = relay(&database, &broker, settings());
+    enqueue(&database, numbered("orders", 0..100)).await;
+    let mut status = running.status.clone();
+    let paused = status.wait_for(|status| status.destination_paused.is_some());
+    tokio::time::timeout(SOON, paused).await.unwrap().unwrap();
+
+    broker.start();
+
+    assert_eq!(
+        stores(&broker, "orders", 100).await,
+        (0..100).collect::<Vec<_>>()
+    );
+    assert!(parked(&database).await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_that_are_the_destinations_own_park_nothing() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_next(5, ErrorKind::Throttled);
+    enqueue(&database, numbered("orders", 0..100)).await;
+    let running = relay(&database, &broker, settings());
+
+    let published = stores(&broker, "orders", 100).await;
+
+    assert_first_arrivals_in_order(&published, 100);
+    assert!(parked(&database).await.is_empty());
+    running.stop().await;
+}
+
+/// All of `0..count` came, those of each key in order; copies may follow.
+fn assert_first_arrivals_in_order(all: &[u32], count: u32) {
+    let mut seen = std::collections::HashSet::new();
+    let first: Vec<u32> = all.iter().copied().filter(|n| seen.insert(*n)).collect();
+    for key in 0..7 {
+        let got: Vec<u32> = first.iter().copied().filter(|n| n % 7 == key).collect();
+        let expected: Vec<u32> = (0..count).filter(|n| n % 7 == key).collect();
+        assert_eq!(got, expected, "key {key} of {all:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_reads_is_noted_and_passed() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let mut settings = settings();
+    settings.topics = vec!["orders".try_into().unwrap()];
+    enqueue(&database, numbered("stock", 0..3)).await;
+    enqueue(&database, numbered("orders", 0..3)).await;
+    let running = relay(&database, &broker, settings);
+
+    stores(&broker, "orders", 3).await;
+
+    until(SOON, "the note", || async {
+        let noted: Vec<String> = sqlx::query_scalar("select topic from onceward.unrouted")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+        (noted == ["stock"]).then_some(())
+    })
+    .await;
+    assert!(broker.stored("stock").is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_commit_below_the_cursor_is_published() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let running = relay(&database, &broker, settings());
+    let mut slow = database.pool().begin().await.unwrap();
+    let draft = Message::bytes("orders", "1").key("a");
+    Outbox::new().enqueue(&mut slow, draft).await.unwrap();
+    enqueue(&database, numbered("orders", 2..3)).await;
+    stores(&broker, "orders", 1).await;
+
+    slow.commit().await.unwrap();
+
+    assert_eq!(stores(&broker, "orders", 2).await, [2, 1]);
+    running.stop().await;
+}

@@ -1,0 +1,261 @@
+//! `onceward relay` as a user runs it: beside a real database and a real broker.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+mod common;
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use common::Shell;
+use futures_util::StreamExt as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use onceward_testkit::nats::Nats;
+use onceward_testkit::postgres::{Database, Options, Postgres};
+use onceward_testkit::{free_port, unique, wait};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A relay that runs as a process of its own.
+struct Running {
+    child: Child,
+    admin: u16,
+}
+
+impl Running {
+    fn start(shell: &Shell, admin: u16) -> Self {
+        let mut command = shell.command(&["relay"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, admin }
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    async fn until_answer(&self, path: &str, part: &str) -> String {
+        wait::until(SOON, &format!("{part:?} at {path}"), || async {
+            self.get(path).await.filter(|answer| answer.contains(part))
+        })
+        .await
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().unwrap();
+        kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    async fn ended(self) -> Output {
+        timeout(SOON, self.child.wait_with_output())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+async fn migrated() -> Database {
+    let database = Postgres::shared().await.database().await;
+    Shell::with_database(database.url()).ok(&["migrate"]).await;
+    database
+}
+
+fn shell(database: &Database, topic: &str, nats: &str, admin: u16) -> Shell {
+    let text = format!(
+        r#"
+        source = "/shop/orders"
+        [admin]
+        listen = "127.0.0.1:{admin}"
+        [streams.events]
+        topics = ["{topic}"]
+        lease_ttl = "2s"
+        [streams.events.nats]
+        servers = "{nats}"
+        "#
+    );
+    Shell::with_config(&text).variable("DATABASE_URL", database.url())
+}
+
+async fn enqueue(database: &Database, topic: &str) {
+    sqlx::query("select onceward.enqueue($1, 'hello', 'k')")
+        .bind(topic)
+        .execute(database.pool())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_publishes_and_ends_with_0_when_told_to_stop() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let client = nats.client().await;
+    let stream = async_nats::jetstream::stream::Config {
+        name: topic.clone(),
+        subjects: vec![topic.clone()],
+        ..Default::default()
+    };
+    async_nats::jetstream::new(client.clone())
+        .create_stream(stream)
+        .await
+        .unwrap();
+    let mut tap = client.subscribe(topic.clone()).await.unwrap();
+    let admin = free_port();
+    let shell = shell(&database, &topic, nats.url(), admin);
+
+    let relay = Running::start(&shell, admin);
+    enqueue(&database, &topic).await;
+    let message = timeout(SOON, tap.next()).await.unwrap().unwrap();
+    relay.until_answer("/readyz", "200 OK").await;
+    let metrics = relay
+        .until_answer(
+            "/metrics",
+            "onceward_published_total{stream=\"events\",lane=\"standard\"} 1",
+        )
+        .await;
+    let status = shell.json(&["status"]).await;
+    let doctor = shell.json(&["doctor"]).await;
+    relay.signal(Signal::SIGTERM);
+    let output = relay.ended().await;
+
+    assert_eq!(&message.payload[..], b"hello");
+    assert!(
+        metrics.contains("onceward_lease_held{stream=\"events\"} 1"),
+        "{metrics}"
+    );
+    assert_eq!(status["streams"][0]["lease"], "held", "{status}");
+    assert_eq!(
+        doctor["destinations"][0]["routes"][0]["route"],
+        topic.as_str(),
+        "{doctor}"
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    let lines = log.lines().map(serde_json::from_str::<serde_json::Value>);
+    assert!(
+        lines.clone().all(|line| line.is_ok()),
+        "not a terminal, so not JSON: {log}"
+    );
+    let status = shell.json(&["status"]).await;
+    assert_ne!(status["streams"][0]["lease"], "held", "{status}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_waited_for_and_said_so() {
+    let database = migrated().await;
+    let (admin, nowhere) = (free_port(), free_port());
+    let shell = shell(
+        &database,
+        "orders.created",
+        &format!("nats://127.0.0.1:{nowhere}"),
+        admin,
+    );
+
+    let relay = Running::start(&shell, admin);
+    enqueue(&database, "orders.created").await;
+    let status = relay.until_answer("/status", "unavailable").await;
+    let live = relay.until_answer("/livez", "200 OK").await;
+    let ready = relay.until_answer("/readyz", "200 OK").await;
+    relay.signal(Signal::SIGINT);
+    let output = relay.ended().await;
+
+    assert!(status.contains("destination_paused"), "{status}");
+    assert!(live.contains("ok") && ready.contains("ok"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.contains("will try again") || log.contains("will retry"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn asked_to_fail_fast_it_ends_with_1_when_the_broker_is_not_there() {
+    let database = migrated().await;
+    let (admin, nowhere) = (free_port(), free_port());
+    let shell = shell(
+        &database,
+        "orders.created",
+        &format!("nats://127.0.0.1:{nowhere}"),
+        admin,
+    );
+
+    let answer = shell.run(&["relay", "--fail-fast"]).await;
+
+    answer.assert_refused(1, &["--fail-fast", "stream events (nats)"]);
+}
+
+#[tokio::test]
+async fn a_relay_without_streams_or_with_a_taken_port_does_not_start() {
+    let database = migrated().await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+
+    let idle = Shell::with_database(database.url()).run(&["relay"]).await;
+    let blocked = shell(&database, "orders", "nats://127.0.0.1:1", port)
+        .run(&["relay"])
+        .await;
+
+    idle.assert_refused(2, &["no stream is configured"]);
+    blocked.assert_refused(1, &["admin.listen", &port.to_string()]);
+}
+
+#[tokio::test]
+async fn a_database_on_which_the_promise_would_not_hold_is_refused() {
+    let database = migrated().await;
+    sqlx::raw_sql("alter table onceward.messages enable row level security")
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    let answer = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+        .run(&["relay"])
+        .await;
+
+    answer.assert_refused(1, &["row security", "disable row level security"]);
+}
+
+#[tokio::test]
+async fn a_retention_that_the_ring_cannot_hold_is_refused() {
+    let database = migrated().await;
+    let shell = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+        .variable("ONCEWARD__RETENTION__MESSAGES", "10d");
+
+    shell
+        .run(&["relay"])
+        .await
+        .assert_refused(1, &["10days", "12 slots", "retention.messages"]);
+}
+
+#[tokio::test]
+async fn a_standby_is_refused() {
+    let primary = Postgres::start(Options::default()).await;
+    let database = primary.database().await;
+    Shell::with_database(database.url()).ok(&["migrate"]).await;
+    let standby = primary.standby("copy").await;
+    let there = Shell::with_database(&standby.url(database.name()));
+    wait::until_true(SOON, "the schema to reach the standby", || async {
+        there.run(&["migrate", "--check"]).await.code == 0
+    })
+    .await;
+
+    let answer = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+        .variable("ONCEWARD__DATABASE__URL", &standby.url(database.name()))
+        .run(&["relay"])
+        .await;
+
+    answer.assert_refused(1, &["standby", "connect to the primary"]);
+}
