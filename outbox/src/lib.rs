@@ -15,6 +15,7 @@
 //! A message is published if and only if the transaction that wrote it committed. Publishing is the work of the
 //! relay, the program `onceward`; what it needs of the database is the rest of this crate.
 
+mod admin;
 mod enqueue_error;
 pub mod faults;
 mod keeper;
@@ -26,6 +27,10 @@ mod sql;
 mod statement;
 mod trace;
 
+pub use admin::{
+    CursorStatus, DropStream, LogAdmin, ParkedEdit, ParkedFilter, ParkedMessage, ParkedState,
+    ParkedSummary, SlotReport, StreamInfo, forgotten,
+};
 pub use enqueue_error::EnqueueError;
 pub use keeper::{
     Checkpoint, Claim, Claimed, Claiming, DueMessage, Keeper, Park, PausedTopic, Refused, Start,
@@ -34,7 +39,7 @@ pub use keeper::{
 pub use lease::LeaseClock;
 pub use log::{
     Cursor, Identity, LaneRead, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
-    Read, Refusal, Snapshot, SnapshotError, Step,
+    Read, Reason, Refusal, RetentionTooLong, Ring, Snapshot, SnapshotError, Step,
 };
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,

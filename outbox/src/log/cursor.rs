@@ -84,6 +84,7 @@ pub struct Step<R> {
 
 impl Cursor {
     /// A cursor before the first row, or behind `last` at a snapshot that saw everything up to there.
+    #[cfg(test)]
     pub(crate) fn starting(last: i64, snapshot: Snapshot) -> Self {
         Self {
             last,
@@ -158,6 +159,8 @@ impl Cursor {
     }
 }
 
+/// The statement's contract as functions, for the checks that stand in for it.
+#[cfg(test)]
 impl Request<'_> {
     /// Whether a row that the read can see is late.
     pub(crate) fn is_late(&self, seq: i64, txid: u64) -> bool {

@@ -9,7 +9,9 @@
 mod durability;
 mod identities;
 mod leases;
+mod operating;
 mod parking;
 mod reading;
+mod retention;
 mod stress;
 mod support;

@@ -1,0 +1,47 @@
+//! What people and programs ask of the log from outside: its state, its streams, its parked messages, its slots.
+
+mod parked;
+mod slots;
+mod status;
+
+use onceward_core::Schema;
+
+pub use parked::{ParkedEdit, ParkedFilter, ParkedMessage, ParkedState, ParkedSummary};
+pub use slots::SlotReport;
+pub use status::{CursorStatus, DropStream, StreamInfo, forgotten};
+
+use crate::log::LogError;
+use crate::log::identity::Identity;
+use crate::log::session::{LogDatabase, Purpose, Session};
+
+/// Looks after the log, over a connection of its own. It holds no lease: what must be published it makes due, and the
+/// lease holder publishes.
+#[derive(Debug)]
+pub struct LogAdmin {
+    session: Session,
+    schema: Schema,
+}
+
+impl LogAdmin {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached.
+    pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
+        Ok(Self {
+            session: Session::open(database, Purpose::Write).await?,
+            schema: database.schema.clone(),
+        })
+    }
+
+    /// Which server it asks.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.session.identity()
+    }
+
+    /// Says goodbye to the server; at most a second.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+}

@@ -1,0 +1,270 @@
+//! What operators see and do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use onceward::{
+    DropStream, Lane, LogAdmin, Park, ParkedEdit, ParkedFilter, ParkedState, PausedTopic, forgotten,
+};
+use onceward_core::ErrorKind;
+use onceward_testkit::postgres::Database;
+use time::OffsetDateTime;
+
+use crate::support::{connection, enqueue, execute, log_of, migrated, read, stream};
+
+async fn with_parked(database: &Database) -> (LogAdmin, onceward::Keeper) {
+    let (mut reader, mut keeper, mut cursors) = stream(database).await;
+    let mut writer = connection(database).await;
+    for payload in ["one", "two"] {
+        enqueue(&mut writer, "k", payload).await;
+    }
+    let rows = read(&mut reader, Lane::Standard, &mut cursors[1], 10).await;
+    let parks: Vec<Park> = rows
+        .into_iter()
+        .map(|row| Park {
+            lane: row.lane,
+            message: row.into_message(),
+            kind: ErrorKind::Rejected,
+            error: "no".to_owned(),
+        })
+        .collect();
+    keeper.park(&parks).await.unwrap();
+    (LogAdmin::connect(&log_of(database)).await.unwrap(), keeper)
+}
+
+#[tokio::test]
+async fn the_state_of_a_stream_tells_depth_age_holder_and_what_is_paused() {
+    let database = migrated().await;
+    let (_reader, mut keeper, _) = stream(&database).await;
+    let mut writer = connection(&database).await;
+    for _ in 0..3 {
+        enqueue(&mut writer, "k", "x").await;
+    }
+    let paused = PausedTopic {
+        topic: "orders".to_owned(),
+        reason: "unknown_topic".to_owned(),
+        since: OffsetDateTime::now_utc(),
+    };
+    keeper
+        .store_paused(std::slice::from_ref(&paused))
+        .await
+        .unwrap();
+    let mut admin = LogAdmin::connect(&log_of(&database)).await.unwrap();
+
+    let streams = admin.streams().await.unwrap();
+
+    assert_eq!(streams.len(), 1);
+    let info = &streams[0];
+    assert_eq!(
+        (info.stream.as_str(), info.holder.as_deref()),
+        ("events", Some("a test"))
+    );
+    assert_eq!(info.paused.len(), 1);
+    assert_eq!(info.paused[0].topic, paused.topic);
+    let depths: Vec<(&str, i64)> = info.cursors.iter().map(|c| (c.lane, c.depth)).collect();
+    assert_eq!(depths, [("critical", 0), ("standard", 3), ("bulk", 0)]);
+    assert!(info.cursors[1].oldest.is_some() && info.cursors[0].oldest.is_none());
+    assert!(serde_json::to_string(info).unwrap().contains("\"depth\":3"));
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_runs_is_named_and_can_be_dropped() {
+    let database = migrated().await;
+    let (mut admin, mut keeper) = with_parked(&database).await;
+
+    let held = admin.drop_stream("events", false).await.unwrap();
+    assert_eq!(
+        held,
+        DropStream::Held {
+            owner: "a test".to_owned()
+        }
+    );
+    keeper.release().await.unwrap();
+    let streams = admin.streams().await.unwrap();
+    assert_eq!(forgotten(&streams, &["other"]).len(), 1);
+    assert_eq!(forgotten(&streams, &["events"]).len(), 0);
+
+    assert_eq!(
+        admin.drop_stream("events", false).await.unwrap(),
+        DropStream::Dropped { parked: 2 }
+    );
+    assert_eq!(
+        admin.drop_stream("events", false).await.unwrap(),
+        DropStream::Unknown
+    );
+    assert!(admin.streams().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn parked_messages_are_listed_page_by_page_and_shown_whole() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    let filter = ParkedFilter {
+        stream: Some("events".to_owned()),
+        state: Some(ParkedState::Parked),
+        ..ParkedFilter::default()
+    };
+
+    let first = admin.parked(&filter, 1).await.unwrap();
+    assert_eq!(first.len(), 1);
+    let next = ParkedFilter {
+        after: Some((first[0].stream.clone(), first[0].seq)),
+        ..filter
+    };
+    assert_eq!(admin.parked(&next, 10).await.unwrap()[0].seq, 2);
+
+    let message = admin.parked_message("events", 1).await.unwrap().unwrap();
+    let shown = serde_json::to_value(&message).unwrap();
+    assert_eq!(shown["payload"], "one");
+    assert_eq!(shown["state"], "parked");
+    assert_eq!(shown["error_kind"], "rejected");
+    assert_eq!(shown["history"][0]["what"], "parked");
+    assert!(admin.parked_message("events", 99).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_edited_message_is_due_with_its_changes_and_remembers_who_made_them() {
+    let database = migrated().await;
+    let (mut admin, mut keeper) = with_parked(&database).await;
+    let edit = ParkedEdit {
+        key: Some(None),
+        headers: Some(BTreeMap::from([("tenant".to_owned(), "acme".to_owned())])),
+        content_type: Some("text/plain".to_owned()),
+        payload: Some(vec![0, 255]),
+        ..ParkedEdit::default()
+    };
+
+    assert!(admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+    assert_eq!(
+        admin
+            .replay_parked("events", &[1, 99], "ann")
+            .await
+            .unwrap(),
+        [1]
+    );
+
+    let due = keeper.due(10).await.unwrap().remove(0);
+    assert_eq!(&due.message.payload[..], [0, 255]);
+    assert_eq!(due.message.key, None);
+    assert_eq!(due.message.headers.get("tenant"), Some("acme"));
+    assert_eq!(due.message.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(due.message.topic.as_str(), "orders");
+    let shown =
+        serde_json::to_value(admin.parked_message("events", 1).await.unwrap().unwrap()).unwrap();
+    assert_eq!(shown["payload_base64"], "AP8=");
+    assert_eq!(shown["history"][1]["by"], "ann");
+    // It may be on its way: no more edits.
+    assert!(!admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+}
+
+#[tokio::test]
+async fn an_edit_of_one_part_leaves_the_others_as_they_were() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    let before = admin.parked_message("events", 1).await.unwrap().unwrap();
+    let edit = ParkedEdit {
+        topic: Some("orders.other".to_owned()),
+        ..ParkedEdit::default()
+    };
+
+    assert!(admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+
+    let after = admin.parked_message("events", 1).await.unwrap().unwrap();
+    assert_eq!(after.summary.topic, "orders.other");
+    assert_eq!(after.summary.key, before.summary.key);
+    assert_eq!(after.content_type, None);
+    assert_eq!((after.headers, after.payload), (before.headers, before.payload));
+}
+
+#[tokio::test]
+async fn each_replay_is_another_run_to_the_broker() {
+    let database = migrated().await;
+    let (mut admin, mut keeper) = with_parked(&database).await;
+    admin.replay_parked("events", &[1], "ann").await.unwrap();
+    let first = keeper.due(10).await.unwrap().remove(0);
+    admin.discard_parked("events", &[1], "ann").await.unwrap();
+    admin.replay_parked("events", &[1], "ann").await.unwrap();
+
+    let second = keeper.due(10).await.unwrap().remove(0);
+    assert_ne!(first.run, second.run);
+
+    // The end of the first run does not settle the second.
+    keeper.replayed(&first, None).await.unwrap();
+    assert_eq!(keeper.due(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_published_is_neither_discarded_nor_replayed() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    execute(
+        database.pool(),
+        "update onceward.parked set state = 'published'",
+    )
+    .await;
+
+    assert!(
+        admin
+            .discard_parked("events", &[1, 2], "ann")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        admin
+            .replay_parked("events", &[1, 2], "ann")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn an_edit_that_a_broker_would_refuse_is_refused_before_it_is_stored() {
+    let topic = ParkedEdit {
+        topic: Some("a b".to_owned()),
+        ..ParkedEdit::default()
+    };
+    let header = ParkedEdit {
+        headers: Some(BTreeMap::from([("ce-id".to_owned(), "1".to_owned())])),
+        ..ParkedEdit::default()
+    };
+
+    assert!(topic.check().is_err() && header.check().is_err());
+    assert!(ParkedEdit::default().check().is_ok());
+}
+
+#[tokio::test]
+async fn the_admins_role_may_look_and_decide() {
+    let database = migrated().await;
+    let (_admin, _keeper) = with_parked(&database).await;
+    let name = format!("admin_{}", database.name());
+    execute(
+        database.pool(),
+        &format!("create role {name} login; grant onceward_admin to {name}"),
+    )
+    .await;
+    let log = onceward::LogDatabase::new(
+        database.url_as(&name).parse().unwrap(),
+        onceward::Schema::default(),
+    );
+    let mut admin = LogAdmin::connect(&log).await.unwrap();
+
+    admin.streams().await.unwrap();
+    admin
+        .inspect_slots(Duration::from_secs(3 * 86_400))
+        .await
+        .unwrap();
+    assert_eq!(
+        admin.replay_parked("events", &[1], "ann").await.unwrap(),
+        [1]
+    );
+    assert_eq!(
+        admin.discard_parked("events", &[2], "ann").await.unwrap(),
+        [2]
+    );
+    let dropped = admin.drop_stream("events", true).await.unwrap();
+
+    assert_eq!(dropped, DropStream::Dropped { parked: 2 });
+    execute(database.pool(), &format!("drop role {name}")).await;
+}
