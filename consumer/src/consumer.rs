@@ -15,6 +15,7 @@ use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
 use crate::member::Member;
 use crate::meters::Meters;
+use crate::nudge::Nudge;
 use crate::router::Route;
 use crate::sql::Statements;
 use crate::transaction::Database;
@@ -112,6 +113,7 @@ impl Consumer {
         schema::check(&self.pool, &self.schema).await?;
         let health = Health::new();
         let meters = Meters::new(&self.name);
+        let _nudge = Nudge::start();
         let mut background = JoinSet::new();
         background.spawn(health.clone().keep_probing(self.pool.clone()));
         background.spawn(ring::keep(self.pool.clone(), self.schema.clone()));

@@ -33,9 +33,11 @@ impl History {
         if self.attempts.len() >= TOLD {
             self.attempts.remove(TOLD / 2);
         }
+        // As the database stores it.
+        let micros = at.nanosecond() / 1_000 * 1_000;
         self.attempts.push(Attempt {
             number,
-            at,
+            at: at.replace_nanosecond(micros).unwrap_or(at),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             error,
         });

@@ -21,6 +21,7 @@ mod mark;
 mod member;
 mod meters;
 mod name;
+mod nudge;
 mod plan;
 mod ring;
 mod router;

@@ -19,3 +19,91 @@ fn a_slot_is_emptied_by_its_newest_mark_and_cleaned_by_its_oldest() {
         "an empty slot"
     );
 }
+
+async fn database() -> onceward_testkit::postgres::Database {
+    let database = onceward_testkit::postgres::Postgres::shared()
+        .await
+        .database()
+        .await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    database
+}
+
+/// A mark of a message that is `id_days` old, settled `days` ago.
+async fn mark(pool: &PgPool, id_days: u64, days: i32) -> i16 {
+    let now = std::time::SystemTime::now();
+    let then = now - Duration::from_secs(id_days * 86_400);
+    let since = then.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, since.as_secs(), 0);
+    sqlx::query_scalar(
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome, settled_at)
+         values (onceward.mark_slot($1), 'c', $1, 0, now() - $2 * interval '1 day')
+         returning slot",
+    )
+    .bind(uuid::Uuid::new_v7(at))
+    .bind(days)
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+async fn marks(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from onceward.processed_messages")
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn old_slots_are_emptied_and_an_old_message_that_was_handled_late_keeps_its_mark() {
+    let database = database().await;
+    let pool = database.pool();
+    let schema = Schema::default();
+    mark(pool, 9, 9).await;
+    mark(pool, 9, 9).await;
+    // Older than any retention, but handled yesterday: into a slot that would be due by its own time.
+    mark(pool, 8, 1).await;
+    mark(pool, 0, 0).await;
+
+    let swept = sweep(pool, &schema, RETENTION).await.unwrap();
+    let again = sweep(pool, &schema, RETENTION).await.unwrap();
+
+    assert_eq!((swept.emptied, swept.deleted, swept.locked), (1, 0, 0));
+    assert_eq!(again, Swept::default());
+    assert_eq!(marks(pool).await, 2);
+}
+
+#[tokio::test]
+async fn a_slot_into_which_marks_trickle_is_cleaned_row_by_row() {
+    let database = database().await;
+    let pool = database.pool();
+    let schema = Schema::default();
+    let old = mark(pool, 12, 11).await;
+    let new = mark(pool, 0, 0).await;
+    assert_eq!(old, new, "12 days later the ring has come round");
+
+    let swept = sweep(pool, &schema, RETENTION).await.unwrap();
+
+    assert_eq!((swept.emptied, swept.deleted), (0, 1));
+    assert_eq!(marks(pool).await, 1);
+}
+
+#[tokio::test]
+async fn a_slot_that_somebody_uses_is_left_for_the_next_round() {
+    let database = database().await;
+    let pool = database.pool();
+    let schema = Schema::default();
+    mark(pool, 9, 9).await;
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("select count(*) from onceward.processed_messages")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+
+    let swept = sweep(pool, &schema, RETENTION).await.unwrap();
+    other.commit().await.unwrap();
+    let again = sweep(pool, &schema, RETENTION).await.unwrap();
+
+    assert_eq!((swept.emptied, swept.locked), (0, 1));
+    assert_eq!((again.emptied, again.locked), (1, 0));
+}

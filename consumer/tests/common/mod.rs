@@ -1,7 +1,11 @@
 //! A database, a broker in memory, and a consumer that runs beside the test.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "part of tests only")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "part of tests only"
+)]
 
 use std::time::Duration;
 

@@ -114,11 +114,17 @@ impl Server {
 
     pub(super) fn kill(&self) {
         if let Some(child) = self.locked().take() {
+            // Stopped before looking: a backend that it forks after the look would survive it.
+            child.stop();
             let all = processes(child.pid());
+            for pid in &all {
+                let _gone_already = kill(*pid, Signal::SIGKILL);
+            }
             child.kill();
-            // They notice by themselves within moments; a start before that is refused for shared memory in use.
-            for pid in all {
-                kill(pid, Signal::SIGKILL).ok();
+            // A start before they are gone is refused for shared memory in use.
+            let patience = std::time::Instant::now() + Duration::from_secs(5);
+            while all.iter().any(|pid| lives(*pid)) && std::time::Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -163,6 +169,13 @@ impl Server {
             .lock()
             .expect("no thread panics while it holds the server")
     }
+}
+
+/// Whether a process is there and holds anything: a zombie does not.
+fn lives(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default();
+    !state.is_empty() && !state.starts_with('Z')
 }
 
 /// The children of a postmaster.

@@ -1,0 +1,339 @@
+//! Outages are waited out and cost no attempt; a stop is graceful; a start is refused where it must fail.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Order, SOON, Stage, effect, quick, write_effect};
+use onceward_consumer::{
+    BuildError, Consumer, ConsumerError, HandlerError, HandlerSettings, Limits, Tx,
+};
+use onceward_testkit::postgres::{Options, Postgres};
+use onceward_testkit::wait;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_crashes_and_comes_back_costs_no_message_an_attempt() {
+    let postgres = Postgres::start(Options::default()).await;
+    let stage = Stage::on(&postgres).await;
+    for order in 0..400 {
+        stage.publish(order, Some(order % 10));
+    }
+
+    // One attempt each: an outage that counted would show as a dead letter.
+    let running = stage.run(stage.builder().on("*", write_effect).with(quick(1)));
+    for done in [50, 150, 250] {
+        wait::until_true(SOON, "some more effects", || async {
+            let count = sqlx::query_scalar::<_, i64>("select count(*) from effects")
+                .fetch_one(stage.pool())
+                .await;
+            count.is_ok_and(|count| count >= done)
+        })
+        .await;
+        postgres.kill();
+        postgres.start_again().await;
+    }
+    wait::until_true(SOON, "all effects", || async {
+        let count = sqlx::query_scalar::<_, i64>("select count(*) from effects")
+            .fetch_one(stage.pool())
+            .await;
+        count.is_ok_and(|count| count >= 400)
+    })
+    .await;
+    running.stop().await;
+
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, (0..400).collect::<Vec<i64>>());
+    assert!(
+        stage.letters().await.is_empty(),
+        "{:?}",
+        stage.letters().await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_that_are_ended_cost_no_attempt() {
+    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        effect(event.order, tx).await?;
+        sqlx::query("select pg_sleep(0.02)")
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+    let stage = Stage::new().await;
+    for order in 0..100 {
+        stage.publish(order, None);
+    }
+
+    let running = stage.run(stage.builder().on("*", slowly).with(quick(1)));
+    wait::until_true(SOON, "all effects", || async {
+        let ended = sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid() and query like '%pg_sleep(0.02)%'
+             limit 1",
+        );
+        let pool = stage.pool();
+        drop(ended.execute(pool).await);
+        let count = sqlx::query_scalar::<_, i64>("select count(*) from effects");
+        count.fetch_one(pool).await.is_ok_and(|count| count >= 100)
+    })
+    .await;
+    running.stop().await;
+
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, (0..100).collect::<Vec<i64>>());
+    assert!(stage.letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_and_starts_is_waited_for() {
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+    let running = stage.run(stage.builder().on("*", write_effect));
+    stage.settled(1).await;
+
+    stage.broker.stop();
+    stage.broker.start();
+    stage.publish(2, Some(1));
+    stage.settled(2).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1, 2]);
+}
+
+async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    effect(event.order, tx).await?;
+    sqlx::query("select 'in the handler'")
+        .execute(&mut **tx)
+        .await?;
+    gate.acquire().await?.forget();
+    Ok(())
+}
+
+async fn is_in_the_handler(stage: &Stage) {
+    wait::until_true(SOON, "the handler to run", || async {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'",
+        )
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        count > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_what_runs_end_and_starts_nothing_more() {
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+    stage.publish(2, Some(1));
+    let gate = Arc::new(Semaphore::new(0));
+    let running = stage.run(stage.builder().on_with("*", gate.clone(), waits));
+    is_in_the_handler(&stage).await;
+
+    running.stop.cancel();
+    gate.add_permits(2);
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    assert_eq!(stage.outcomes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn at_the_end_of_the_grace_what_runs_is_rolled_back_and_comes_again() {
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+    let limits = Limits {
+        grace: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let gate = Arc::new(Semaphore::new(0));
+    let builder = stage.builder().limits(limits);
+    let running = stage.run(builder.on_with("*", gate.clone(), waits));
+    is_in_the_handler(&stage).await;
+
+    let began = Instant::now();
+    running.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(stage.outcomes().await.is_empty());
+
+    let again = stage.run(stage.builder().on("*", write_effect));
+    stage.settled(1).await;
+    again.stop().await;
+    assert_eq!(stage.effects().await, [1]);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_retries_or_outages() {
+    async fn later(_: Order, _: &mut Tx) -> Result<(), HandlerError> {
+        Err(HandlerError::retry_after(Duration::from_secs(600)))
+    }
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+    let running = stage.run(stage.builder().on("*", later));
+    wait::until_true(SOON, "an attempt", || async {
+        let begun: i64 = sqlx::query_scalar(
+            "select xact_rollback from pg_stat_database where datname = current_database()",
+        )
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        begun > 0
+    })
+    .await;
+
+    let began = Instant::now();
+    running.stop().await;
+
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(stage.letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_role_that_lacks_a_right_is_told_which_grant_is_missing() {
+    let stage = Stage::new().await;
+    let role = onceward_testkit::unique("role");
+    let setup = format!(
+        "create role {role} login; grant onceward_consumer to {role};
+         revoke insert on onceward.dead_letters from onceward_consumer"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let pool = PgPool::connect(&stage.database.url_as(&role))
+        .await
+        .unwrap();
+
+    let running = stage.run(stage.builder().pool(pool).on("*", write_effect));
+    let error = running.task.await.unwrap().unwrap_err();
+
+    let ConsumerError::Rights { role: who, missing } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((who, missing.len()), (&role, 1));
+    let statement = format!("grant insert on table onceward.dead_letters to \"{role}\";");
+    assert!(error.to_string().ends_with(&statement), "{error}");
+    let tidy = format!("drop owned by {role}; drop role {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tidy))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_role_of_consumers_has_all_rights_that_a_consumer_needs() {
+    let stage = Stage::new().await;
+    let role = onceward_testkit::unique("role");
+    let setup = format!("create role {role} login in role onceward_consumer");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let pool = PgPool::connect(&stage.database.url_as(&role))
+        .await
+        .unwrap();
+    stage.publish(1, None);
+    stage.put(&[], b"no json");
+
+    let running = stage.run(stage.builder().pool(pool.clone()).on("*", write_effect));
+    stage.settled(2).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    assert_eq!(stage.letters().await.len(), 1);
+    pool.close().await;
+    let tidy = format!("drop role {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tidy))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+}
+
+async fn start(pool: PgPool) -> ConsumerError {
+    let consumer = Consumer::builder("billing")
+        .pool(pool)
+        .on("*", write_effect)
+        .build()
+        .unwrap();
+    let broker = onceward_memory::MemoryBroker::new();
+    let subscriber = broker.subscriber("billing", &[common::TOPIC]);
+    let ended = consumer.run(subscriber, CancellationToken::new());
+    tokio::time::timeout(SOON, ended)
+        .await
+        .unwrap()
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_or_none_at_all_is_refused_at_the_start() {
+    let postgres = Postgres::shared().await;
+    let empty = postgres.database().await;
+    let port = onceward_testkit::free_port();
+    let nowhere = PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(500))
+        .connect_lazy(&format!("postgres://postgres@127.0.0.1:{port}/x"))
+        .unwrap();
+
+    let without_schema = start(empty.pool().clone()).await;
+    let without_database = start(nowhere).await;
+
+    assert!(
+        matches!(without_schema, ConsumerError::NoSchema(_)),
+        "{without_schema}"
+    );
+    assert!(without_schema.to_string().contains("onceward migrate"));
+    assert!(
+        matches!(without_database, ConsumerError::Database(_)),
+        "{without_database}"
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_makes_no_sense_is_not_built() {
+    let pool = PgPool::connect_lazy("postgres://127.0.0.1/x").unwrap();
+    let builder = || Consumer::builder("billing").pool(pool.clone());
+    let settings = |settings| builder().on("x", write_effect).with(settings).build();
+    let zero = HandlerSettings {
+        attempts: 0,
+        ..HandlerSettings::default()
+    };
+    let endless = HandlerSettings {
+        deadline: Duration::from_secs(36_000),
+        ..HandlerSettings::default()
+    };
+
+    let mistakes = [
+        Consumer::builder("a-b")
+            .pool(pool.clone())
+            .on("x", write_effect)
+            .build(),
+        Consumer::builder("a").on("x", write_effect).build(),
+        builder().build(),
+        builder().on("a b", write_effect).build(),
+        builder().on("x", write_effect).ignore("x").build(),
+        builder().with(HandlerSettings::default()).build(),
+        settings(zero),
+        settings(endless),
+    ];
+
+    let mistakes = mistakes.map(Result::unwrap_err);
+    assert!(matches!(mistakes[0], BuildError::Name(_)));
+    assert!(matches!(mistakes[1], BuildError::NoPool));
+    assert!(matches!(mistakes[2], BuildError::NoHandler));
+    assert!(matches!(mistakes[3], BuildError::Pattern(_)));
+    assert!(matches!(mistakes[4], BuildError::PatternTwice(_)));
+    assert!(matches!(mistakes[5], BuildError::SettingsWithoutHandler));
+    assert!(matches!(mistakes[6], BuildError::Settings { .. }));
+    assert!(matches!(mistakes[7], BuildError::Settings { .. }));
+}

@@ -1,0 +1,393 @@
+//! What the consumer does at the seam to a broker: extending, revocations, losses, jumps, refusals.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{Order, SOON, Stage, effect, quick, write_effect};
+use onceward_consumer::{Consumer, ConsumerError, HandlerError, Tx};
+use onceward_core::{
+    Acker, Arrival, Backlog, Capabilities, Delivery, InFlightPerKey, MAX_PAYLOAD, Message,
+    Order as Ordering, Origin, Partition, Release, SubscribeError, SubscribeErrorKind, Subscriber,
+};
+use onceward_testkit::wait;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+type Script = Result<Vec<Arrival<u64>>, SubscribeError>;
+
+/// What the consumer did, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Did {
+    Ack(u64),
+    GiveBack(u64),
+    Extend(u64),
+    Pause(bool),
+    Released,
+    Closed,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Book(Arc<Mutex<Vec<Did>>>);
+
+impl Book {
+    fn note(&self, did: Did) {
+        self.0.lock().unwrap().push(did);
+    }
+
+    fn all(&self) -> Vec<Did> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn has(&self, did: Did) {
+        let what = format!("{did:?} among {:?}", self.all());
+        wait::until_true(SOON, &what, || async { self.all().contains(&did) }).await;
+    }
+}
+
+/// A subscriber that brings what the test says.
+struct Scripted {
+    script: mpsc::UnboundedReceiver<Script>,
+    book: Book,
+}
+
+#[derive(Clone)]
+struct ScriptedAcker(Book);
+
+impl Subscriber for Scripted {
+    type Token = u64;
+    type Acker = ScriptedAcker;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            broker: "scripted",
+            order: Ordering::PerKey,
+            in_flight_per_key: InFlightPerKey::Any,
+            broker_dedupe: None,
+            hold_limit: None,
+            redelivery_count: true,
+            positions: true,
+            max_message: None,
+        }
+    }
+
+    fn acker(&self) -> ScriptedAcker {
+        ScriptedAcker(self.book.clone())
+    }
+
+    async fn next(&mut self, _: usize) -> Script {
+        match self.script.recv().await {
+            Some(next) => next,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn pause(&mut self, _: &Partition, paused: bool) {
+        self.book.note(Did::Pause(paused));
+    }
+
+    async fn backlog(&mut self) -> Result<Vec<Backlog>, SubscribeError> {
+        Ok(Vec::new())
+    }
+
+    async fn close(self, _: Duration) {
+        self.book.note(Did::Closed);
+    }
+}
+
+impl Acker for ScriptedAcker {
+    type Token = u64;
+
+    async fn ack(&self, tokens: Vec<u64>) -> Result<(), SubscribeError> {
+        tokens
+            .into_iter()
+            .for_each(|token| self.0.note(Did::Ack(token)));
+        Ok(())
+    }
+
+    async fn give_back(&self, tokens: Vec<u64>, _: Duration) -> Result<(), SubscribeError> {
+        tokens
+            .into_iter()
+            .for_each(|token| self.0.note(Did::GiveBack(token)));
+        Ok(())
+    }
+
+    async fn extend(&self, tokens: Vec<u64>) -> Result<Vec<Option<Instant>>, SubscribeError> {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let deadlines = vec![Some(deadline); tokens.len()];
+        tokens
+            .into_iter()
+            .for_each(|token| self.0.note(Did::Extend(token)));
+        Ok(deadlines)
+    }
+}
+
+fn partition() -> Partition {
+    Partition::new("orders/0")
+}
+
+fn delivery(order: u64, deadline: Option<Duration>) -> Arrival<u64> {
+    let event = serde_json::json!({ "order": order });
+    let draft = Message::json("orders.created", &event).unwrap().key(1);
+    let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+    message.seq = Some(1);
+    Arrival::Delivery(Delivery {
+        message: Ok(message),
+        origin: Origin {
+            broker: "scripted",
+            partition: partition(),
+            position: Some(order),
+            redelivered: None,
+            sent_at: None,
+        },
+        deadline: deadline.map(|deadline| Instant::now() + deadline),
+        token: order,
+    })
+}
+
+struct Play {
+    stage: Stage,
+    script: mpsc::UnboundedSender<Script>,
+    book: Book,
+    gate: Arc<Semaphore>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ConsumerError>>,
+}
+
+async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    gate.acquire().await?.forget();
+    effect(event.order, tx).await
+}
+
+async fn play() -> Play {
+    let stage = Stage::new().await;
+    let (script, lines) = mpsc::unbounded_channel();
+    let book = Book::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let consumer = stage
+        .builder()
+        .on_with("*", gate.clone(), waits)
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let subscriber = Scripted {
+        script: lines,
+        book: book.clone(),
+    };
+    let task = tokio::spawn(consumer.run(subscriber, stop.clone()));
+    Play {
+        stage,
+        script,
+        book,
+        gate,
+        stop,
+        task,
+    }
+}
+
+impl Play {
+    fn say(&self, arrivals: Vec<Arrival<u64>>) {
+        self.script.send(Ok(arrivals)).unwrap();
+    }
+
+    fn revoking(&self, within: Duration) -> Arrival<u64> {
+        let book = self.book.clone();
+        Arrival::Revoking {
+            partition: partition(),
+            within,
+            release: Release::new(move || book.note(Did::Released)),
+        }
+    }
+
+    /// Waits until the handler has begun with one message.
+    async fn begun(&self) {
+        wait::until_true(SOON, "a handler to run", || async {
+            let count: i64 = sqlx::query_scalar(
+                "select count(*) from pg_locks l join pg_class c on c.oid = l.relation
+                 where c.relname like 'processed_messages%' and l.mode = 'RowExclusiveLock'
+                   and l.database = (select oid from pg_database where datname = current_database())",
+            )
+            .fetch_one(self.stage.pool())
+            .await
+            .unwrap();
+            count > 0
+        })
+        .await;
+    }
+
+    async fn end(self) -> Vec<Did> {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        self.book.all()
+    }
+}
+
+#[tokio::test]
+async fn deliveries_in_work_are_extended_at_a_third_of_their_deadline_until_they_are_settled() {
+    let play = play().await;
+    play.say(vec![
+        delivery(1, Some(Duration::from_millis(300))),
+        delivery(2, Some(Duration::from_millis(300))),
+    ]);
+    // The second one only waits for its key; both are held.
+    wait::until_true(SOON, "extensions", || async {
+        let extended = |token| {
+            let all = play.book.all();
+            all.iter().filter(|did| **did == Did::Extend(token)).count()
+        };
+        extended(1) >= 3 && extended(2) >= 3
+    })
+    .await;
+
+    play.gate.add_permits(2);
+    play.book.has(Did::Ack(2)).await;
+    let did = play.end().await;
+
+    let last_ack = did.iter().rposition(|did| matches!(did, Did::Ack(_)));
+    let last_extend = did.iter().rposition(|did| matches!(did, Did::Extend(_)));
+    assert!(last_extend < last_ack, "{did:?}");
+    assert_eq!(did.last(), Some(&Did::Closed));
+}
+
+#[tokio::test]
+async fn a_revoked_partition_is_given_back_after_what_runs_is_acked_and_nothing_new_is_started() {
+    let play = play().await;
+    play.say(vec![delivery(1, None), delivery(2, None)]);
+    play.begun().await;
+
+    play.say(vec![play.revoking(SOON)]);
+    play.book.has(Did::GiveBack(2)).await;
+    assert!(!play.book.all().contains(&Did::Released));
+    play.gate.add_permits(5);
+    play.book.has(Did::Released).await;
+
+    let effects = play.stage.effects().await;
+    let did = play.end().await;
+    assert_eq!(
+        did,
+        [Did::GiveBack(2), Did::Ack(1), Did::Released, Did::Closed]
+    );
+    assert_eq!(effects, [1]);
+}
+
+#[tokio::test]
+async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs() {
+    let play = play().await;
+    play.say(vec![delivery(1, None)]);
+    play.begun().await;
+
+    play.say(vec![play.revoking(Duration::from_millis(400))]);
+    play.book.has(Did::Released).await;
+    play.gate.add_permits(1);
+    play.stage.settled(1).await;
+
+    let effects = play.stage.effects().await;
+    let did = play.end().await;
+    assert_eq!(did, [Did::Released, Did::Closed], "not acked any more");
+    assert_eq!(effects, [1], "it went on to its mark");
+}
+
+#[tokio::test]
+async fn of_a_lost_partition_nothing_is_acked() {
+    let play = play().await;
+    play.say(vec![delivery(1, None), delivery(2, None)]);
+    play.begun().await;
+
+    play.say(vec![Arrival::Lost(partition())]);
+    play.say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
+    play.gate.add_permits(5);
+    play.book.has(Did::Ack(3)).await;
+
+    let effects = play.stage.effects().await;
+    let did = play.end().await;
+    assert!(
+        !did.contains(&Did::Ack(1)) && !did.contains(&Did::Ack(2)),
+        "{did:?}"
+    );
+    assert_eq!(effects, [1, 3], "3 waited for 1, which still ran");
+}
+
+#[tokio::test]
+async fn a_refused_subscription_ends_the_consumer_and_an_outage_of_the_broker_does_not() {
+    let play = play().await;
+    let error = |kind| Err(SubscribeError::new(kind, "because"));
+    play.script
+        .send(error(SubscribeErrorKind::Unavailable))
+        .unwrap();
+    play.script
+        .send(error(SubscribeErrorKind::Unauthorized))
+        .unwrap();
+    play.say(vec![
+        Arrival::Jumped {
+            partition: partition(),
+            from: 1,
+            to: 5,
+        },
+        delivery(5, None),
+    ]);
+    play.gate.add_permits(1);
+    play.book.has(Did::Ack(5)).await;
+
+    play.script
+        .send(error(SubscribeErrorKind::Misconfigured))
+        .unwrap();
+    let ended = tokio::time::timeout(SOON, play.task)
+        .await
+        .unwrap()
+        .unwrap();
+
+    assert!(
+        matches!(ended, Err(ConsumerError::Subscribe(_))),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_partition_that_is_stuck_is_paused_and_read_again() {
+    let stage = Stage::new().await;
+    let (script, lines) = mpsc::unbounded_channel();
+    let book = Book::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let limits = onceward_consumer::Limits {
+        ahead: 4,
+        ..onceward_consumer::Limits::default()
+    };
+    let consumer: Consumer = stage
+        .builder()
+        .limits(limits)
+        .defaults(quick(1))
+        .on_with("*", gate.clone(), waits)
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let subscriber = Scripted {
+        script: lines,
+        book: book.clone(),
+    };
+    let task = tokio::spawn(consumer.run(subscriber, stop.clone()));
+
+    script
+        .send(Ok((1..=4).map(|n| delivery(n, None)).collect()))
+        .unwrap();
+    book.has(Did::Pause(true)).await;
+    gate.add_permits(4);
+    book.has(Did::Pause(false)).await;
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_one_line_of_the_documentation_runs_a_handler_against_the_broker_in_memory() {
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+
+    let running = stage.run(stage.builder().on("orders.created", write_effect));
+    stage.settled(1).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+}
