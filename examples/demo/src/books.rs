@@ -125,3 +125,48 @@ fn effect(invoice: &Invoice, cents: &HashMap<Uuid, i64>) -> Effect {
         id: if same { invoice.order_id } else { Uuid::nil() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        Order {
+            id: Uuid::from_u128(7),
+            customer: "ada".to_owned(),
+            number: 1,
+            cents: 100,
+        }
+    }
+
+    #[test]
+    fn a_message_is_told_by_the_order_in_it_and_must_carry_its_very_bytes() {
+        let committed = committed(&order()).unwrap();
+        let arrival = Arrival {
+            id: Some(Uuid::from_u128(1)),
+            key: committed.key.clone(),
+            payload: committed.payload.clone().unwrap(),
+            partition: "ORDERS".into(),
+            position: 1,
+        };
+
+        assert_eq!(by_order(arrival.clone()).id, Some(committed.id));
+        let garbage = Arrival {
+            payload: b"{".to_vec(),
+            ..arrival
+        };
+        assert_eq!(by_order(garbage).id, None);
+    }
+
+    #[test]
+    fn an_invoice_over_another_sum_is_none_of_that_order() {
+        let cents = HashMap::from([(order().id, 100)]);
+        let invoice = |cents| Invoice {
+            order_id: order().id,
+            cents,
+        };
+
+        assert_eq!(effect(&invoice(100), &cents).id, order().id);
+        assert_eq!(effect(&invoice(99), &cents).id, Uuid::nil());
+    }
+}

@@ -115,3 +115,90 @@ impl Outcome {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onceward_testkit::ledger::{Arrival, Committed, Effect};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn facts() -> Facts {
+        let ids = [1, 2].map(Uuid::from_u128);
+        let committed = |(version, id): (i64, Uuid)| Committed {
+            id,
+            key: Some("ada".to_owned()),
+            version,
+            payload: None,
+        };
+        let arrival = |(position, id): (u64, Uuid)| Arrival {
+            id: Some(id),
+            key: Some("ada".to_owned()),
+            payload: Vec::new(),
+            partition: "ORDERS".into(),
+            position,
+        };
+        Facts {
+            committed: (1..).zip(ids).map(committed).collect(),
+            arrivals: (1..).zip(ids).map(arrival).collect(),
+            effects: Some(ids.map(|id| Effect { id }).to_vec()),
+            ..Facts::default()
+        }
+    }
+
+    fn outcome(facts: &Facts, dead_letters: u64) -> Outcome {
+        Outcome::new(
+            facts,
+            dead_letters,
+            0,
+            &Answers::default(),
+            true,
+            Vec::new(),
+        )
+    }
+
+    #[test]
+    fn books_that_agree_keep_the_promise() {
+        let outcome = outcome(&facts(), 0);
+
+        assert!(outcome.kept);
+        assert!(outcome.to_string().ends_with("The promise was kept."));
+    }
+
+    #[test]
+    fn what_is_lost_doubled_or_out_of_order_breaks_it_and_is_told() {
+        let mut lost = facts();
+        lost.effects = lost.effects.map(|effects| effects[..1].to_vec());
+        let mut doubled = facts();
+        doubled.effects = doubled
+            .effects
+            .map(|effects| [&effects[..], &effects[..1]].concat());
+        let mut reversed = facts();
+        reversed.effects = reversed
+            .effects
+            .map(|effects| effects.into_iter().rev().collect());
+
+        for (facts, expected) in [
+            (lost, (1, 0, 0)),
+            (doubled, (0, 1, 0)),
+            (reversed, (0, 0, 1)),
+        ] {
+            let outcome = outcome(&facts, 0);
+
+            let told = (outcome.lost, outcome.doubled, outcome.out_of_order);
+            assert_eq!(told, expected);
+            assert!(!outcome.kept);
+            assert!(outcome.to_string().contains("BROKEN"));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_or_no_orders_at_all_prove_nothing() {
+        assert!(!outcome(&facts(), 1).kept);
+        let nothing = Facts {
+            effects: Some(Vec::new()),
+            ..Facts::default()
+        };
+        assert!(!outcome(&nothing, 0).kept);
+    }
+}
