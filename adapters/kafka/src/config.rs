@@ -148,7 +148,7 @@ pub enum Start {
     /// At the oldest message that is retained.
     #[default]
     Earliest,
-    /// After the newest message.
+    /// With what comes once a member is there. A partition that is added later to a topic is read from its oldest message.
     Latest,
 }
 

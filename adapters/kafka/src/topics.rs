@@ -8,20 +8,18 @@ use futures_util::future::join_all;
 use onceward_core::{ErrorKind, PublishError, Route, TopicReport, TopicState};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tracing::{debug, warn};
 
 use crate::errors::{self, publish_error};
-use crate::log;
 
 /// How long a question may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is known of topics, shared by all sessions of a cluster.
 pub(crate) struct Topics {
-    admin: Option<Arc<AdminClient<Quiet>>>,
+    admin: Option<Arc<AdminClient<DefaultClientContext>>>,
     // Sessions and checks of several tasks look things up in passing; nobody waits while holding it.
     known: Mutex<HashMap<Route, Known>>,
 }
@@ -32,25 +30,10 @@ struct Known {
     partitions: Option<usize>,
 }
 
-/// A client whose log is ours.
-pub(crate) struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        log::line(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log::client_error(&error, reason);
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-}
-
 impl Topics {
     pub(crate) fn new(client: &ClientConfig) -> KafkaResult<Self> {
         Ok(Self {
-            admin: Some(Arc::new(client.create_with_context(Quiet)?)),
+            admin: Some(Arc::new(client.create()?)),
             known: Mutex::default(),
         })
     }
@@ -187,7 +170,7 @@ struct Found {
     replicas: usize,
 }
 
-fn find(admin: &AdminClient<Quiet>, name: &str) -> KafkaResult<Found> {
+fn find(admin: &AdminClient<DefaultClientContext>, name: &str) -> KafkaResult<Found> {
     let answer = admin.inner().fetch_metadata(Some(name), ANSWER_WITHIN)?;
     let missing = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
     let mut topics = answer.topics().iter();

@@ -200,6 +200,30 @@ async fn latest_counts_once_and_what_comes_while_nobody_reads_is_read_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn latest_leaves_out_nothing_of_a_partition_that_was_added_while_nobody_read() {
+    let broker = Broker::shared().await;
+    let topic = filled(broker, 1, 10).await;
+    let kafka = kafka(broker.brokers());
+    let group = unique("g");
+    let subscription = || KafkaSubscription::new(&*group, [&topic]).start(Start::Latest);
+    let mut first = kafka.subscriber(subscription()).unwrap();
+    arrivals(&mut first, 10).await;
+    wait::until_true(PATIENCE, "the start to be committed", || {
+        committed(broker, &group, &topic, 10)
+    })
+    .await;
+    first.close(Duration::from_secs(20)).await;
+
+    add_partitions(broker.brokers(), &topic, 3).await;
+    fill(broker, &topic, 11, 60).await;
+    let mut second = kafka.subscriber(subscription()).unwrap();
+
+    let got = deliveries(&mut second, 50, &mut Vec::new()).await;
+    let numbers: BTreeSet<_> = got.iter().map(number).collect();
+    assert_eq!(numbers, (11..=60).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_retention_took_before_a_member_came_is_told() {
     let broker = Broker::shared().await;
     let topic = filled(broker, 1, 30).await;

@@ -37,7 +37,7 @@ const PRODUCER_FIXED: [(&str, &str); 5] = [
 const CONSUMER: [(&str, &str); 4] = [
     // What is fetched ahead, per partition.
     ("queued.min.messages", "10000"),
-    ("queued.max.messages.kbytes", "16384"),
+    ("queued.max.messages.kbytes", "4096"),
     // With a queue that small, the default of a second would be felt.
     ("fetch.queue.backoff.ms", "20"),
     // New topics and partitions are found by this.
@@ -55,7 +55,10 @@ const CONSUMER_FIXED: [(&str, &str); 4] = [
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     set_all(&mut client, &COMMON);
-    finish(client, config, &[])
+    let mut client = finish(client, config, &[]);
+    // The library never reads this client's log, so that every line would stay in memory.
+    client.set_log_level(RDKafkaLogLevel::Emerg);
+    client
 }
 
 /// A session's client. `largest_request`: bytes that a request may have for one partition.

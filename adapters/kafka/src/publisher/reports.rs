@@ -12,7 +12,7 @@ use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use tokio::sync::{Notify, watch};
-use tracing::info;
+use tracing::debug;
 
 use super::session::{Phase, Reason, Session};
 use crate::topics::Topics;
@@ -114,8 +114,20 @@ impl ProducerContext for Reports {
     }
 }
 
+/// Answers everything at the end of the session's thread, however it ends.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.locked().settle();
+        self.0.ended.send_replace(true);
+        self.0.moved.notify_waiters();
+    }
+}
+
 /// Runs until the session is over; then nothing of it leaves any more, and all its offers are answered.
 pub(super) fn serve(mut client: Arc<BaseProducer<Reports>>, shared: &Shared, topics: &Topics) {
+    let ended = Ended(shared);
     while shared.locked().goes_on(Instant::now()) {
         client.poll(LOOK_EVERY);
         shared.moved.notify_waiters();
@@ -126,16 +138,14 @@ pub(super) fn serve(mut client: Arc<BaseProducer<Reports>>, shared: &Shared, top
     // Before anybody learns of the refusal: the next session must ask for the limits again.
     let refused = shared.locked().refused_routes();
     topics.forget(&refused);
-    shared.locked().settle();
-    shared.ended.send_replace(true);
-    shared.moved.notify_waiters();
+    drop(ended);
     // The end of the client blocks, so it must happen here: a task may hold it for the length of one call.
     loop {
         match Arc::try_unwrap(client) {
             Ok(last) => break drop(last),
-            Err(shared) => client = shared,
+            Err(still) => client = still,
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    info!("Kafka session has ended");
+    debug!("Kafka session has ended");
 }

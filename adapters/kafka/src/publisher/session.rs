@@ -118,7 +118,7 @@ impl Session {
         let Some(at) = self.find(number) else { return };
         let offer = &mut self.offers[at];
         offer.receipts.set(number - offer.first, Outcome::Confirmed);
-        offer.left -= 1;
+        offer.left = offer.left.saturating_sub(1);
         if offer.left == 0 {
             self.complete(at);
         }

@@ -13,6 +13,7 @@ use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::message::Timestamp;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
@@ -23,7 +24,7 @@ use super::resume::{Lost, Resume, resume};
 use super::shared::Shared;
 use super::table::Generation;
 use crate::errors::subscribe_error;
-use crate::{KafkaSubscription, log};
+use crate::{KafkaSubscription, Start, log};
 
 /// How long the thread waits for the group at a time.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -35,6 +36,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Member {
     shared: Arc<Shared>,
     pub(super) subscription: KafkaSubscription,
+    /// Milliseconds since the epoch.
+    joined_at_millis: i64,
     /// The consumer that calls; set before it joins.
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Self>>>,
 }
@@ -103,6 +106,7 @@ impl Member {
         Self {
             shared,
             subscription,
+            joined_at_millis: Timestamp::now().to_millis().unwrap_or(0),
             consumer: OnceLock::new(),
         }
     }
@@ -113,6 +117,7 @@ impl Member {
             // Then librdkafka asks by itself, and what it does not find is looked for later.
             info!(%error, "the group's positions cannot be read now");
         }
+        let committed = committed.ok();
         for place in places(list) {
             info!(
                 topic = place.topic,
@@ -120,10 +125,8 @@ impl Member {
                 "partition assigned"
             );
             let mut assignment = Assignment::new(place.clone());
-            let at = committed.as_ref().ok().and_then(|committed| {
-                let found = committed.find_partition(&place.topic, place.number)?;
-                self.begin(consumer, &mut assignment, position_of(found.offset()))
-            });
+            let committed = committed.as_ref();
+            let at = committed.and_then(|all| self.begin(consumer, &mut assignment, all));
             if let Some(at) = at {
                 let set = list.set_partition_offset(&place.topic, place.number, Offset::Offset(at));
                 debug!(?set, at, "partition is read from here");
@@ -134,29 +137,57 @@ impl Member {
         }
     }
 
-    /// Where a partition is read from, if that can be told now.
+    /// Where a partition is read from, if that can be told now. `all`: the group's positions in the partitions assigned.
     fn begin(
         &self,
         consumer: &BaseConsumer<Self>,
         assignment: &mut Assignment,
-        committed: Option<i64>,
+        all: &TopicPartitionList,
     ) -> Option<i64> {
-        if let Some(committed) = committed {
+        let place = &assignment.place;
+        let found = all.find_partition(&place.topic, place.number)?;
+        if let Some(committed) = position_of(found.offset()) {
             assignment.committed(committed);
             return Some(committed);
         }
-        let place = &assignment.place;
-        let ends = consumer.fetch_watermarks(&place.topic, place.number, ANSWER_WITHIN);
-        let (low, high) = ends.ok()?;
-        let unread = Lost {
-            expected: None,
-            committed: None,
-            low,
-            high,
+        let of_topic = all.elements_for_topic(&place.topic);
+        let known = of_topic
+            .iter()
+            .any(|one| position_of(one.offset()).is_some());
+        // A partition added to a topic that the group reads already: what came into it before we did is not to be left out.
+        let start = if known {
+            Start::Earliest
+        } else {
+            self.subscription.start
         };
-        let at = resume(unread, self.subscription.start);
+        let lost = self.lost(consumer, place, None, None).ok()?;
+        let at = resume(lost, start);
         assignment.resume(at);
         Some(at.at())
+    }
+
+    /// Asks what there is to be read of a partition.
+    fn lost(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        place: &Place,
+        expected: Option<i64>,
+        committed: Option<i64>,
+    ) -> KafkaResult<Lost> {
+        let (low, high) = consumer.fetch_watermarks(&place.topic, place.number, ANSWER_WITHIN)?;
+        let mut list = TopicPartitionList::new();
+        let joined = Offset::Offset(self.joined_at_millis);
+        list.add_partition_offset(&place.topic, place.number, joined)?;
+        let since = consumer.offsets_for_times(list, ANSWER_WITHIN)?;
+        let since = since.elements();
+        let since = since.first().and_then(|one| position_of(one.offset()));
+        Ok(Lost {
+            expected,
+            committed,
+            low,
+            high,
+            latest: since.map_or(high, |since| since.min(high)),
+        })
     }
 
     fn queue(&self, place: &Place) -> Option<PartitionQueue<Self>> {
@@ -255,13 +286,7 @@ impl Member {
         let committed = consumer.committed_offsets(list.clone(), ANSWER_WITHIN)?;
         let committed = committed.elements();
         let committed = committed.first().and_then(|one| position_of(one.offset()));
-        let (low, high) = consumer.fetch_watermarks(&place.topic, place.number, ANSWER_WITHIN)?;
-        let lost = Lost {
-            expected,
-            committed,
-            low,
-            high,
-        };
+        let lost = self.lost(consumer, place, expected, committed)?;
         let at = resume(lost, self.subscription.start);
         if let Err(error) = consumer.incremental_unassign(&list) {
             debug!(%error, "partition is not read at the moment");

@@ -13,6 +13,8 @@ pub(super) struct Lost {
     pub(super) low: i64,
     /// The position after the newest.
     pub(super) high: i64,
+    /// The position of the first message that came after the member did.
+    pub(super) latest: i64,
 }
 
 /// Where to read on.
@@ -44,7 +46,7 @@ pub(super) fn resume(lost: Lost, start: Start) -> Resume {
     match lost.expected.or(lost.committed) {
         None => Resume::Begin(match start {
             Start::Earliest => lost.low,
-            Start::Latest => lost.high,
+            Start::Latest => lost.latest,
         }),
         Some(at) if (lost.low..=lost.high).contains(&at) => Resume::Same(at),
         // Also when the position lies beyond the end, as after a topic was made anew: what is there now was never delivered.
@@ -61,12 +63,13 @@ mod tests {
         committed: None,
         low: 10,
         high: 20,
+        latest: 18,
     };
 
     #[test]
     fn only_a_group_without_a_position_begins_where_it_is_told() {
         assert_eq!(resume(LOST, Start::Earliest), Resume::Begin(10));
-        assert_eq!(resume(LOST, Start::Latest), Resume::Begin(20));
+        assert_eq!(resume(LOST, Start::Latest), Resume::Begin(18));
         let committed = Lost {
             committed: Some(15),
             ..LOST

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onceward_core::SubscribeErrorKind;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
@@ -14,8 +15,21 @@ use super::shared::Shared;
 /// How often a partition that cannot be read on is tried again.
 const RESUME_EVERY: Duration = Duration::from_millis(500);
 
+/// Tells everybody that the member has gone at the end of its thread, however it ends.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let what = "the member has left its group";
+        self.0.locked().end(SubscribeErrorKind::Unavailable, what);
+        self.0.ended.send_replace(true);
+        self.0.moved.notify_one();
+    }
+}
+
 /// Runs until the member is told to leave; then it has left.
 pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
+    let _ended = Ended(shared);
     let member = Arc::clone(consumer.context());
     let mut next_commit = Instant::now() + member.subscription.commit_every;
     let mut next_resume = Instant::now();
@@ -59,6 +73,4 @@ pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    shared.ended.send_replace(true);
-    shared.moved.notify_one();
 }

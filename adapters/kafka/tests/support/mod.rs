@@ -8,7 +8,7 @@ use std::time::Duration;
 use onceward_core::{Batch, MAX_PAYLOAD, Message, Outcome, Outgoing, Publisher, Receipts, Route};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaPublisher};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers, Message as _};
@@ -139,6 +139,16 @@ fn read(brokers: &str, topic: &str) -> Vec<Stored> {
         left -= 1;
     }
     found
+}
+
+pub(crate) async fn add_partitions(brokers: &str, topic: &str, count: usize) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .unwrap();
+    let more = NewPartitions::new(topic, count);
+    let done = admin.create_partitions([&more], &AdminOptions::new()).await;
+    done.unwrap().remove(0).unwrap();
 }
 
 /// Removes the oldest records of each partition so that the newest `keep` are left.
