@@ -1,0 +1,226 @@
+//! The two brokers, as far as the benchmarks need them: fresh routes, how much they hold, and bare clients.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use onceward_testkit::unique;
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::backlog::{KEYS, payload};
+use crate::outcome::Outcome;
+use crate::world::World;
+
+/// Partitions of each Kafka topic.
+const PARTITIONS: u16 = 4;
+
+/// Publish acks that the bare NATS client waits for at a time.
+const ACKS: usize = 2_000;
+
+/// Which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broker {
+    Kafka,
+    Nats,
+}
+
+impl Broker {
+    pub(crate) const ALL: [Self; 2] = [Self::Kafka, Self::Nats];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Nats => "nats",
+        }
+    }
+
+    /// A fresh topic, or a fresh stream whose only subject has the same name.
+    pub(crate) async fn route(self, world: &World) -> Outcome<String> {
+        let route = unique("bench");
+        match self {
+            Self::Kafka => world.kafka.create_topic(&route, PARTITIONS, &[]).await,
+            Self::Nats => {
+                let jetstream = async_nats::jetstream::new(world.nats.client().await);
+                let config = async_nats::jetstream::stream::Config {
+                    name: route.clone(),
+                    subjects: vec![route.clone()],
+                    ..Default::default()
+                };
+                jetstream.create_stream(config).await?;
+            }
+        }
+        Ok(route)
+    }
+
+    /// Throws a route and all it holds away.
+    pub(crate) async fn forget(self, world: &World, route: &str) -> Outcome {
+        match self {
+            // Kafka deletes in the background, at a moment of its own: it would disturb the next run.
+            Self::Kafka => {}
+            Self::Nats => {
+                let jetstream = async_nats::jetstream::new(world.nats.client().await);
+                jetstream.delete_stream(route).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that the broker holds of the route, by its own word.
+    pub(crate) async fn held(self, world: &World, route: &str) -> Outcome<u64> {
+        match self {
+            Self::Kafka => {
+                let brokers = world.kafka.brokers().to_owned();
+                let route = route.to_owned();
+                tokio::task::spawn_blocking(move || end_offsets(&brokers, &route)).await?
+            }
+            Self::Nats => {
+                let jetstream = async_nats::jetstream::new(world.nats.client().await);
+                let mut stream = jetstream.get_stream(route).await?;
+                Ok(stream.info().await?.state.messages)
+            }
+        }
+    }
+
+    /// Publishes with the bare client, as fast as it goes with durable acks; gives the rate.
+    pub(crate) async fn publish_bare(
+        self,
+        world: &World,
+        route: &str,
+        messages: u64,
+    ) -> Outcome<f64> {
+        let begun = Instant::now();
+        match self {
+            Self::Kafka => {
+                let brokers = world.kafka.brokers().to_owned();
+                let route = route.to_owned();
+                tokio::task::spawn_blocking(move || bare_kafka(&brokers, &route, messages))
+                    .await??;
+            }
+            Self::Nats => bare_nats(world, route, messages).await?,
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        Ok(messages as f64 / begun.elapsed().as_secs_f64())
+    }
+}
+
+fn end_offsets(brokers: &str, topic: &str) -> Outcome<u64> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()?;
+    let mut held = 0;
+    for partition in 0..i32::from(PARTITIONS) {
+        let (low, high) = client.fetch_watermarks(topic, partition, Duration::from_secs(10))?;
+        held += u64::try_from(high - low)?;
+    }
+    Ok(held)
+}
+
+fn bare_kafka(brokers: &str, topic: &str, messages: u64) -> Outcome {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "5")
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", "200000")
+        .create()?;
+    let body = payload();
+    for n in 0..messages {
+        let key = format!("k{}", n % KEYS);
+        let mut record = BaseRecord::to(topic).key(&key).payload(&body);
+        while let Err((error, back)) = producer.send(record) {
+            if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+                return Err(error.into());
+            }
+            record = back;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    producer.flush(Duration::from_secs(120))?;
+    Ok(())
+}
+
+async fn bare_nats(world: &World, subject: &str, messages: u64) -> Outcome {
+    let jetstream = async_nats::jetstream::new(world.nats.client().await);
+    let body = bytes::Bytes::from(payload());
+    let mut acks = FuturesUnordered::new();
+    for n in 0..messages {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("{subject}:{n}").as_str());
+        let subject = subject.to_owned();
+        let ack = jetstream.publish_with_headers(subject, headers, body.clone());
+        acks.push(ack.await?.into_future());
+        if acks.len() >= ACKS
+            && let Some(ack) = acks.next().await
+        {
+            ack?;
+        }
+    }
+    while let Some(ack) = acks.next().await {
+        ack?;
+    }
+    Ok(())
+}
+
+/// Reads a route from now on and reports the id and the moment of each message. Ends when what it gives is dropped.
+pub(crate) async fn read(
+    world: &World,
+    (broker, route): (Broker, &str),
+    seen: UnboundedSender<(Uuid, Instant)>,
+) -> Outcome<JoinSet<Outcome>> {
+    let mut tasks = JoinSet::new();
+    match broker {
+        Broker::Nats => {
+            // Core NATS would be faster than the stream itself; an ordered consumer sees what is stored.
+            let jetstream = async_nats::jetstream::new(world.nats.client().await);
+            let stream = jetstream.get_stream(route).await?;
+            let config = async_nats::jetstream::consumer::push::OrderedConfig {
+                deliver_subject: world.nats.client().await.new_inbox(),
+                ..Default::default()
+            };
+            let mut messages = stream.create_consumer(config).await?.messages().await?;
+            tasks.spawn(async move {
+                while let Some(message) = messages.next().await {
+                    let message = message?;
+                    let id = message
+                        .headers
+                        .as_ref()
+                        .and_then(|headers| headers.get("ce-id"));
+                    seen.send((id.ok_or("no id")?.as_str().parse()?, Instant::now()))?;
+                }
+                Ok(())
+            });
+        }
+        Broker::Kafka => {
+            let consumer: StreamConsumer = ClientConfig::new()
+                .set("bootstrap.servers", world.kafka.brokers())
+                .set("group.id", route)
+                .set("enable.auto.commit", "false")
+                .set("auto.offset.reset", "earliest")
+                .set("fetch.wait.max.ms", "5")
+                .create()?;
+            let mut partitions = TopicPartitionList::new();
+            for partition in 0..i32::from(PARTITIONS) {
+                partitions.add_partition_offset(route, partition, Offset::Beginning)?;
+            }
+            consumer.assign(&partitions)?;
+            tasks.spawn(async move {
+                loop {
+                    let message = consumer.recv().await?;
+                    let headers = message.headers().ok_or("no headers")?;
+                    let id = headers.iter().find(|header| header.key == "ce_id");
+                    let id = id.and_then(|header| header.value).ok_or("no id")?;
+                    seen.send((std::str::from_utf8(id)?.parse()?, Instant::now()))?;
+                }
+            });
+        }
+    }
+    Ok(tasks)
+}

@@ -1,0 +1,233 @@
+//! W4: how fast messages are handled once, with a handler that does nothing; beside the bare client and the bare transaction.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use onceward_consumer::{CancellationToken, Consumer, Handler, HandlerError, Limits, Message, Tx};
+use onceward_core::{Batch, MAX_PAYLOAD, Outgoing, Publisher, Route, Source};
+use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscription};
+use onceward_nats::{NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
+use onceward_testkit::postgres::Database;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::Arguments;
+use crate::backlog::{KEYS, TOPIC, payload};
+use crate::broker::Broker;
+use crate::outcome::Outcome;
+use crate::results::Results;
+use crate::world::World;
+
+/// Messages of one run.
+const MESSAGES: u64 = 30_000;
+
+/// Handlers at a time, and connections of the bare transactions.
+const CONCURRENCY: u32 = 16;
+
+/// A run that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// Counts, and does nothing.
+#[derive(Debug)]
+struct Count {
+    left: Arc<AtomicU64>,
+    done: Arc<Notify>,
+}
+
+impl Handler for Count {
+    async fn handle(&self, _: &Message, _: &mut Tx) -> Result<(), HandlerError> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.done.notify_one();
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn measure(
+    world: &World,
+    arguments: &Arguments,
+    results: &mut Results,
+) -> Outcome {
+    for _ in 0..arguments.repeats {
+        let database = world.database().await?;
+        let bare = transactions(&database).await?;
+        for broker in Broker::ALL {
+            let at = ("W4", broker.name());
+            results.add(at, "bare-transaction", ("rate", "msg/s"), bare);
+            let route = broker.route(world).await?;
+            publish(world, broker, &route).await?;
+            let client = receive_bare(world, broker, &route).await?;
+            results.add(at, "raw-client", ("rate", "msg/s"), client);
+            let rate = handle(world, &database, broker, &route).await?;
+            results.add(at, "onceward", ("rate", "msg/s"), rate);
+        }
+    }
+    Ok(())
+}
+
+async fn pool(database: &Database) -> Outcome<PgPool> {
+    let options = PgPoolOptions::new().max_connections(CONCURRENCY + 4);
+    Ok(options.connect(database.url()).await?)
+}
+
+async fn handle(world: &World, database: &Database, broker: Broker, route: &str) -> Outcome<f64> {
+    let left = Arc::new(AtomicU64::new(MESSAGES));
+    let done = Arc::new(Notify::new());
+    let handler = Count {
+        left,
+        done: Arc::clone(&done),
+    };
+    let limits = Limits {
+        concurrency: usize::try_from(CONCURRENCY)?,
+        ..Limits::default()
+    };
+    let consumer = Consumer::builder("bench")
+        .pool(pool(database).await?)
+        .handler("*", handler)
+        .limits(limits)
+        .build()?;
+    let stop = CancellationToken::new();
+    let begun = Instant::now();
+    let mut running = JoinSet::new();
+    match broker {
+        Broker::Kafka => {
+            let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
+            let member = kafka.subscriber(KafkaSubscription::new(format!("{route}-c"), [route]))?;
+            running.spawn(consumer.run(member, stop.clone()));
+        }
+        Broker::Nats => {
+            let config = NatsConfig::new([world.nats.url()]);
+            let member = SubscriberConfig::new(format!("{route}-c"), [route]);
+            let member = NatsSubscriber::join(&config, member).await?;
+            running.spawn(consumer.run(member, stop.clone()));
+        }
+    }
+    timeout(DEADLINE, done.notified()).await?;
+    let elapsed = begun.elapsed();
+    stop.cancel();
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    Ok(per_second(elapsed))
+}
+
+/// Puts messages on a route with the headers that a relay gives them.
+async fn publish(world: &World, broker: Broker, route: &str) -> Outcome {
+    let batches = (0..MESSAGES)
+        .step_by(1_000)
+        .map(|first| batch(route, first));
+    let batches: Vec<Arc<Batch>> = batches.collect::<Outcome<_>>()?;
+    match broker {
+        Broker::Kafka => {
+            let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
+            offer(kafka.publisher(), batches).await
+        }
+        Broker::Nats => {
+            let config = NatsConfig::new([world.nats.url()]);
+            offer(NatsPublisher::connect(&config).await?, batches).await
+        }
+    }
+}
+
+async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch>>) -> Outcome {
+    let mut pending = Vec::new();
+    for batch in batches {
+        pending.push(publisher.offer(batch).await);
+    }
+    for receipts in pending {
+        if !receipts.await.all_confirmed() {
+            return Err("a message was not confirmed".into());
+        }
+    }
+    publisher.close(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+fn batch(route: &str, first: u64) -> Outcome<Arc<Batch>> {
+    let source = Source::try_from("/bench")?;
+    let mut batch = Batch::default();
+    for n in first..first + 1_000 {
+        let draft = Message::bytes(TOPIC, payload()).key(format!("k{}", n % KEYS));
+        let mut message = draft.finish(MAX_PAYLOAD)?.message;
+        message.source = Some(source.clone());
+        message.seq = Some(i64::try_from(n)? + 1);
+        batch.messages.push(Outgoing {
+            route: Route::new(route),
+            message,
+            replay: None,
+        });
+    }
+    Ok(Arc::new(batch))
+}
+
+/// The bare client receives and acks; nothing is handled.
+async fn receive_bare(world: &World, broker: Broker, route: &str) -> Outcome<f64> {
+    let begun = Instant::now();
+    match broker {
+        Broker::Kafka => {
+            let consumer: StreamConsumer = rdkafka::ClientConfig::new()
+                .set("bootstrap.servers", world.kafka.brokers())
+                .set("group.id", format!("{route}-bare"))
+                .set("auto.offset.reset", "earliest")
+                .create()?;
+            consumer.subscribe(&[route])?;
+            for _ in 0..MESSAGES {
+                timeout(DEADLINE, consumer.recv()).await??;
+            }
+        }
+        Broker::Nats => {
+            let jetstream = async_nats::jetstream::new(world.nats.client().await);
+            let stream = jetstream.get_stream(route).await?;
+            let config = async_nats::jetstream::consumer::pull::Config {
+                durable_name: Some(format!("{route}-bare")),
+                max_ack_pending: 10_000,
+                ..Default::default()
+            };
+            let mut messages = stream.create_consumer(config).await?.messages().await?;
+            for _ in 0..MESSAGES {
+                let message = timeout(DEADLINE, messages.next()).await?.ok_or("ended")??;
+                message.ack().await?;
+            }
+        }
+    }
+    Ok(per_second(begun.elapsed()))
+}
+
+/// The transactions that a consumer cannot do without: one row each, durable.
+async fn transactions(database: &Database) -> Outcome<f64> {
+    let pool = pool(database).await?;
+    sqlx::raw_sql("create table bare (id uuid primary key)")
+        .execute(&pool)
+        .await?;
+    let begun = Instant::now();
+    let mut tasks: JoinSet<Outcome> = JoinSet::new();
+    for _ in 0..CONCURRENCY {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            for _ in 0..MESSAGES / u64::from(CONCURRENCY) {
+                let mut transaction = pool.begin().await?;
+                sqlx::query("insert into bare values ($1)")
+                    .bind(uuid::Uuid::now_v7())
+                    .execute(&mut *transaction)
+                    .await?;
+                transaction.commit().await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(per_second(begun.elapsed()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn per_second(elapsed: Duration) -> f64 {
+    MESSAGES as f64 / elapsed.as_secs_f64()
+}

@@ -1,0 +1,164 @@
+//! W3: what an outbox costs the service: rate and write-ahead log of a business transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onceward::{Message, Outbox};
+use onceward_testkit::postgres::Database;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::Arguments;
+use crate::backlog::{KEYS, TOPIC, payload};
+use crate::outcome::Outcome;
+use crate::results::Results;
+use crate::world::World;
+
+/// Clients that write at a time.
+const CLIENTS: [u64; 3] = [1, 8, 16];
+
+/// What the transaction does besides its business.
+#[derive(Debug, Clone, Copy)]
+enum Contestant {
+    /// Nothing.
+    Alone,
+    /// Enqueues with Onceward.
+    Onceward,
+    /// Inserts a row of the usual kind: uuid key, partial index on what is not published. Its later update or delete is not counted.
+    OrdinaryRow,
+    /// The same, and NOTIFY.
+    OrdinaryNotify,
+}
+
+impl Contestant {
+    const ALL: [Self; 4] = [
+        Self::Alone,
+        Self::Onceward,
+        Self::OrdinaryRow,
+        Self::OrdinaryNotify,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "transaction-alone",
+            Self::Onceward => "onceward",
+            Self::OrdinaryRow => "ordinary-outbox-row",
+            Self::OrdinaryNotify => "ordinary-row-notify",
+        }
+    }
+}
+
+const TABLES: &str = "
+create table business (id bigint generated always as identity primary key, key text not null, body bytea not null);
+create table ordinary_outbox (
+  id uuid primary key default gen_random_uuid(), topic text not null, key text, type text not null,
+  headers jsonb not null default '{}', payload bytea not null, created_at timestamptz not null default now(), published_at timestamptz);
+create index ordinary_outbox_unpublished on ordinary_outbox (created_at) where published_at is null";
+
+pub(crate) async fn measure(
+    world: &World,
+    arguments: &Arguments,
+    results: &mut Results,
+) -> Outcome {
+    let database = world.database().await?;
+    sqlx::raw_sql(TABLES).execute(database.pool()).await?;
+    let time = Duration::from_secs(arguments.seconds.div_ceil(2));
+    for _ in 0..arguments.repeats {
+        for clients in CLIENTS {
+            for contestant in Contestant::ALL {
+                let variant = format!("{clients} clients");
+                let (rate, wal) = one(&database, contestant, clients, time).await?;
+                let at = ("W3", variant.as_str());
+                results.add(at, contestant.name(), ("rate", "tx/s"), rate);
+                results.add(at, contestant.name(), ("wal", "B/tx"), wal);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+async fn one(
+    database: &Database,
+    contestant: Contestant,
+    clients: u64,
+    time: Duration,
+) -> Outcome<(f64, f64)> {
+    let barrier = Arc::new(Barrier::new(usize::try_from(clients)? + 1));
+    let mut tasks = JoinSet::new();
+    for client in 0..clients {
+        let connection = PgConnection::connect(database.url()).await?;
+        let barrier = Arc::clone(&barrier);
+        tasks.spawn(async move {
+            barrier.wait().await;
+            write(connection, contestant, client, time).await
+        });
+    }
+    let before = wal(database.pool()).await?;
+    let begun = Instant::now();
+    barrier.wait().await;
+    let mut transactions = 0;
+    while let Some(written) = tasks.join_next().await {
+        transactions += written??;
+    }
+    let elapsed = begun.elapsed().as_secs_f64();
+    let bytes = wal(database.pool()).await? - before;
+    Ok((
+        transactions as f64 / elapsed,
+        bytes as f64 / transactions as f64,
+    ))
+}
+
+async fn write(
+    mut connection: PgConnection,
+    contestant: Contestant,
+    client: u64,
+    time: Duration,
+) -> Outcome<u64> {
+    let outbox = Outbox::new();
+    let until = Instant::now() + time;
+    let body = payload();
+    let mut transactions = 0;
+    while Instant::now() < until {
+        let key = format!("k{}", (transactions * 16 + client) % KEYS);
+        let mut transaction = connection.begin().await?;
+        sqlx::query("insert into business (key, body) values ($1, $2)")
+            .bind(&key)
+            .bind(&body[..100])
+            .execute(&mut *transaction)
+            .await?;
+        match contestant {
+            Contestant::Alone => {}
+            Contestant::Onceward => {
+                let draft = Message::bytes(TOPIC, body.clone()).key(&key);
+                outbox.enqueue(&mut transaction, draft).await?;
+            }
+            Contestant::OrdinaryRow => ordinary(&mut transaction, &key, &body).await?,
+            Contestant::OrdinaryNotify => {
+                ordinary(&mut transaction, &key, &body).await?;
+                sqlx::query("notify outbox")
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+        }
+        transaction.commit().await?;
+        transactions += 1;
+    }
+    Ok(transactions)
+}
+
+async fn ordinary(connection: &mut PgConnection, key: &str, body: &[u8]) -> Outcome {
+    sqlx::query("insert into ordinary_outbox (topic, key, type, payload) values ($1, $2, $1, $3)")
+        .bind(TOPIC)
+        .bind(key)
+        .bind(body)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn wal(pool: &PgPool) -> Outcome<i64> {
+    let sql = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
+    Ok(sqlx::query_scalar(sql).fetch_one(pool).await?)
+}
