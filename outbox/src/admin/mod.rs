@@ -1,12 +1,14 @@
 //! What people and programs ask of the log from outside: its state, its streams, its parked messages, its slots.
 
+mod edit;
 mod parked;
 mod slots;
 mod status;
 
 use onceward_core::Schema;
 
-pub use parked::{ParkedEdit, ParkedFilter, ParkedMessage, ParkedState, ParkedSummary};
+pub use edit::ParkedEdit;
+pub use parked::{ParkedFilter, ParkedMessage, ParkedState, ParkedSummary};
 pub use slots::SlotReport;
 pub use status::{CursorStatus, DropStream, StreamInfo, forgotten};
 

@@ -63,6 +63,10 @@ impl UnroutedPolicy {
 
 /// How a claim ended.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one value every few seconds; it is taken apart at once"
+)]
 pub enum Claiming {
     /// The stream is ours until the lease ends.
     Claimed(Claimed),

@@ -173,7 +173,10 @@ async fn an_edit_of_one_part_leaves_the_others_as_they_were() {
     assert_eq!(after.summary.topic, "orders.other");
     assert_eq!(after.summary.key, before.summary.key);
     assert_eq!(after.content_type, None);
-    assert_eq!((after.headers, after.payload), (before.headers, before.payload));
+    assert_eq!(
+        (after.headers, after.payload),
+        (before.headers, before.payload)
+    );
 }
 
 #[tokio::test]

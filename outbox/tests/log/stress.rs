@@ -230,9 +230,14 @@ async fn under_stress_nothing_is_lost_doubled_or_out_of_order() {
     }
     while read_on(&mut reader, &mut cursors, &mut arrived).await > 0 {}
 
+    verify(&pool, &arrived).await;
+}
+
+/// Each key's messages must count 1, 2, 3 … up to what its row says.
+async fn verify(pool: &sqlx::PgPool, arrived: &Arrived) {
     let mut expected: HashMap<String, u32> =
         sqlx::query_as("select k::text, v from keys where v > 0")
-            .fetch_all(&pool)
+            .fetch_all(pool)
             .await
             .unwrap()
             .into_iter()
