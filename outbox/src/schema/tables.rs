@@ -15,7 +15,7 @@ pub struct Table {
     pub row_security: bool,
     /// Not written to the WAL: empty after a crash.
     pub unlogged: bool,
-    /// Triggers that are not ours.
+    /// Triggers that are not ours and may change or drop rows: they run before a row is written, or in place of that.
     pub triggers: Vec<String>,
     /// Rules that are not ours.
     pub rules: Vec<String>,
@@ -76,6 +76,8 @@ pub(super) async fn read(
                   select t.tgname::text
                   from pg_trigger t
                   where t.tgrelid = c.oid and not t.tgisinternal
+                    -- Those that run before a row or in place of it: none that runs after can change or drop it.
+                    and t.tgtype & (2 | 64) <> 0
                   order by t.tgname
                 ) as triggers,
                 array(
