@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
@@ -373,30 +374,30 @@ async fn a_handler_that_sleeps_past_its_deadline_keeps_its_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_blocks_its_thread_keeps_its_key_and_others_go_on() {
-    fn gate() -> &'static std::sync::Mutex<()> {
-        static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        &GATE
-    }
-    async fn blocks(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn blocks(gate: Arc<Barrier>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         if event.order == 1 {
-            drop(gate().lock());
+            gate.wait();
         }
         effect(event.order, tx).await
     }
     let stage = Stage::new().await;
-    let closed = gate().lock().unwrap();
+    let gate = Arc::new(Barrier::new(2));
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
     stage.publish(3, Some(2));
     let settings = HandlerSettings {
-        deadline: Duration::from_millis(500),
+        // Twice this is how long the server lets the transaction idle.
+        deadline: Duration::from_secs(5),
         ..quick(3)
     };
 
-    let running = stage.run(stage.builder().on("*", blocks).with(settings));
+    let builder = stage.builder().on_with("*", gate.clone(), blocks);
+    let running = stage.run(builder.with(settings));
     stage.settled(1).await;
     assert_eq!(stage.effects().await, [3], "the key of 1 and 2 is taken");
-    drop(closed);
+    tokio::task::spawn_blocking(move || gate.wait())
+        .await
+        .unwrap();
     stage.settled(3).await;
     running.stop().await;
 
