@@ -5,14 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward::{LogDatabase, LogError};
+use onceward::{LogAdmin, LogDatabase, LogError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
 use crate::destination::Destination;
+use crate::plan::chain;
 use crate::settings::StreamSettings;
 use crate::stream::{StatusHandle, Stream, StreamStatus};
+
+/// How often slots are looked at.
+const EMPTY_EVERY: Duration = Duration::from_secs(60);
 
 /// How long published messages stay in the log.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -121,6 +126,11 @@ impl Relay {
     pub async fn run(self, stop: CancellationToken) -> Result<(), RelayError> {
         let stop = stop.child_token();
         let mut tasks = JoinSet::new();
+        let sweeping = sweep(self.database, self.retention, stop.clone());
+        tasks.spawn(async {
+            sweeping.await;
+            None
+        });
         for (stream, start) in self.streams {
             let running = start(stop.clone());
             tasks.spawn(async move {
@@ -143,6 +153,31 @@ impl Relay {
         }
         result
     }
+}
+
+/// Empties slots whose messages are old enough and that no cursor needs. Every relay does so; the database's locks keep them apart.
+async fn sweep(database: LogDatabase, retention: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EMPTY_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+        match empty_slots(&database, retention).await {
+            Ok(emptied) if emptied.is_empty() => debug!("no slot to empty"),
+            Ok(emptied) => info!(slots = ?emptied, "slots emptied"),
+            Err(error) => {
+                warn!(error = %chain(&error), "slots could not be emptied; will try again");
+            }
+        }
+    }
+}
+
+async fn empty_slots(database: &LogDatabase, retention: Duration) -> Result<Vec<i16>, LogError> {
+    let mut admin = LogAdmin::connect(database).await?;
+    let reports = admin.empty_slots(retention).await?;
+    admin.close().await;
+    let emptied = reports.into_iter().filter(|report| report.emptied);
+    Ok(emptied.map(|report| report.slot).collect())
 }
 
 fn hostname() -> String {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::Shell;
-use onceward_testkit::postgres::{Options, Postgres};
+use onceward_testkit::postgres::{Database, Options, Postgres};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -70,7 +70,7 @@ async fn a_database_that_is_not_there_is_named_by_its_setting() {
     let port = onceward_testkit::free_port();
     let shell = Shell::with_database(&format!("postgres://shop:hunter2@127.0.0.1:{port}/shop"));
 
-    for command in [&["migrate"][..], &["status"]] {
+    for command in [&["migrate"][..], &["status"], &["parked", "list"]] {
         let parts = [
             "no database answers",
             &format!("127.0.0.1:{port}"),
@@ -126,7 +126,12 @@ async fn a_database_without_the_schema_is_told_what_to_run() {
     let database = Postgres::shared().await.database().await;
     let shell = Shell::with_database(database.url());
 
-    for command in [&["status"][..], &["dead-letters", "list"]] {
+    for command in [
+        &["status"][..],
+        &["dead-letters", "list"],
+        &["parked", "list"],
+        &["stream", "list"],
+    ] {
         shell
             .run(command)
             .await
@@ -314,4 +319,207 @@ async fn a_failure_has_a_json_form_too() {
         "{error}"
     );
     assert!(error["error"]["remedy"].is_string(), "{error}");
+}
+
+/// A stream that nobody runs, with two parked messages.
+const PARKED: &str = r#"
+    insert into onceward.streams (stream, topics) values ('events', '{*}');
+    insert into onceward.cursors (stream, lane, snapshot)
+    select 'events', lane, pg_current_snapshot() from generate_series(0, 2) lane;
+    insert into onceward.parked (stream, seq, lane, id, topic, key, type, headers, payload, created_at, error_kind, error)
+    select 'events', n, 1, gen_random_uuid(), 'orders.created', 'k' || n, 'orders.created', '{"tenant": "acme"}', '{"order": 17}',
+      clock_timestamp(), 'too_large', 'the broker takes 1000 bytes'
+    from generate_series(7, 8) n;
+"#;
+
+async fn with_parked() -> (Database, Shell) {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(database.pool(), PARKED).await;
+    (database, shell)
+}
+
+#[tokio::test]
+async fn parked_messages_are_listed_shown_changed_and_made_due() {
+    let (_database, shell) = with_parked().await;
+
+    let list = shell.ok(&["parked", "list"]).await;
+    let page = shell.json(&["parked", "list", "--after", "events:7"]).await;
+    let edit = shell
+        .json(&[
+            "parked",
+            "edit",
+            "events",
+            "7",
+            "--payload",
+            "{}",
+            "--set-header",
+            "region=eu",
+            "--remove-header",
+            "tenant",
+        ])
+        .await;
+    let shown = shell.json(&["parked", "show", "events", "7"]).await;
+    let due = shell.json(&["parked", "replay", "events", "7"]).await;
+    let late = shell
+        .run(&["parked", "edit", "events", "7", "--key", "other"])
+        .await;
+
+    for part in ["events", "7", "too_large", "the broker takes 1000 bytes"] {
+        assert!(list.contains(part), "{part:?} is not in {list}");
+    }
+    assert_eq!(page["parked"].as_array().unwrap().len(), 1);
+    assert_eq!(edit["edited"], true);
+    assert_eq!(shown["payload"], "{}");
+    assert_eq!(shown["headers"], json!({ "region": "eu" }));
+    assert_eq!(shown["history"][0]["what"], "edited", "{shown}");
+    assert_eq!(due["numbers"], json!([7]));
+    late.assert_refused(1, &["does not wait for a person", "due"]);
+}
+
+#[tokio::test]
+async fn an_edit_that_enqueueing_would_refuse_is_refused() {
+    let (_database, shell) = with_parked().await;
+
+    for change in [
+        ["--topic", "no spaces"],
+        ["--set-header", "ce-id=1"],
+        ["--key", ""],
+    ] {
+        let arguments = [&["parked", "edit", "events", "7"][..], &change[..]].concat();
+        shell
+            .run(&arguments)
+            .await
+            .assert_refused(2, &["not valid"]);
+    }
+    shell
+        .run(&["parked", "edit", "events", "7"])
+        .await
+        .assert_refused(2, &["--topic"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_asked_for() {
+    let (_database, shell) = with_parked().await;
+
+    shell
+        .run(&["parked", "discard", "events", "7"])
+        .await
+        .assert_refused(2, &["--yes"]);
+    let one = shell
+        .json(&["parked", "discard", "events", "7", "--yes"])
+        .await;
+    let all = shell
+        .json(&["parked", "discard", "events", "--all", "--yes"])
+        .await;
+    let again = shell
+        .run(&["parked", "discard", "events", "7", "4711", "--yes"])
+        .await;
+    let back = shell.json(&["parked", "replay", "events", "7"]).await;
+
+    assert_eq!(
+        (&one["numbers"], &all["numbers"]),
+        (&json!([7]), &json!([8]))
+    );
+    again.assert_refused(1, &["left as they are: 7, 4711"]);
+    assert_eq!(back["numbers"], json!([7]));
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_runs_is_listed_and_dropped() {
+    let (database, shell) = with_parked().await;
+
+    let list = shell.json(&["stream", "list"]).await;
+    shell
+        .run(&["stream", "drop", "events"])
+        .await
+        .assert_refused(2, &["events", "2 that it has set aside", "--yes"]);
+    let dropped = shell.json(&["stream", "drop", "events", "--yes"]).await;
+
+    assert_eq!(list["streams"][0]["stream"], "events");
+    assert_eq!(list["streams"][0]["configured"], false);
+    assert_eq!(dropped["parked"], 2);
+    let left: i64 = sqlx::query_scalar("select count(*) from onceward.cursors")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+    shell
+        .run(&["stream", "drop", "events", "--yes"])
+        .await
+        .assert_refused(1, &["no stream events"]);
+}
+
+#[tokio::test]
+async fn a_stream_that_a_relay_holds_is_dropped_only_by_force() {
+    let (database, shell) = with_parked().await;
+    execute(
+        database.pool(),
+        "update onceward.streams set owner = 'relay-1', lease_token = gen_random_uuid(), lease_until = clock_timestamp() + interval '1 hour'",
+    )
+    .await;
+
+    shell
+        .run(&["stream", "drop", "events", "--yes"])
+        .await
+        .assert_refused(1, &["relay-1 holds", "--force"]);
+    shell
+        .ok(&["stream", "drop", "events", "--yes", "--force"])
+        .await;
+}
+
+#[tokio::test]
+async fn doctor_names_what_keeps_old_slots() {
+    let (database, shell) = with_parked().await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.messages (lane, id, topic, type, payload, created_at, slot)
+        select 1, gen_random_uuid(), 'orders.created', 'orders.created', '', clock_timestamp() - interval '5 days',
+          (floor(extract(epoch from clock_timestamp()) / 86400)::bigint + 7) % 12;
+        "#,
+    )
+    .await;
+
+    let answer = shell.json(&["doctor"]).await;
+
+    let findings = answer["findings"].as_array().unwrap();
+    let kept = findings.iter().find(|f| f["code"] == "slot_kept").unwrap();
+    assert!(
+        kept["text"]
+            .as_str()
+            .unwrap()
+            .contains("the stream events has not published all"),
+        "{kept}"
+    );
+    assert!(
+        kept["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("onceward stream drop events"),
+        "{kept}"
+    );
+}
+
+#[tokio::test]
+async fn the_help_names_every_command() {
+    let help = Shell::with_config("").ok(&["--help"]).await;
+
+    for command in [
+        "migrate",
+        "relay",
+        "status",
+        "doctor",
+        "parked",
+        "dead-letters",
+        "stream",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command} is not in {help}"
+        );
+        let own = Shell::with_config("").ok(&[command, "--help"]).await;
+        assert!(own.contains("--config") && own.contains("--json"), "{own}");
+    }
 }

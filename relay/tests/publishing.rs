@@ -1,5 +1,7 @@
 //! The relay on a real PostgreSQL and a broker in memory: what it publishes, what it parks, what it waits for.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::time::Duration;
 
 use onceward::{LogDatabase, Outbox};

@@ -199,7 +199,7 @@ async fn asked_to_fail_fast_it_ends_with_1_when_the_broker_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_relay_without_streams_or_with_a_taken_port_does_not_start() {
+async fn a_relay_without_streams_a_port_or_a_database_does_not_start() {
     let database = migrated().await;
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -211,6 +211,12 @@ async fn a_relay_without_streams_or_with_a_taken_port_does_not_start() {
 
     idle.assert_refused(2, &["no stream is configured"]);
     blocked.assert_refused(1, &["admin.listen", &port.to_string()]);
+    let elsewhere = format!("postgres://shop:hunter2@127.0.0.1:{}/shop", free_port());
+    shell(&database, "orders", "nats://127.0.0.1:1", 0)
+        .variable("ONCEWARD__DATABASE__URL", &elsewhere)
+        .run(&["relay"])
+        .await
+        .assert_refused(1, &["no database answers", "database.url"]);
 }
 
 #[tokio::test]

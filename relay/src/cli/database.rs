@@ -4,6 +4,7 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
+use onceward::{LogAdmin, LogDatabase};
 use onceward_core::BoxError;
 use onceward_migrations::{Migrations, State};
 use secrecy::ExposeSecret as _;
@@ -11,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::timeout;
 
+use super::Context;
 use super::failure::Failure;
 use crate::config::Database;
 
@@ -115,6 +117,23 @@ pub(super) async fn reach_schema(
         ))
         .remedy("find out who changed it; docs/recovery.md says what to look for")),
     }
+}
+
+/// Connects to look after the log of a database whose schema is the one that this program knows.
+pub(super) async fn admin(context: &Context, application: &str) -> Result<LogAdmin, Failure> {
+    let config = &context.config.database;
+    let reached = reach_schema(config, application).await?;
+    reached.pool.close().await;
+    let log = LogDatabase::new(options(config, application)?, config.schema.clone())
+        .within(config.answer_timeout);
+    LogAdmin::connect(&log)
+        .await
+        .map_err(failed("looking after the log"))
+}
+
+/// For `map_err`: what was tried could not be done.
+pub(super) fn failed<E: Into<BoxError>>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::failed(format!("{what} could not be done")).because(error)
 }
 
 /// Whether the user lacks a right.

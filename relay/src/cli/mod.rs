@@ -7,9 +7,11 @@ mod failure;
 mod logs;
 mod migrate;
 mod output;
+mod parked;
 mod relay;
 mod signals;
 mod status;
+mod stream;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -53,7 +55,9 @@ enum Command {
     Relay(relay::RelayCommand),
     Status(status::Status),
     Doctor(doctor::Doctor),
+    Parked(parked::Parked),
     DeadLetters(dead_letters::DeadLetters),
+    Stream(stream::Stream),
 }
 
 /// What every command is given.
@@ -100,7 +104,9 @@ fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
             Command::Relay(relay) => relay.run(&context).await,
             Command::Status(status) => status.run(&context).await,
             Command::Doctor(doctor) => doctor.run(&context).await,
+            Command::Parked(parked) => parked.run(&context).await,
             Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,
+            Command::Stream(stream) => stream.run(&context).await,
         }
     })
 }

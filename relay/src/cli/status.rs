@@ -89,7 +89,8 @@ async fn read(
 ) -> Result<(Vec<StreamOverview>, Vec<UnroutedTopic>), onceward_core::BoxError> {
     let mut connection = pool.acquire().await?;
     let streams = schema::overview(&mut connection, schema).await?;
-    let unrouted = schema::unrouted(&mut connection, schema).await?;
+    let mut unrouted = schema::unrouted(&mut connection, schema).await?;
+    unrouted.retain(|topic| !schema::is_read(&topic.topic, &streams));
     Ok((streams, unrouted))
 }
 

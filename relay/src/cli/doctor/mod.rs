@@ -117,6 +117,7 @@ impl Doctor {
                     context.config.retention,
                     facts.settings.as_ref(),
                 ));
+                findings.extend(self.slots(context, &facts).await);
                 Ok((Some(facts), topics, findings))
             }
             Err(failure) => Ok((None, Vec::new(), vec![failure.into_finding("database")])),
@@ -152,6 +153,32 @@ pub(super) async fn topics(name: &Schema, reached: &Reached) -> Vec<Topic> {
         .unwrap_or_default();
     let topics = texts.iter().map(|text| Topic::try_from(text.as_str()));
     topics.filter_map(Result::ok).collect()
+}
+
+impl Doctor {
+    /// What keeps slots from being emptied. A database that is not fit to be asked has been found out already.
+    async fn slots(&self, context: &Context, facts: &Facts) -> Vec<Finding> {
+        let asks = match self.duty {
+            As::Relay => {
+                facts.version == Some(onceward_migrations::LATEST) && !facts.server.standby
+            }
+            As::Administer | As::Write => false,
+        };
+        if !asks {
+            return Vec::new();
+        }
+        let looked = match database::admin(context, "onceward doctor").await {
+            Ok(mut admin) => admin
+                .inspect_slots(context.config.retention)
+                .await
+                .map_err(database::failed("looking at the slots of the log")),
+            Err(failure) => Err(failure),
+        };
+        match looked {
+            Ok(reports) => ring::kept(&reports),
+            Err(failure) => vec![failure.into_finding("log")],
+        }
+    }
 }
 
 fn expected(context: &Context) -> Expected {

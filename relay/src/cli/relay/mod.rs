@@ -130,7 +130,7 @@ fn relay(config: &Config) -> Result<Relay, Failure> {
         config.database.answer_timeout,
         &config.streams,
     ));
-    let mut relay = Relay::new(log);
+    let mut relay = Relay::new(log).retention(config.retention);
     for stream in &config.streams {
         let name = &stream.settings.name;
         let broker = Broker::new(&stream.destination).map_err(|error| {
