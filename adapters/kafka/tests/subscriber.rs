@@ -654,3 +654,98 @@ async fn a_topic_that_does_not_exist_is_told_and_read_once_it_does() {
     };
     timeout(PATIENCE, all).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_does_not_let_go_loses_the_partition_and_its_late_acks() {
+    let broker = Broker::shared().await;
+    let topic = filled(broker, 1, 20).await;
+    let other = filled(broker, 1, 20).await;
+    let kafka = kafka(broker.brokers());
+    let group = unique("g");
+    let subscription = || {
+        let both = KafkaSubscription::new(&*group, [&topic, &other]);
+        both.revoke_within(Duration::from_millis(500))
+    };
+    let mut first = kafka.subscriber(subscription()).unwrap();
+    let held = deliveries(&mut first, 40, &mut Vec::new()).await;
+
+    let mut second = kafka.subscriber(subscription()).unwrap();
+    let mut others = Vec::new();
+    let lost = async {
+        loop {
+            let next = first.next(1).await.unwrap();
+            let lost = next.iter().find_map(|arrival| match arrival {
+                Arrival::Lost(partition) => Some(partition.clone()),
+                Arrival::Delivery(_)
+                | Arrival::Assigned(_)
+                | Arrival::Revoking { .. }
+                | Arrival::Jumped { .. } => None,
+            });
+            // Kept, so that the partition is not released.
+            others.extend(next);
+            if let Some(lost) = lost {
+                break lost;
+            }
+        }
+    };
+    let lost = timeout(PATIENCE, lost).await.unwrap();
+    assert!(
+        others
+            .iter()
+            .any(|o| matches!(o, Arrival::Revoking { partition, .. } if *partition == lost))
+    );
+    first.acker().ack(tokens(&held)).await.unwrap();
+    let got = deliveries(&mut second, 20, &mut Vec::new()).await;
+
+    assert!(got.iter().all(|delivery| delivery.origin.partition == lost));
+    assert_eq!(
+        got.iter().map(number).collect::<Vec<_>>(),
+        (1..=20).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_cut_off_for_longer_than_its_session_is_told_and_joins_again() {
+    let advertised = onceward_testkit::free_port();
+    let options = Options {
+        advertised_port: Some(advertised),
+        ..Options::default()
+    };
+    let broker = Broker::start(options).await;
+    let mut proxy = onceward_testkit::proxy::Proxy::on(advertised, broker.port()).await;
+    let topic = filled(&broker, 1, 20).await;
+    let config = onceward_kafka::KafkaConfig::new(broker.brokers())
+        .property("session.timeout.ms", "6000")
+        .property("heartbeat.interval.ms", "500");
+    let mut member = member(&Kafka::new(config).unwrap(), &unique("g"), &topic);
+    let held = deliveries(&mut member, 20, &mut Vec::new()).await;
+
+    proxy.cut().await;
+    let mut lost = false;
+    let until_lost = async {
+        while !lost {
+            if let Ok(next) = member.next(1).await {
+                lost = next
+                    .iter()
+                    .any(|arrival| matches!(arrival, Arrival::Lost(_)));
+            }
+        }
+    };
+    timeout(PATIENCE, until_lost).await.unwrap();
+    member.acker().ack(tokens(&held)).await.unwrap();
+    proxy.heal().await;
+
+    // The acks came after the loss: everything comes again.
+    let mut again = Vec::new();
+    let until_all = async {
+        while again.len() < 20 {
+            for arrival in member.next(20).await.unwrap_or_default() {
+                if let Arrival::Delivery(delivery) = arrival {
+                    again.push(number(&delivery));
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, until_all).await.unwrap();
+    assert_eq!(again, (1..=20).collect::<Vec<_>>());
+}

@@ -55,7 +55,8 @@ const CONSUMER_FIXED: [(&str, &str); 4] = [
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     set_all(&mut client, &COMMON);
-    let mut client = finish(client, config, &[]);
+    // To look a topic up must not make it.
+    let mut client = finish(client, config, &[("allow.auto.create.topics", "false")]);
     // The library never reads this client's log, so that every line would stay in memory.
     client.set_log_level(RDKafkaLogLevel::Emerg);
     client
