@@ -41,10 +41,15 @@ fi
 # What the servers wrote is removed in any case; a moment later, as they may still be on their way out.
 clean() { for _ in 1 2 3 4 5; do rm -rf "$PWD/.demo/servers" ${scratch:+"$scratch"} 2>/dev/null && break; sleep 0.2; done; }
 trap clean EXIT
-# Ctrl-C reaches the demo itself, which ends what it has started; this shell waits for it.
-trap : INT TERM HUP
-
 step "3. The demo (prepared in $((SECONDS - begin)) s)"
+ONCEWARD_TESTKIT_DIR="$servers" "$target/onceward-demo" --broker "$broker" "$@" &
+demo=$!
+# The demo ends what it has started; this shell only passes the request on and waits.
+trap 'kill -TERM "$demo" 2>/dev/null || :' INT TERM HUP
 code=0
-ONCEWARD_TESTKIT_DIR="$servers" "$target/onceward-demo" --broker "$broker" "$@" || code=$?
+wait "$demo" || code=$?
+while kill -0 "$demo" 2>/dev/null; do
+    code=0
+    wait "$demo" || code=$?
+done
 exit "$code"
