@@ -18,6 +18,8 @@ use crate::headers;
 
 /// The longest that a request of a member that stands by lies at the server before it is made again.
 const STAND_BY: Duration = Duration::from_secs(5);
+/// How long a request lies at the server that asks whether we are still the owner.
+const KNOWN_BY: Duration = Duration::from_millis(250);
 /// How much longer than it should an answer may take.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
@@ -103,17 +105,29 @@ pub(crate) async fn wait_for_pin(
     mut pin: Option<Arc<str>>,
 ) -> Result<Pinned, SubscribeError> {
     let mut inbox = Inbox::open(client, durable).await?;
-    let expires = (durable.takeover_after / 2).min(STAND_BY);
+    let stand_by = (durable.takeover_after / 2).min(STAND_BY);
     for number in 0.. {
-        let pull = Pull::new(1, expires, pin.as_deref());
-        inbox.pull(number, &pull).await?;
+        let expires = match &pin {
+            // An owner asks for nothing: what it had is withheld from itself too, until it is reset.
+            Some(id) => {
+                let life = Pull::sign_of_life(KNOWN_BY, id);
+                inbox.pull(number, &life).await?;
+                KNOWN_BY
+            }
+            None => {
+                let pull = Pull::new(1, stand_by, None);
+                inbox.pull(number, &pull).await?;
+                stand_by
+            }
+        };
         let until = Instant::now() + expires + GRACE;
-        match answer(&mut inbox, number, until).await {
-            Answer::Pinned(id) => return Ok(Pinned::By(id)),
-            Answer::Ended => release_orphans(context, durable).await?,
-            Answer::NotOwner => pin = None,
-            Answer::Disturbed(why) => return Ok(Pinned::Disturbed(why)),
-            Answer::Gone(why) => return Ok(Pinned::Gone(why)),
+        match (answer(&mut inbox, number, until).await, &pin) {
+            (Answer::Pinned(id), _) => return Ok(Pinned::By(id)),
+            (Answer::Ended, Some(id)) => return Ok(Pinned::By(id.clone())),
+            (Answer::Ended, None) => release_orphans(context, durable).await?,
+            (Answer::NotOwner, _) => pin = None,
+            (Answer::Disturbed(why), _) => return Ok(Pinned::Disturbed(why)),
+            (Answer::Gone(why), _) => return Ok(Pinned::Gone(why)),
         }
     }
     Ok(Pinned::Disturbed("asked too often".to_owned()))
@@ -174,7 +188,8 @@ pub(crate) async fn reset(context: &Context, durable: &Durable) -> Result<Place,
     match context.request(subject, &json!({})).await {
         Ok(Response::Ok(Reset { info })) => Ok(Place {
             settled: info.ack_floor.stream_sequence,
-            next_delivery: info.delivered.consumer_sequence + 1,
+            // Deliveries are counted anew; what is told as delivered may be one that found nobody.
+            next_delivery: info.ack_floor.consumer_sequence + 1,
         }),
         Ok(Response::Err { error }) if error.code() == 503 => Err(no_answer(error)),
         Ok(Response::Err { error }) => Err(misconfigured(format!(

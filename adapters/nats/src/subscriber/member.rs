@@ -103,18 +103,14 @@ impl Member {
         loop {
             let begin = Instant::now();
             let end = match self.claim().await {
-                Ok(claim) => {
-                    failures = 0;
-                    self.own(claim).await
-                }
+                Ok(claim) => self.own(claim).await,
                 Err(end) => end,
             };
             if begin.elapsed() > backoff.max {
                 failures = 0;
             }
             failures += 1;
-            // Half of it at random is enough: members that fail together need not return together.
-            let mut pause = backoff.ceiling(failures) / 2;
+            let mut pause = backoff.ceiling(failures);
             match end {
                 End::Leave(done) => return self.leave(done).await,
                 End::Disconnected => {
@@ -380,8 +376,8 @@ impl Owner<'_> {
             }));
         }
         let reply = message.reply.clone()?;
-        self.waiting.push_back(reply.clone());
         self.forget_taken();
+        self.waiting.push_back(reply.clone());
         let stream = &self.durable.stream;
         let delivery = Delivery {
             message: headers::decode(
@@ -420,9 +416,7 @@ impl Owner<'_> {
     }
 
     async fn extend_waiting(&mut self) {
-        let still = self.outbound.waiting();
-        let taken = self.waiting.len().saturating_sub(still);
-        self.waiting.drain(..taken);
+        self.forget_taken();
         for reply in self.waiting.iter().cloned() {
             let extended = self.client.publish(reply, AckKind::Progress.into()).await;
             if let Err(error) = extended {
