@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod config;
 mod destination;
+mod faults;
 mod pace;
 mod pause;
 mod plan;

@@ -249,8 +249,9 @@ impl<D: Destination> Holder<D> {
                 wake = wake.min(self.store_at);
             }
         }
-        let idle = matches!(self.session, Session::Closed | Session::Ready(_));
-        if idle && let Some(due) = self.pauses.next_due() {
+        if self.may_end_a_pause()
+            && let Some(due) = self.pauses.next_due()
+        {
             wake = wake.min(due);
         }
         if let Some(deadline) = self.draining {

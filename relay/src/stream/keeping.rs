@@ -10,6 +10,7 @@ use super::jobs::Done;
 use super::keep::{self, Facts, Next, Stop};
 use super::publishing::ToPark;
 use crate::destination::Destination;
+use crate::faults::{Bug, Failpoint, pass, planted};
 
 /// The least time between two checkpoints of a stream.
 const STORE_EVERY: Duration = Duration::from_millis(100);
@@ -87,7 +88,7 @@ impl<D: Destination> Holder<D> {
     fn keep_facts(&self, now: Instant) -> Facts {
         Facts {
             now,
-            to_park: !self.to_park.is_empty(),
+            to_park: self.has_to_park(),
             replayed: self.replayed.is_some(),
             to_store: self.has_to_store(),
             store_at: self.store_at,
@@ -114,13 +115,24 @@ impl<D: Destination> Holder<D> {
         }
     }
 
+    fn has_to_park(&self) -> bool {
+        let others_first = planted(Bug::FollowersBeforePark)
+            && self.window.open() > self.to_park.len();
+        !self.to_park.is_empty() && !others_first
+    }
+
     pub(super) fn has_to_store(&self) -> bool {
         !self.notes.is_empty() || self.to_store.iter().any(Option::is_some)
     }
 
     /// Takes the cursors behind everything that is done without a gap.
     pub(super) fn store_what_is_done(&mut self) {
-        for (store, done) in self.to_store.iter_mut().zip(self.window.advance()) {
+        let done = self.window.advance();
+        if planted(Bug::CheckpointBeforeConfirm) {
+            self.to_store = self.cursors.clone().map(Some);
+            return;
+        }
+        for (store, done) in self.to_store.iter_mut().zip(done) {
             if done.is_some() {
                 *store = done;
             }
@@ -128,6 +140,7 @@ impl<D: Destination> Holder<D> {
     }
 
     fn park(&mut self) {
+        pass(Failpoint::BeforePark);
         let parks: Vec<ToPark> = std::mem::take(&mut self.to_park);
         let rows: Vec<Park> = parks
             .iter()
@@ -144,6 +157,7 @@ impl<D: Destination> Holder<D> {
         self.parking = true;
         self.write(|mut keeper| async move {
             let result = keeper.park(&rows).await.map(|()| Kept::Parked(parks));
+            pass(Failpoint::AfterPark);
             (keeper, result)
         });
     }
@@ -154,8 +168,10 @@ impl<D: Destination> Holder<D> {
             unrouted: std::mem::take(&mut self.notes),
         };
         self.store_at = now + STORE_EVERY;
+        pass(Failpoint::BeforeCheckpoint);
         self.write(|mut keeper| async move {
             let result = keeper.checkpoint(&checkpoint).await.map(|()| Kept::Stored);
+            pass(Failpoint::AfterCheckpoint);
             (keeper, result)
         });
     }
@@ -231,6 +247,7 @@ impl<D: Destination> Holder<D> {
     }
 
     fn release(&mut self) {
+        pass(Failpoint::BeforeRelease);
         self.write(|mut keeper| async move {
             let result = keeper.release().await.map(|()| Kept::Released);
             (keeper, result)

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::destination::Destination;
+use crate::faults::{Failpoint, pass};
 use crate::plan::chain;
 use crate::settings::StreamSettings;
 use holder::{End, Holder};
@@ -84,6 +85,7 @@ impl<D: Destination> Stream<D> {
         let Some(claimed) = self.claim(&mut keeper, stop).await? else {
             return Ok(End::Stopped);
         };
+        pass(Failpoint::AfterClaim);
         let reader = LogReader::connect(&self.database).await?;
         keeper.check_reader(&reader)?;
         info!(stream = %self.settings.name, owner = %self.owner, "lease claimed");

@@ -7,8 +7,9 @@ use tracing::{debug, info, warn};
 
 use super::holder::{Holder, Session};
 use super::jobs;
-use super::session::{self, Ending, Facts, Next};
+use super::session::{self, Ending, Facts, Next, Stage};
 use crate::destination::Destination;
+use crate::faults::{Bug, Failpoint, pass, planted};
 use crate::pause::Stage as PauseStage;
 use crate::plan::{self, Fate, Refusal};
 use crate::window::{EntryId, Offer};
@@ -52,7 +53,8 @@ impl<D: Destination> Holder<D> {
             stage: self.session.stage(),
             pending: self.pending,
             ending: self.ending,
-            parks: !self.to_park.is_empty() || self.parking,
+            parks: (!self.to_park.is_empty() || self.parking)
+                && !planted(Bug::FollowersBeforePark),
             draining: self.draining.is_some(),
             destination_due: self.pauses.destination_due(now),
             destination_unchecked: destination.is_some_and(|p| p.stage() == PauseStage::Waiting),
@@ -61,6 +63,17 @@ impl<D: Destination> Holder<D> {
             replaying: self.replaying.is_some(),
             searching: self.window.searching(),
             wanted: self.window.open() > 0 || self.next_replay().is_some(),
+        }
+    }
+
+    /// Whether something would be done if a pause ended now. Else its end must not wake anybody.
+    pub(super) fn may_end_a_pause(&self) -> bool {
+        let facts = self.session_facts(Instant::now());
+        let unhindered = !facts.draining && !facts.parks && !facts.replaying;
+        match facts.stage {
+            Stage::Busy => false,
+            Stage::Closed => unhindered && facts.pending == 0 && facts.wanted,
+            Stage::Ready => unhindered && facts.ending.is_none(),
         }
     }
 
@@ -163,6 +176,7 @@ impl<D: Destination> Holder<D> {
         offer: Offer,
         pending: <D::Publisher as Publisher>::Pending,
     ) {
+        pass(Failpoint::AfterOffer);
         self.session = Session::Ready(publisher);
         let within = self.settings.offer_deadline;
         self.jobs
@@ -188,6 +202,7 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn on_receipts(&mut self, offer: &Offer, receipts: Receipts, took: Duration) {
+        pass(Failpoint::AfterConfirm);
         self.pending -= 1;
         self.metrics.answered(took);
         let now = Instant::now();
@@ -234,7 +249,9 @@ impl<D: Destination> Holder<D> {
             Fate::Again => self.window.again(id),
             Fate::Search => self.window.suspect(id),
             Fate::Park(refusal) => {
-                self.window.again(id);
+                if !planted(Bug::FollowersBeforePark) {
+                    self.window.again(id);
+                }
                 self.to_park.push(ToPark { entry: id, refusal });
             }
             Fate::PauseTopic(refusal) => {

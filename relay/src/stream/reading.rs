@@ -9,6 +9,7 @@ use super::holder::Holder;
 use super::jobs::Done;
 use super::routing::Way;
 use crate::destination::Destination;
+use crate::faults::{Failpoint, pass};
 
 impl<D: Destination> Holder<D> {
     /// Reads on, if it is time and there is room.
@@ -71,6 +72,9 @@ impl<D: Destination> Holder<D> {
             if found > 0 {
                 self.window.push(lane, messages, step.after);
             }
+        }
+        if rows > 0 {
+            pass(Failpoint::AfterRead);
         }
         self.store_what_is_done();
         self.read_at = Instant::now() + self.pace.after_read(rows);

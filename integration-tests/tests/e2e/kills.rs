@@ -1,0 +1,112 @@
+//! SIGKILL of relays and of consumers at random moments under load.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use onceward_testkit::kafka::{self, Kafka};
+use onceward_testkit::nats::Nats;
+use onceward_testkit::postgres::Postgres;
+use onceward_testkit::wait;
+
+use crate::program::Program;
+use crate::stage::{Changes, SOON, Stage, WINDOW};
+
+/// How often each is killed.
+fn cycles() -> u32 {
+    let given = std::env::var("ONCEWARD_KILL_CYCLES").ok();
+    given.map_or(30, |given| given.parse().unwrap())
+}
+
+/// Where the random moments come from, told so that a run can be repeated.
+fn moments(of: &str) -> Rng {
+    let given = std::env::var("ONCEWARD_KILL_SEED").ok();
+    let seed = given.map_or_else(|| fastrand::u64(..), |given| given.parse().unwrap());
+    eprintln!("{of}: ONCEWARD_KILL_SEED={seed}");
+    Rng::with_seed(seed)
+}
+
+/// A random moment of the run: not a wait for anything.
+async fn moment(rng: &mut Rng) {
+    tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
+}
+
+/// Kills whichever of two relays holds the lease, again and again; the other takes over. Returns both.
+async fn kill_relays(stage: &Stage, cycles: u32) -> [Program; 2] {
+    let mut rng = moments("kills of relays");
+    let start = || stage.relay(&Changes::default());
+    let mut relays = [start(), start()];
+    for _ in 0..cycles {
+        let [one, other] = &relays;
+        let holder = stage.wait_for_holder(&[one, other]).await.pid();
+        // Three times of four while it publishes, else soon after the claim.
+        if rng.u32(0..4) > 0 {
+            let before = stage.published().await;
+            stage.wait_until_published(before + 1).await;
+        }
+        moment(&mut rng).await;
+        let victim = usize::from(other.pid() == holder);
+        relays[victim].kill();
+        relays[victim] = start();
+    }
+    relays
+}
+
+/// Kills a consumer that handles, again and again; the other takes over. Returns both.
+async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
+    let mut rng = moments("kills of consumers");
+    let mut members = [stage.consumer(changes), stage.consumer(changes)];
+    let mut last = usize::MAX;
+    for _ in 0..cycles {
+        // Whoever has handled something since it was started; of two, the one that was not killed last.
+        let at_work = || async {
+            let works = |n: &usize| members[*n].handles();
+            let others = [0, 1].into_iter().filter(|n| *n != last);
+            others.chain((last < 2).then_some(last)).find(works)
+        };
+        let victim = wait::until(SOON, "a consumer to handle something", at_work).await;
+        let before = stage.handled().await;
+        stage.wait_until_handled(before + 1).await;
+        moment(&mut rng).await;
+        members[victim].kill();
+        members[victim] = stage.consumer(changes);
+        last = victim;
+    }
+    members
+}
+
+async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
+    let mut workload = stage.workload();
+    (workload.messages, workload.per_second) = (u64::MAX, Some(150));
+    let writers = stage.write(workload);
+
+    let (relays, members) = tokio::join!(
+        kill_relays(&stage, cycles),
+        kill_consumers(&stage, cycles, consumers)
+    );
+
+    writers.stop().await;
+    stage.ledger.allow_duplicates(WINDOW, u64::from(cycles));
+    let [one, other] = &relays;
+    let [this, that] = &members;
+    let verdict = stage.must_be_green(&[one, other, this, that]).await;
+    assert!(verdict.claims >= u64::from(cycles), "{verdict}");
+    eprintln!("{cycles} kills of each on the way\n{verdict}");
+}
+
+#[tokio::test]
+async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_nats() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+
+    kill_both(stage.consumed().await.ttl("1s"), cycles(), &Changes::default()).await;
+}
+
+#[tokio::test]
+async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_kafka() {
+    // A member that was killed is missed sooner than a broker allows by default.
+    let options = kafka::Options::default().config("group.min.session.timeout.ms", "1000");
+    let kafka = Kafka::start(options).await;
+    let stage = Stage::kafka(Postgres::shared().await, &kafka).await;
+    let changes = Changes::default().variable("E2E_SESSION_MS", "1500");
+
+    kill_both(stage.consumed().await.ttl("1s"), cycles(), &changes).await;
+}

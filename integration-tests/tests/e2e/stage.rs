@@ -1,0 +1,392 @@
+//! What every test has: a database with business rows and the log, a place at a broker, and the ledger over both.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use onceward_testkit::kafka::Kafka;
+use onceward_testkit::ledger::{Ledger, Stop, Tap, Verdict, Workload, Written};
+use onceward_testkit::nats::Nats;
+use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::{Scratch, unique, wait};
+use tokio::task::JoinHandle;
+
+use crate::program::{Program, example};
+
+/// Within this much whatever is to happen next has happened, on a slow machine too.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The most messages that a relay of these tests has read and not checkpointed: what it may publish again after a kill.
+pub(crate) const WINDOW: u64 = 600;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Nats,
+    Kafka,
+}
+
+/// How a relay differs from the usual.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes {
+    /// The database's URL, when it is not the stage's.
+    pub(crate) url: Option<String>,
+    /// The broker's address, when it is not the stage's.
+    pub(crate) address: Option<String>,
+    /// More lines for the stream.
+    pub(crate) stream: String,
+    /// Planted bugs, by name.
+    pub(crate) faults: &'static str,
+    /// Where to end.
+    pub(crate) failpoint: String,
+    /// For consumers: further variables.
+    pub(crate) variables: Vec<(&'static str, String)>,
+}
+
+impl Changes {
+    pub(crate) fn fault(faults: &'static str) -> Self {
+        Self {
+            faults,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn failpoint(failpoint: &str) -> Self {
+        Self {
+            failpoint: failpoint.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+}
+
+pub(crate) struct Stage {
+    pub(crate) log: Database,
+    /// The consumer's database, when it is not that of the log.
+    pub(crate) elsewhere: Option<Database>,
+    pub(crate) ledger: Ledger,
+    pub(crate) name: String,
+    pub(crate) ttl: &'static str,
+    kind: Kind,
+    address: String,
+    scratch: Scratch,
+    lives: AtomicU32,
+}
+
+impl Stage {
+    /// A database of `postgres` and a JetStream stream for the topics of this test.
+    pub(crate) async fn nats(postgres: &Postgres, nats: &Nats) -> Self {
+        let name = unique("e2e");
+        let config = async_nats::jetstream::stream::Config {
+            name: name.clone(),
+            subjects: vec![format!("{name}.>")],
+            // The least there is: what the broker drops, the ledger cannot see.
+            duplicate_window: Duration::from_millis(100),
+            ..Default::default()
+        };
+        let jetstream = async_nats::jetstream::new(nats.client().await);
+        jetstream.create_stream(config).await.unwrap();
+        let tap = Tap::nats(nats.url(), &name);
+        Self::new(postgres, name, Kind::Nats, nats.url(), tap).await
+    }
+
+    /// A database of `postgres` and Kafka topics for this test, of three partitions each.
+    pub(crate) async fn kafka(postgres: &Postgres, kafka: &Kafka) -> Self {
+        let name = unique("e2e");
+        let topics = topics(&name);
+        for topic in &topics {
+            kafka.create_topic(topic, 3, &[]).await;
+        }
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let tap = Tap::kafka(kafka.brokers(), &topics);
+        Self::new(postgres, name, Kind::Kafka, kafka.brokers(), tap).await
+    }
+
+    async fn new(postgres: &Postgres, name: String, kind: Kind, address: &str, tap: Tap) -> Self {
+        let log = postgres.database().await;
+        onceward_migrations::run(log.pool()).await.unwrap();
+        let ledger = Ledger::open(log.pool(), tap).await.with_fence().await;
+        Self {
+            log,
+            elsewhere: None,
+            ledger,
+            kind,
+            address: address.to_owned(),
+            scratch: Scratch::new("e2e"),
+            lives: AtomicU32::new(0),
+            ttl: "2s",
+            name,
+        }
+    }
+
+    /// Has effects judged, written to the same database.
+    pub(crate) async fn consumed(mut self) -> Self {
+        self.ledger = self.ledger.with_effects(self.log.pool()).await;
+        self
+    }
+
+    /// Has effects judged, written to a database of another server.
+    pub(crate) async fn consumed_at(mut self, postgres: &Postgres) -> Self {
+        let elsewhere = postgres.database().await;
+        onceward_migrations::run(elsewhere.pool()).await.unwrap();
+        self.ledger = self.ledger.with_effects(elsewhere.pool()).await;
+        self.elsewhere = Some(elsewhere);
+        self
+    }
+
+    pub(crate) fn ttl(mut self, ttl: &'static str) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Starts a relay. The database knows each life of it under a name of its own.
+    pub(crate) fn relay(&self, changes: &Changes) -> Program {
+        let life = self.lives.fetch_add(1, Ordering::SeqCst);
+        let who = format!("relay_{life}");
+        let path = self.scratch.path().join(format!("{who}.toml"));
+        std::fs::write(&path, self.configuration(&who, changes)).unwrap();
+        let mut command = example("e2e_relay");
+        command.arg("--config").arg(&path).arg("relay");
+        // A variable of the developer's own shell must not change the test.
+        command.env_remove("DATABASE_URL");
+        faults(&mut command, changes);
+        Program::start(&who, &command)
+    }
+
+    /// Runs another command of the same program to its end, and returns what it printed.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> String {
+        let path = self.scratch.path().join("command.toml");
+        std::fs::write(&path, self.configuration("command", &Changes::default())).unwrap();
+        let mut command = example("e2e_relay");
+        command.arg("--config").arg(&path).args(arguments);
+        command.env_remove("DATABASE_URL");
+        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = tokio::time::timeout(SOON, ended).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?} failed: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn configuration(&self, who: &str, changes: &Changes) -> String {
+        let url = changes.url.as_deref().unwrap_or(self.log.url());
+        let address = changes.address.as_deref().unwrap_or(&self.address);
+        let (broker, setting) = match self.kind {
+            Kind::Nats => ("nats", "servers"),
+            Kind::Kafka => ("kafka", "brokers"),
+        };
+        format!(
+            "source = \"/e2e\"\n\
+             [database]\n\
+             url = \"{url}?application_name={who}\"\n\
+             [admin]\n\
+             listen = \"127.0.0.1:0\"\n\
+             [log]\n\
+             format = \"text\"\n\
+             [streams.events]\n\
+             topics = [\"{name}.*\"]\n\
+             lease_ttl = \"{ttl}\"\n\
+             in_flight_messages = {WINDOW}\n\
+             {stream}\n\
+             [streams.events.{broker}]\n\
+             {setting} = \"{address}\"\n",
+            name = self.name,
+            ttl = self.ttl,
+            stream = changes.stream,
+        )
+    }
+
+    /// Starts a member of the consumer.
+    pub(crate) fn consumer(&self, changes: &Changes) -> Program {
+        let life = self.lives.fetch_add(1, Ordering::SeqCst);
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        let url = changes.url.as_deref().unwrap_or(database.url());
+        let address = changes.address.as_deref().unwrap_or(&self.address);
+        let (broker, reads) = match self.kind {
+            Kind::Nats => ("nats", format!("{}.>", self.name)),
+            Kind::Kafka => ("kafka", self.topics().join(",")),
+        };
+        let mut command = example("e2e_consumer");
+        command
+            .env("E2E_DATABASE_URL", url)
+            .env("E2E_BROKER", broker)
+            .env("E2E_ADDRESS", address)
+            .env("E2E_TOPICS", reads)
+            .env("E2E_SESSION_MS", "6000")
+            .env("E2E_CONSUMER", &self.name)
+            .env("RUST_LOG", "info");
+        for (name, value) in &changes.variables {
+            command.env(name, value);
+        }
+        faults(&mut command, changes);
+        Program::start(&format!("consumer_{life}"), &command)
+    }
+
+    pub(crate) fn topics(&self) -> Vec<String> {
+        topics(&self.name)
+    }
+
+    /// A workload for the topics of this test.
+    pub(crate) fn workload(&self) -> Workload {
+        Workload {
+            topics: self.topics(),
+            ..Workload::default()
+        }
+    }
+
+    /// Begins to write, until told to stop or until the workload is done.
+    pub(crate) fn write(&self, workload: Workload) -> Writers {
+        Writers::begin(self.log.url(), workload)
+    }
+
+    /// Writes a whole workload.
+    pub(crate) async fn write_all(&self, workload: Workload) -> Written {
+        workload.run(self.log.url(), Stop::new()).await
+    }
+
+    /// Who holds the stream's lease now, of these.
+    pub(crate) async fn holder<'a>(&self, relays: &[&'a Program]) -> Option<&'a Program> {
+        let statement = "
+            select owner
+            from onceward.streams
+            where stream = 'events' and lease_token is not null and lease_until > clock_timestamp()";
+        let owner: String = sqlx::query_scalar(statement)
+            .fetch_optional(self.log.pool())
+            .await
+            .ok()??;
+        let holds = |relay: &&&Program| owner.ends_with(&format!("#{}", relay.pid()));
+        relays.iter().find(holds).copied()
+    }
+
+    /// Waits until one of these holds the lease.
+    pub(crate) async fn wait_for_holder<'a>(&self, relays: &[&'a Program]) -> &'a Program {
+        wait::until(SOON, "a relay to hold the lease", || self.holder(relays)).await
+    }
+
+    pub(crate) async fn published(&self) -> u64 {
+        let known = || async { Some(self.ledger.progress().await.ok()?.published) };
+        wait::until(SOON, "the broker to tell what it has", known).await
+    }
+
+    pub(crate) async fn handled(&self) -> u64 {
+        let known = || async { Some(self.ledger.progress().await.ok()?.handled) };
+        wait::until(SOON, "the database to tell what took effect", known).await
+    }
+
+    /// Waits until at least so many messages, copies included, lie in the broker.
+    pub(crate) async fn wait_until_published(&self, count: u64) {
+        let there = || async { self.published().await >= count };
+        wait::until_true(SOON, &format!("{count} messages in the broker"), there).await;
+    }
+
+    /// Waits until at least so many messages took effect.
+    pub(crate) async fn wait_until_handled(&self, count: u64) {
+        let there = || async { self.handled().await >= count };
+        wait::until_true(SOON, &format!("{count} effects"), there).await;
+    }
+
+    /// Waits until the stored cursor has passed everything that was written. Writers must have stopped.
+    pub(crate) async fn wait_until_passed(&self) {
+        let statement = "
+            select last_seq >= (select coalesce(max(seq), 0) from onceward.messages)
+            from onceward.cursors
+            where stream = 'events' and lane = 1 and detour = ''";
+        let passed = || async {
+            let answer = sqlx::query_scalar::<_, bool>(statement).fetch_optional(self.log.pool());
+            answer.await.ok().flatten().unwrap_or(false)
+        };
+        wait::until_true(SOON, "the cursor to pass everything", passed).await;
+    }
+
+    /// How many messages are parked, in any state.
+    pub(crate) async fn parked(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from onceward.parked")
+            .fetch_one(self.log.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until everything has arrived and taken effect, ends the programs in good order, and judges: it must be green.
+    pub(crate) async fn must_be_green(&self, programs: &[&Program]) -> Verdict {
+        let verdict = self.ledger.verdict_within(SOON).await;
+        assert!(verdict.is_green(), "{verdict}");
+        for program in programs {
+            program.term();
+        }
+        for program in programs {
+            program.stop_was_good().await;
+        }
+        // Once more, now that nothing moves any more.
+        let verdict = self.ledger.verdict().await;
+        assert!(verdict.is_green(), "{verdict}");
+        verdict
+    }
+
+    /// Lets the broker take messages of at most so many bytes, or of any size again.
+    pub(crate) async fn limit_messages(&self, bytes: Option<i32>) {
+        match self.kind {
+            Kind::Nats => limit_nats(&self.address, &self.name, bytes).await,
+            Kind::Kafka => limit_kafka(&self.address, &self.topics(), bytes).await,
+        }
+    }
+}
+
+fn topics(name: &str) -> Vec<String> {
+    vec![format!("{name}.orders"), format!("{name}.payments")]
+}
+
+fn faults(command: &mut std::process::Command, changes: &Changes) {
+    command.env("ONCEWARD_FAULTS", changes.faults);
+    if changes.failpoint.is_empty() {
+        command.env_remove("ONCEWARD_FAILPOINT");
+    } else {
+        command.env("ONCEWARD_FAILPOINT", &changes.failpoint);
+    }
+}
+
+async fn limit_nats(url: &str, stream: &str, bytes: Option<i32>) {
+    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+    let mut found = jetstream.get_stream(stream).await.unwrap();
+    let mut config = found.info().await.unwrap().config.clone();
+    config.max_message_size = bytes.unwrap_or(-1);
+    jetstream.update_stream(config).await.unwrap();
+}
+
+async fn limit_kafka(brokers: &str, topics: &[String], bytes: Option<i32>) {
+    use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+    use rdkafka::client::DefaultClientContext;
+
+    let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .unwrap();
+    let limit = bytes.unwrap_or(1_048_588).to_string();
+    let changes: Vec<AlterConfig<'_>> = topics
+        .iter()
+        .map(|topic| AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &limit))
+        .collect();
+    let results = admin.alter_configs(&changes, &AdminOptions::new()).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// Writers under way.
+pub(crate) struct Writers {
+    stop: Stop,
+    task: JoinHandle<Written>,
+}
+
+impl Writers {
+    pub(crate) fn begin(url: &str, workload: Workload) -> Self {
+        let stop = Stop::new();
+        let (url, told) = (url.to_owned(), stop.clone());
+        let task = tokio::spawn(async move { workload.run(&url, told).await });
+        Self { stop, task }
+    }
+
+    /// Lets them end what they are at.
+    pub(crate) async fn stop(self) -> Written {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
+}
