@@ -81,11 +81,21 @@ pub(super) async fn reach(database: &Database, application: &str) -> Result<Reac
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(database.connect_timeout)
+        .after_connect(|connection, _| Box::pin(without_jit(connection)))
         .connect_lazy_with(options);
     Ok(Reached {
         pool,
         answer_timeout: database.answer_timeout,
     })
+}
+
+/// What is asked of the log names every slot of its ring: a plan so large that compiling it takes fifty times as long as running
+/// it (180 ms against 3 ms, measured).
+async fn without_jit(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('jit', 'off', false)")
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Connects to a database whose schema is the one that this program knows.
