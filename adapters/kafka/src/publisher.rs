@@ -33,6 +33,9 @@ const ABANDON_WITHIN: Duration = Duration::from_secs(1);
 /// Requests are made no larger than this, unless the team says otherwise or a topic allows less.
 const LARGEST_REQUEST: u64 = 1_000_000;
 
+/// librdkafka makes no requests smaller than this. Each message may still have one of its own.
+const SMALLEST_REQUEST: u64 = 1;
+
 /// One session to a Kafka cluster.
 ///
 /// Its client is made with the first offer, when the limits of the topics are known. Dropping the session ends it: what is not on
@@ -179,7 +182,7 @@ impl KafkaPublisher {
             return Ok(Weak::clone(client));
         }
         if let Some(limit) = self.topics.smallest_limit() {
-            self.largest_request = self.largest_request.min(limit);
+            self.largest_request = self.largest_request.min(limit.max(SMALLEST_REQUEST));
         }
         let failed = |what: String| Reason::new(ErrorKind::Unavailable, what);
         let settings = producer(&self.config, Some(self.largest_request));
@@ -242,7 +245,7 @@ impl KafkaPublisher {
         let route = &outgoing.route;
         let limit = self.limits.get(route).copied().flatten();
         let Some(limit) = limit else { return Ok(()) };
-        if limit < self.largest_request {
+        if limit.max(SMALLEST_REQUEST) < self.largest_request {
             let what = format!(
                 "{route} takes requests of {limit} bytes at most: the next session makes smaller ones"
             );

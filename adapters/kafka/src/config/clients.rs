@@ -90,7 +90,12 @@ fn finish(mut client: ClientConfig, config: &KafkaConfig, fixed: &[(&str, &str)]
     }
     set_all(&mut client, fixed);
     client.set("bootstrap.servers", &config.brokers);
-    client.set_log_level(RDKafkaLogLevel::Info);
+    let debug = config.properties.contains_key("debug");
+    client.set_log_level(if debug {
+        RDKafkaLogLevel::Debug
+    } else {
+        RDKafkaLogLevel::Info
+    });
     client
 }
 

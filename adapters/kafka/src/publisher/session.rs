@@ -14,6 +14,9 @@ use crate::errors;
 /// How long a failed client's reports are waited for: they say whose fault it was.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 
+/// How long what the client has reported about itself may explain a lost deadline.
+const TROUBLE_COUNTS_FOR: Duration = Duration::from_secs(60);
+
 /// Why a session ends. Told with each of its open offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reason {
@@ -60,7 +63,7 @@ pub(super) struct Session {
     // The first message refused, if it was the only one of its topic without a report.
     alone: Option<usize>,
     // The latest thing that the client reported about itself: says why a deadline was lost.
-    trouble: Option<Reason>,
+    trouble: Option<(Instant, Reason)>,
     // When the session ends because its client has failed for good.
     failed: Option<Instant>,
 }
@@ -184,7 +187,7 @@ impl Session {
         if trouble.code == Some(Code::Fatal) {
             self.failed.get_or_insert(now + LAST_REPORTS);
         }
-        self.trouble = Some(trouble);
+        self.trouble = Some((now, trouble));
     }
 
     /// The topics that refused something.
@@ -199,8 +202,9 @@ impl Session {
         let failed = self.failed.is_some_and(|failed| failed <= now);
         if late || failed {
             let late = || Reason::new(ErrorKind::Unavailable, "Kafka did not answer in time");
-            let why = self.trouble.take().unwrap_or_else(late);
-            self.end(why);
+            let trouble = self.trouble.take();
+            let trouble = trouble.filter(|(at, _)| now.duration_since(*at) < TROUBLE_COUNTS_FOR);
+            self.end(trouble.map_or_else(late, |(_, trouble)| trouble));
         }
         match self.phase {
             Phase::Open => true,

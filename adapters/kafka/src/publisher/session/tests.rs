@@ -1,4 +1,5 @@
 use onceward_core::{MAX_PAYLOAD, Message, Outgoing};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -136,4 +137,42 @@ fn a_client_that_failed_for_good_ends_the_session_after_its_last_reports() {
 
     assert!(session.goes_on(Instant::now()));
     assert!(!session.goes_on(Instant::now() + LAST_REPORTS));
+}
+
+proptest! {
+    #[test]
+    fn every_offer_is_answered_once_and_nothing_is_confirmed_that_was_not_reported(
+        sizes in proptest::collection::vec(1..5_usize, 1..6),
+        reports in proptest::collection::vec((0..25_usize, 0..4_u8), 0..40),
+    ) {
+        let mut session = Session::new();
+        let mut receivers: Vec<_> = sizes
+            .iter()
+            .map(|size| offered(&mut session, &vec!["a"; *size]))
+            .collect();
+        let messages: usize = sizes.iter().sum();
+        let mut reported = vec![None; messages];
+
+        for (number, report) in reports {
+            // A message has one report; what is not known is ignored.
+            if reported.get(number).is_some_and(Option::is_none) {
+                reported[number] = Some(report);
+                match report {
+                    0..=2 => session.confirm(number),
+                    _ => session.refuse(number, 0, Code::MessageSizeTooLarge),
+                }
+            } else if number >= messages {
+                session.confirm(number);
+            }
+        }
+        session.settle();
+
+        for (first, receiver) in &mut receivers {
+            let receipts = receiver.try_recv().unwrap();
+            for (index, outcome) in receipts.outcomes().iter().enumerate() {
+                let confirmed = matches!(reported[*first + index], Some(0..=2));
+                prop_assert_eq!(matches!(outcome, Outcome::Confirmed), confirmed);
+            }
+        }
+    }
 }
