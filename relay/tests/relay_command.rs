@@ -1,10 +1,15 @@
 //! `onceward relay` as a user runs it: beside a real database and a real broker.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helper fails the test"
+)]
 
 mod common;
 
-use std::process::{Output, Stdio};
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::Shell;
@@ -14,32 +19,58 @@ use nix::unistd::Pid;
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Database, Options, Postgres};
 use onceward_testkit::{free_port, unique, wait};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Child;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A relay that runs as a process of its own.
+/// A relay that runs as a process of its own, its admin endpoints on whatever port was free.
 struct Running {
     child: Child,
-    admin: u16,
+    admin: SocketAddr,
+    log: JoinHandle<String>,
+}
+
+/// What a relay left behind.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    log: String,
 }
 
 impl Running {
-    fn start(shell: &Shell, admin: u16) -> Self {
+    async fn start(shell: &Shell) -> Self {
         let mut command = shell.command(&["relay"]);
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child, admin }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = String::new();
+        let mut admin = None;
+        while admin.is_none() {
+            let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap();
+            let line = line.unwrap_or_else(|| panic!("the relay ended: {log}"));
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            admin = event["address"]
+                .as_str()
+                .map(|address| address.parse().unwrap());
+            log.push_str(&line);
+            log.push('\n');
+        }
+        let log = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                log.push_str(&line);
+                log.push('\n');
+            }
+            log
+        });
+        let admin = admin.unwrap();
+        Self { child, admin, log }
     }
 
     async fn get(&self, path: &str) -> Option<String> {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
+        let mut connection = TcpStream::connect(self.admin).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
@@ -59,11 +90,13 @@ impl Running {
         kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
     }
 
-    async fn ended(self) -> Output {
-        timeout(SOON, self.child.wait_with_output())
-            .await
-            .unwrap()
-            .unwrap()
+    async fn ended(mut self) -> Ended {
+        let status = timeout(SOON, self.child.wait()).await.unwrap().unwrap();
+        let log = self.log.await.unwrap();
+        Ended {
+            code: status.code(),
+            log,
+        }
     }
 }
 
@@ -73,12 +106,12 @@ async fn migrated() -> Database {
     database
 }
 
-fn shell(database: &Database, topic: &str, nats: &str, admin: u16) -> Shell {
+fn shell(database: &Database, topic: &str, nats: &str) -> Shell {
     let text = format!(
         r#"
         source = "/shop/orders"
         [admin]
-        listen = "127.0.0.1:{admin}"
+        listen = "127.0.0.1:0"
         [streams.events]
         topics = ["{topic}"]
         lease_ttl = "2s"
@@ -97,26 +130,28 @@ async fn enqueue(database: &Database, topic: &str) {
         .unwrap();
 }
 
+/// A stream for the subject, and whatever is published to it from now on.
+async fn subscribe(nats: &Nats, subject: &str) -> async_nats::Subscriber {
+    let client = nats.client().await;
+    let stream = async_nats::jetstream::stream::Config {
+        name: subject.to_owned(),
+        subjects: vec![subject.to_owned()],
+        ..Default::default()
+    };
+    let jetstream = async_nats::jetstream::new(client.clone());
+    jetstream.create_stream(stream).await.unwrap();
+    client.subscribe(subject.to_owned()).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_relay_publishes_and_ends_with_0_when_told_to_stop() {
     let database = migrated().await;
     let nats = Nats::shared().await;
     let topic = unique("orders");
-    let client = nats.client().await;
-    let stream = async_nats::jetstream::stream::Config {
-        name: topic.clone(),
-        subjects: vec![topic.clone()],
-        ..Default::default()
-    };
-    async_nats::jetstream::new(client.clone())
-        .create_stream(stream)
-        .await
-        .unwrap();
-    let mut tap = client.subscribe(topic.clone()).await.unwrap();
-    let admin = free_port();
-    let shell = shell(&database, &topic, nats.url(), admin);
+    let mut tap = subscribe(nats, &topic).await;
+    let shell = shell(&database, &topic, nats.url());
 
-    let relay = Running::start(&shell, admin);
+    let relay = Running::start(&shell).await;
     enqueue(&database, &topic).await;
     let message = timeout(SOON, tap.next()).await.unwrap().unwrap();
     relay.until_answer("/readyz", "200 OK").await;
@@ -142,8 +177,8 @@ async fn a_relay_publishes_and_ends_with_0_when_told_to_stop() {
         topic.as_str(),
         "{doctor}"
     );
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let log = output.log;
     let lines = log.lines().map(serde_json::from_str::<serde_json::Value>);
     assert!(
         lines.clone().all(|line| line.is_ok()),
@@ -156,15 +191,14 @@ async fn a_relay_publishes_and_ends_with_0_when_told_to_stop() {
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_waited_for_and_said_so() {
     let database = migrated().await;
-    let (admin, nowhere) = (free_port(), free_port());
+    let nowhere = free_port();
     let shell = shell(
         &database,
         "orders.created",
         &format!("nats://127.0.0.1:{nowhere}"),
-        admin,
     );
 
-    let relay = Running::start(&shell, admin);
+    let relay = Running::start(&shell).await;
     enqueue(&database, "orders.created").await;
     let status = relay.until_answer("/status", "unavailable").await;
     let live = relay.until_answer("/livez", "200 OK").await;
@@ -174,8 +208,8 @@ async fn a_broker_that_is_not_there_is_waited_for_and_said_so() {
 
     assert!(status.contains("destination_paused"), "{status}");
     assert!(live.contains("ok") && ready.contains("ok"));
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let log = output.log;
     assert!(
         log.contains("will try again") || log.contains("will retry"),
         "{log}"
@@ -185,12 +219,11 @@ async fn a_broker_that_is_not_there_is_waited_for_and_said_so() {
 #[tokio::test]
 async fn asked_to_fail_fast_it_ends_with_1_when_the_broker_is_not_there() {
     let database = migrated().await;
-    let (admin, nowhere) = (free_port(), free_port());
+    let nowhere = free_port();
     let shell = shell(
         &database,
         "orders.created",
         &format!("nats://127.0.0.1:{nowhere}"),
-        admin,
     );
 
     let answer = shell.run(&["relay", "--fail-fast"]).await;
@@ -205,14 +238,15 @@ async fn a_relay_without_streams_a_port_or_a_database_does_not_start() {
     let port = taken.local_addr().unwrap().port();
 
     let idle = Shell::with_database(database.url()).run(&["relay"]).await;
-    let blocked = shell(&database, "orders", "nats://127.0.0.1:1", port)
+    let blocked = shell(&database, "orders", "nats://127.0.0.1:1")
+        .variable("ONCEWARD__ADMIN__LISTEN", &format!("127.0.0.1:{port}"))
         .run(&["relay"])
         .await;
 
     idle.assert_refused(2, &["no stream is configured"]);
     blocked.assert_refused(1, &["admin.listen", &port.to_string()]);
     let elsewhere = format!("postgres://shop:hunter2@127.0.0.1:{}/shop", free_port());
-    shell(&database, "orders", "nats://127.0.0.1:1", 0)
+    shell(&database, "orders", "nats://127.0.0.1:1")
         .variable("ONCEWARD__DATABASE__URL", &elsewhere)
         .run(&["relay"])
         .await
@@ -227,7 +261,7 @@ async fn a_database_on_which_the_promise_would_not_hold_is_refused() {
         .await
         .unwrap();
 
-    let answer = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+    let answer = shell(&database, "orders", "nats://127.0.0.1:1")
         .run(&["relay"])
         .await;
 
@@ -237,7 +271,7 @@ async fn a_database_on_which_the_promise_would_not_hold_is_refused() {
 #[tokio::test]
 async fn a_retention_that_the_ring_cannot_hold_is_refused() {
     let database = migrated().await;
-    let shell = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+    let shell = shell(&database, "orders", "nats://127.0.0.1:1")
         .variable("ONCEWARD__RETENTION__MESSAGES", "10d");
 
     shell
@@ -258,10 +292,80 @@ async fn a_standby_is_refused() {
     })
     .await;
 
-    let answer = shell(&database, "orders", "nats://127.0.0.1:1", 0)
+    let answer = shell(&database, "orders", "nats://127.0.0.1:1")
         .variable("ONCEWARD__DATABASE__URL", &standby.url(database.name()))
         .run(&["relay"])
         .await;
 
     answer.assert_refused(1, &["standby", "connect to the primary"]);
+}
+
+/// The statements that the documentation gives for publishing the whole log anew.
+fn publish_anew() -> &'static str {
+    let page = include_str!("../../docs/recovery.md");
+    let (_, section) = page.split_once("## Publish anew").unwrap();
+    let (_, code) = section.split_once("```sql").unwrap();
+    code.split_once("```").unwrap().0
+}
+
+#[tokio::test]
+async fn a_restored_dump_is_refused_and_the_documented_way_out_publishes_all_of_it() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let mut tap = subscribe(nats, &topic).await;
+    enqueue(&database, &topic).await;
+    enqueue(&database, &topic).await;
+    // As after pg_dump and restore: rows of another cluster's transactions, cursors of another cluster.
+    sqlx::raw_sql("update onceward.messages set txid = '900000000000'")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let shell = shell(&database, &topic, nats.url());
+
+    let refused = shell.run(&["relay"]).await;
+    sqlx::raw_sql(publish_anew())
+        .execute(database.pool())
+        .await
+        .unwrap();
+    shell.ok(&["doctor"]).await;
+    let relay = Running::start(&shell).await;
+
+    refused.assert_refused(1, &["docs/recovery.md#future-transactions"]);
+    for _ in 0..2 {
+        timeout(SOON, tap.next()).await.unwrap().unwrap();
+    }
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn another_cluster_is_refused_and_after_an_upgrade_the_documented_statement_lets_it_go_on() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let mut tap = subscribe(nats, &topic).await;
+    let shell = shell(&database, &topic, nats.url());
+    enqueue(&database, &topic).await;
+    let before = Running::start(&shell).await;
+    timeout(SOON, tap.next()).await.unwrap().unwrap();
+    before.signal(Signal::SIGTERM);
+    before.ended().await;
+    sqlx::raw_sql("update onceward.streams set system_identifier = 4711")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    enqueue(&database, &topic).await;
+
+    let refused = shell.run(&["relay"]).await;
+    sqlx::raw_sql("update onceward.streams set system_identifier = null")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let after = Running::start(&shell).await;
+
+    refused.assert_refused(1, &["docs/recovery.md#another-cluster"]);
+    timeout(SOON, tap.next()).await.unwrap().unwrap();
+    after.signal(Signal::SIGTERM);
+    assert_eq!(after.ended().await.code, Some(0));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onceward_core::TopicGlob;
 
-use super::{Facts, Finding, Table};
+use super::{Facts, Finding, StreamOverview, Table};
 
 /// The oldest server that the tables work on, as a number.
 const OLDEST_SERVER: i32 = 140_000;
@@ -364,10 +364,19 @@ fn overlaps(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Whether some stream reads the topic, as the database knows the streams. A note outlives the time when nobody did.
+#[must_use]
+pub fn is_read(topic: &str, streams: &[StreamOverview]) -> bool {
+    let globs = streams.iter().flat_map(|stream| &stream.topics);
+    let mut globs = globs.filter_map(|glob| TopicGlob::try_from(glob.as_str()).ok());
+    globs.any(|glob| glob.matches(topic))
+}
+
 fn unrouted(facts: &Facts) -> Vec<Finding> {
     facts
         .unrouted
         .iter()
+        .filter(|topic| !is_read(&topic.topic, &facts.streams))
         .map(|topic| {
             Finding::warning(
                 "unrouted",

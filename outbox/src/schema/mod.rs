@@ -22,7 +22,7 @@ mod topics;
 
 pub use activity::{OpenTransaction, PreparedTransaction};
 pub use finding::{Finding, Severity};
-pub use judge::{Expected, judge};
+pub use judge::{Expected, is_read, judge};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };
