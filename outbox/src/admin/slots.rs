@@ -75,8 +75,8 @@ select t.stream, l.lane, c.detour,
       from {{schema}}.messages_{{slot}} m
       where m.lane = l.lane
         and m.txid >= pg_snapshot_xmin(c.snapshot)
-        and m.seq > c.floor
-        and m.seq <= c.last_seq
+        and m.seq + 0 > c.floor
+        and m.seq + 0 <= c.last_seq
         and not pg_visible_in_snapshot(m.txid, c.snapshot)
     ),
     false

@@ -88,8 +88,14 @@ pub struct Claimed {
     pub parked: Vec<i64>,
 }
 
+/// By the primary key.
+const TAKEN: &str = "
+select pg_backend_pid(), owner, extract(epoch from lease_until - clock_timestamp())::double precision as seconds
+from {{schema}}.streams
+where stream = $1 and lease_until > clock_timestamp()";
+
 /// One plain statement: the snapshot and the highest numbers belong together. The highest by `messages (lane, seq)`,
-/// transactions of the future by `messages (lane, txid, seq)`; locks nothing.
+/// transactions of the future by `messages (lane, txid, seq)`, on which `seq + 0` keeps the planner; locks nothing.
 const LOOK: &str = "
 select pg_backend_pid(), pg_current_snapshot()::text,
   array(
@@ -106,17 +112,11 @@ select pg_backend_pid(), pg_current_snapshot()::text,
       from {{schema}}.messages m
       where m.lane = l
         and m.txid >= pg_snapshot_xmax(pg_current_snapshot())
-        and m.seq > coalesce((select max(c.floor) from {{schema}}.cursors c), 0)
+        and m.seq + 0 > coalesce((select max(c.floor) from {{schema}}.cursors c), 0)
       limit 1
     ) f
   ) as future_txid,
-  (select system_identifier from {{schema}}.streams where stream = $1) as system,
-  (select owner from {{schema}}.streams where stream = $1 and lease_until > clock_timestamp()) as owner,
-  (
-    select extract(epoch from lease_until - clock_timestamp())::double precision
-    from {{schema}}.streams
-    where stream = $1 and lease_until > clock_timestamp()
-  ) as seconds";
+  (select system_identifier from {{schema}}.streams where stream = $1) as system";
 
 const CREATE: &str = "
 insert into {{schema}}.streams (stream)
@@ -158,7 +158,6 @@ where stream = $1";
 struct Look {
     snapshot: String,
     highest: Vec<i64>,
-    taken: Option<(String, f64)>,
     facts: Facts,
 }
 
@@ -181,12 +180,11 @@ impl Keeper {
     /// Dropped, the stream may be claimed under a token that nobody knows: it is free again after the ttl.
     pub async fn claim(&mut self, claim: &Claim) -> Result<Claiming, LogError> {
         self.held = None;
+        if let Some(taken) = self.taken(&claim.stream).await? {
+            return Ok(taken);
+        }
         let look = self.look(&claim.stream).await?;
         identity::judge(&look.facts)?;
-        if let Some((owner, seconds)) = look.taken {
-            let expires_in = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-            return Ok(Claiming::Taken { owner, expires_in });
-        }
         let asked = Instant::now();
         let last = match claim.start {
             Start::Earliest => vec![0; look.highest.len()],
@@ -232,6 +230,33 @@ impl Keeper {
         Ok(Claiming::Claimed(claimed))
     }
 
+    /// The holder, if there is one. Those that stand by ask nothing more of the database.
+    async fn taken(&mut self, stream: &str) -> Result<Option<Claiming>, LogError> {
+        let sql = render(&self.schema, TAKEN);
+        let row = self
+            .session
+            .call(CLAIMING, async |connection| {
+                sqlx::query(sql)
+                    .bind(stream)
+                    .fetch_optional(connection)
+                    .await
+            })
+            .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        self.session.check_pid(&row, 0)?;
+        let taken = || {
+            let owner: Option<String> = row.try_get("owner")?;
+            let seconds: f64 = row.try_get("seconds")?;
+            Ok(Some(Claiming::Taken {
+                owner: owner.unwrap_or_default(),
+                expires_in: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+            }))
+        };
+        taken().map_err(|error: sqlx::Error| LogError::malformed(CLAIMING, error))
+    }
+
     async fn look(&mut self, stream: &str) -> Result<Look, LogError> {
         let sql = render(&self.schema, LOOK);
         let row = self
@@ -247,8 +272,6 @@ impl Keeper {
 
     fn decode_look(&self, row: &PgRow) -> Result<Look, sqlx::Error> {
         let highest: Vec<i64> = row.try_get("highest")?;
-        let owner: Option<String> = row.try_get("owner")?;
-        let seconds: Option<f64> = row.try_get("seconds")?;
         Ok(Look {
             snapshot: row.try_get(1)?,
             facts: Facts {
@@ -259,7 +282,6 @@ impl Keeper {
                 highest: highest.iter().copied().max().unwrap_or(0),
             },
             highest,
-            taken: seconds.map(|seconds| (owner.unwrap_or_default(), seconds)),
         })
     }
 

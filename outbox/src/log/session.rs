@@ -59,12 +59,16 @@ pub(crate) struct Session {
 const CONNECTING: &str = "connecting";
 
 /// No statement of ours may run on after its caller has given up; commits are durable unless a statement says otherwise.
+/// The log is large and its indexes fit: a scan of it is never right, also while nothing is known of a new slot.
 const SETTINGS: &str = "
 select pg_backend_pid(),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', $1, false),
   set_config('lock_timeout', $1, false),
   set_config('idle_in_transaction_session_timeout', $1, false),
+  set_config('enable_seqscan', 'off', false),
+  set_config('enable_bitmapscan', 'off', false),
+  set_config('jit', 'off', false),
   set_config('synchronous_commit', case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, false)";
 
 /// The read is written for one plan; whatever the statistics say, it shall not be left. A generic plan saves the planning.
@@ -225,5 +229,65 @@ impl Session {
         if timeout(Duration::from_secs(1), goodbye).await.is_err() {
             tracing::debug!("a database session did not close in time; it was dropped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_testkit::postgres::Postgres;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_from_another_server_process_is_refused() {
+        let database = Postgres::shared().await.database().await;
+        let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
+        let mut session = Session::open(&log, Purpose::Write).await.unwrap();
+        // As behind a transaction pooler, which gives each statement the process that is free.
+        session.pid += 1;
+
+        let refused = session.set_up(SETTINGS).await;
+
+        assert!(matches!(refused, Err(LogError::TransactionPooler)));
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_call_was_cut_off_is_of_no_more_use() {
+        let database = Postgres::shared().await.database().await;
+        let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default())
+            .within(Duration::from_millis(200));
+        let mut session = Session::open(&log, Purpose::Write).await.unwrap();
+        let slow = async |connection: &mut PgConnection| {
+            sqlx::query("select pg_sleep(30)").execute(connection).await
+        };
+        let quick =
+            async |connection: &mut PgConnection| sqlx::query("select 1").execute(connection).await;
+
+        let cut_off = timeout(Duration::from_millis(20), session.call("sleeping", slow)).await;
+
+        assert!(cut_off.is_err());
+        assert!(session.call("asking", quick).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_error_that_the_server_answered_leaves_the_session_usable() {
+        let database = Postgres::shared().await.database().await;
+        let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
+        let mut session = Session::open(&log, Purpose::Write).await.unwrap();
+        let ask = async |connection: &mut PgConnection, sql: &'static str| {
+            sqlx::query(sql).execute(connection).await
+        };
+
+        let wrong = session
+            .call("asking", async |c| ask(c, "select 1 / 0").await)
+            .await;
+
+        assert!(matches!(wrong, Err(LogError::Database { .. })));
+        assert!(
+            session
+                .call("asking", async |c| ask(c, "select 1").await)
+                .await
+                .is_ok()
+        );
     }
 }
