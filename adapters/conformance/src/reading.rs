@@ -116,6 +116,27 @@ pub(crate) async fn read<S: Subscriber>(member: &mut S, count: usize) -> Seen<S:
     seen
 }
 
+/// Reads until that many different messages have come, acking each, as some brokers give out no more before.
+pub(crate) async fn read_and_ack<S: Subscriber>(member: &mut S, count: usize) -> Seen<S::Token> {
+    let acker = member.acker();
+    let mut seen = Seen::new();
+    while seen.ids().len() < count {
+        let before = seen.deliveries.len();
+        let what = format!("{count} messages");
+        read_until(member, &mut seen, &what, |seen| {
+            seen.deliveries.len() > before
+        })
+        .await;
+        let fresh = seen.deliveries[before..].iter();
+        ack(
+            &acker,
+            fresh.map(|delivery| delivery.token.clone()).collect(),
+        )
+        .await;
+    }
+    seen
+}
+
 /// Asserts that nothing is delivered for a while. Notices may come.
 pub(crate) async fn assert_nothing_comes<S: Subscriber>(member: &mut S, while_: Duration) {
     let mut seen = Seen::new();

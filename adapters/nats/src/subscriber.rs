@@ -6,9 +6,13 @@ mod claim;
 mod durable;
 mod member;
 mod outbound;
-mod ownership;
+mod outside;
+mod owner;
 mod positions;
 mod pull;
+mod requests;
+mod suspicion;
+mod unreadable;
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +31,9 @@ use crate::connection;
 use crate::headers::BROKER;
 use acker::LastAck;
 use durable::Durable;
-use member::{Command, Member};
+use member::Member;
 use outbound::{Inbound, Item};
+use outside::Command;
 
 /// One member of a consumer on NATS JetStream, with a connection of its own.
 ///

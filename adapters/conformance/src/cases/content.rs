@@ -9,7 +9,7 @@ use onceward_core::{
 };
 
 use crate::journey::{assert_all_confirmed, batch, finish, message, noise, with_payload};
-use crate::reading::read;
+use crate::reading::{read, read_and_ack};
 use crate::{Control, Harness, Member, Offer, Record, Sharing, Verdict};
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -155,7 +155,7 @@ pub async fn foreign_messages_come_whole<H: Harness>() -> Verdict {
     }
 
     let mut reader = broker.subscriber(&member(&route)).await.expect("opens");
-    let seen = read(&mut reader, records.len()).await;
+    let seen = read_and_ack(&mut reader, records.len()).await;
 
     let came: BTreeMap<&[u8], &Result<Message, _>> = seen
         .deliveries

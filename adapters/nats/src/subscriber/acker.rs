@@ -10,7 +10,7 @@ use onceward_core::{Acker, SubscribeError, SubscribeErrorKind};
 use tokio::sync::mpsc;
 
 use super::durable::unavailable;
-use super::member::Command;
+use super::outside::Command;
 
 /// How long the server may take to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,8 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What a delivery is acked by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsToken {
-    pub(crate) reply: Subject,
+    pub(crate) place: Acked,
     pub(crate) ownership: u64,
+}
+
+/// How a delivery is acked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Acked {
+    /// The server is told by this subject.
+    ByReply(Subject),
+    /// The server did not deliver it, so the member takes the durable past this number.
+    ByMember(u64),
 }
 
 /// Acks deliveries of one member.
@@ -78,8 +87,10 @@ impl NatsAcker {
     async fn tell(&self, tokens: Vec<NatsToken>, what: Bytes) -> Result<(), SubscribeError> {
         let told = async {
             for token in tokens {
-                let sent = self.client.publish(token.reply, what.clone()).await;
-                sent.map_err(not_told)?;
+                if let Acked::ByReply(reply) = token.place {
+                    let sent = self.client.publish(reply, what.clone()).await;
+                    sent.map_err(not_told)?;
+                }
             }
             Ok(())
         };
@@ -104,8 +115,19 @@ impl Acker for NatsAcker {
     /// Plain acks: what is lost of them is delivered again and dropped by its mark, and asking for an answer to each would
     /// cost a round trip per message. A member that leaves makes sure that the last ones have arrived.
     async fn ack(&self, tokens: Vec<NatsToken>) -> Result<(), SubscribeError> {
-        if let Some(last) = tokens.last() {
-            self.last.note(&last.reply);
+        for token in &tokens {
+            match token.place {
+                Acked::ByReply(ref reply) => self.last.note(reply),
+                Acked::ByMember(sequence) => {
+                    let ownership = token.ownership;
+                    // A member that has ended passes nothing; it comes again.
+                    let settled = Command::Settled {
+                        ownership,
+                        sequence,
+                    };
+                    self.commands.send(settled).ok();
+                }
+            }
         }
         self.tell(tokens, AckKind::Ack.into()).await
     }

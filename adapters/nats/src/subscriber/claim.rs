@@ -144,7 +144,7 @@ async fn release_orphans(context: &Context, durable: &Durable) -> Result<(), Sub
     });
     if orphaned {
         // If somebody becomes the owner at this very moment, it is given what it has once more.
-        reset(context, durable).await?;
+        reset(context, durable, None).await?;
     }
     Ok(())
 }
@@ -182,10 +182,16 @@ async fn answer(inbox: &mut Inbox, number: u64, until: Instant) -> Answer {
     }
 }
 
-/// Takes the durable back to its oldest unacked message. What the owner before us had in work is delivered again, to us.
-pub(crate) async fn reset(context: &Context, durable: &Durable) -> Result<Place, SubscribeError> {
+/// Takes the durable back to its oldest unacked message, or to the one at `next`. What the owner before us had in work is
+/// delivered again, to us.
+pub(crate) async fn reset(
+    context: &Context,
+    durable: &Durable,
+    next: Option<u64>,
+) -> Result<Place, SubscribeError> {
     let subject = format!("CONSUMER.RESET.{}.{}", durable.stream, durable.name);
-    match context.request(subject, &json!({})).await {
+    let request = next.map_or_else(|| json!({}), |next| json!({ "seq": next }));
+    match context.request(subject, &request).await {
         Ok(Response::Ok(Reset { info })) => Ok(Place {
             settled: info.ack_floor.stream_sequence,
             // Deliveries are counted anew; what is told as delivered may be one that found nobody.
@@ -203,7 +209,7 @@ pub(crate) async fn reset(context: &Context, durable: &Durable) -> Result<Place,
 /// Gives the ownership up at once, so that another member need not wait for the server to miss us. Best effort.
 pub(crate) async fn give_up(context: &Context, durable: &Durable) {
     // What we leave unacked would be withheld until `ack_wait` ends.
-    if let Err(error) = reset(context, durable).await {
+    if let Err(error) = reset(context, durable, None).await {
         tracing::debug!(%error, "unacked deliveries were not given back; they come again in time");
     }
     let subject = format!("CONSUMER.UNPIN.{}.{}", durable.stream, durable.name);
