@@ -23,8 +23,8 @@ use crate::trouble::chain;
 use crate::typed::{OfEvent, OfState};
 use crate::work::Workshop;
 use crate::{
-    BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, StateFn,
-    dead_letter, ring, schema,
+    BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, Settled,
+    StateFn, dead_letter, ring, schema,
 };
 
 /// How often dead letters are counted.
@@ -110,19 +110,34 @@ impl Consumer {
         subscriber: S,
         stop: CancellationToken,
     ) -> Result<(), ConsumerError> {
+        self.start(subscriber, stop, false).await.map(drop)
+    }
+
+    /// Handles what `subscriber` brings until the broker has nothing more for it, and tells what was settled. For
+    /// tests, with the broker in memory, and for jobs that empty a queue. Waits for ever for a partition of its own.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Self::run).
+    pub async fn run_until_idle<S: Subscriber>(
+        self,
+        subscriber: S,
+    ) -> Result<Settled, ConsumerError> {
+        self.start(subscriber, CancellationToken::new(), true).await
+    }
+
+    async fn start<S: Subscriber>(
+        self,
+        subscriber: S,
+        stop: CancellationToken,
+        until_idle: bool,
+    ) -> Result<Settled, ConsumerError> {
         schema::check(&self.pool, &self.schema).await?;
-        let health = Health::new();
-        let meters = Meters::new(&self.name);
+        let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
-        let mut background = JoinSet::new();
-        background.spawn(health.clone().keep_probing(self.pool.clone()));
-        background.spawn(ring::keep(self.pool.clone(), self.schema.clone()));
-        background.spawn(count_dead_letters(
-            self.pool.clone(),
-            self.schema.clone(),
-            self.name.clone(),
-            meters.clone(),
-        ));
+        let mut background = self.background(&health, &meters);
         let limits = self.limits_of_pool();
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
@@ -137,11 +152,22 @@ impl Consumer {
             meters,
             kill: CancellationToken::new(),
         };
-        let member = Member::new(Arc::new(shop), limits, subscriber);
+        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
         tokio::select! {
             ended = Box::pin(member.run(stop)) => ended,
             Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
         }
+    }
+
+    /// What goes on beside the loop, and never ends.
+    fn background(&self, health: &Health, meters: &Meters) -> JoinSet<()> {
+        let (pool, schema) = (self.pool.clone(), self.schema.clone());
+        let mut background = JoinSet::new();
+        background.spawn(health.clone().keep_probing(pool.clone()));
+        background.spawn(ring::keep(pool.clone(), schema.clone()));
+        let (name, meters) = (self.name.clone(), meters.clone());
+        background.spawn(count_dead_letters(pool, schema, name, meters));
+        background
     }
 
     /// Each handler holds a connection: more of them than the pool has would only wait for one another.

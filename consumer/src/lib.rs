@@ -28,6 +28,7 @@ mod router;
 pub mod schema;
 mod session;
 mod settings;
+mod settled;
 mod sql;
 mod transaction;
 mod trouble;
@@ -41,6 +42,7 @@ pub use handler::{Handler, HandlerError};
 pub use history::Attempt;
 pub use name::{ConsumerName, InvalidName};
 pub use settings::{HandlerSettings, Limits};
+pub use settled::Settled;
 pub use tx::Tx;
 pub use typed::{EventFn, StateFn};
 

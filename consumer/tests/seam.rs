@@ -381,13 +381,22 @@ async fn a_partition_that_is_stuck_is_paused_and_read_again() {
 }
 
 #[tokio::test]
-async fn the_one_line_of_the_documentation_runs_a_handler_against_the_broker_in_memory() {
+async fn in_one_line_a_test_handles_all_that_the_broker_in_memory_has() {
     let stage = Stage::new().await;
-    stage.publish(1, Some(1));
+    for order in 0..5 {
+        stage.publish(order, Some(1));
+    }
+    stage.put(&[], b"no json");
+    let consumer = || stage.builder().on("*", write_effect).build().unwrap();
 
-    let running = stage.run(stage.builder().on("orders.created", write_effect));
-    stage.settled(1).await;
-    running.stop().await;
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let settled = consumer().run_until_idle(subscriber).await.unwrap();
 
-    assert_eq!(stage.effects().await, [1]);
+    assert_eq!((settled.handled, settled.dead), (5, 1));
+    assert_eq!(stage.effects().await, [0, 1, 2, 3, 4]);
+
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let nothing = consumer().run_until_idle(subscriber).await.unwrap();
+
+    assert_eq!(nothing, onceward_consumer::Settled::default());
 }

@@ -166,7 +166,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
         match self.timers.tick(now) {
             Tick::None => {}
-            Tick::Overdue => self.look_for_overdue(),
+            Tick::Overdue => {
+                self.look_for_overdue();
+                if self.until_idle {
+                    self.ask(Ask::Backlog);
+                }
+            }
             Tick::OverdueAndBacklog => {
                 self.look_for_overdue();
                 self.ask(Ask::Backlog);

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
 use crate::plan::{self, Outcome};
+use crate::settled::Settled;
 use crate::work::{Report, Workshop};
 use crate::{ConsumerError, Limits};
 use errands::Errand;
@@ -53,6 +54,9 @@ pub(crate) struct Member<T> {
     shares: Shares,
     timers: Timers,
     stopping: Option<Stopping>,
+    /// Whether to stop when nothing is left to do.
+    until_idle: bool,
+    settled: Settled,
     /// Whether the reader is asked to read, or waits after an error.
     reading: bool,
     failures: u32,
@@ -69,6 +73,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(crate) fn new<S: Subscriber<Token = T>>(
         shop: Arc<Workshop>,
         limits: Limits,
+        until_idle: bool,
         subscriber: S,
     ) -> Self {
         let (asks, asked) = unbounded_channel();
@@ -91,6 +96,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             shares: Shares::new(limits.messages, limits.ahead),
             timers: Timers::new(Instant::now()),
             stopping: None,
+            until_idle,
+            settled: Settled::default(),
             reading: false,
             failures: 0,
             workers: JoinSet::new(),
@@ -107,7 +114,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     ///
     /// # Cancel safety
     /// Dropped, handlers end at once and are rolled back; what was delivered comes again.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<Settled, ConsumerError> {
         let mut health = self.shop.health.changes();
         while !self.is_done() {
             self.start_work();
@@ -122,8 +129,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 () = tokio::time::sleep_until(wake.into()) => self.on_time(Instant::now()),
             }
         }
+        let settled = self.settled;
         self.close().await;
-        Ok(())
+        Ok(settled)
     }
 
     /// Starts what may start.
@@ -163,12 +171,18 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.reading = false;
                 self.on_read(read)?;
             }
-            Event::Backlog(backlog) => self.tell_lag(backlog.as_deref()),
+            Event::Backlog(backlog) => {
+                self.tell_lag(backlog.as_deref());
+                self.stop_if_idle(backlog.as_deref());
+            }
             Event::Acked(numbers) => {
                 for number in numbers {
                     self.forget(number);
                 }
                 self.release_finished(Instant::now());
+                if self.until_idle && self.flights.is_empty() {
+                    self.ask(Ask::Backlog);
+                }
             }
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);
@@ -184,6 +198,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         match report.outcome {
             Some(outcome) => {
                 self.flights.settled(number);
+                self.settled.count(outcome);
                 if outcome != Outcome::Duplicate {
                     pass(Failpoint::AfterCommitBeforeAck);
                 }

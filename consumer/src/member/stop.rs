@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use onceward_core::Backlog;
 use tracing::{info, warn};
 
 use super::Member;
@@ -43,6 +44,16 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.flights.leave(|_| true);
         let (running, grace) = (self.keys.running(), self.limits.grace);
         info!(running, ?grace, "the consumer stops");
+    }
+
+    /// Stops when the broker says that nothing is left, if the consumer is to run only so long. A member that owns
+    /// nothing yet has not heard of what there is.
+    pub(super) fn stop_if_idle(&mut self, backlog: Option<&[Backlog]>) {
+        let nothing =
+            backlog.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.count == 0));
+        if self.until_idle && self.stopping.is_none() && nothing && self.flights.is_empty() {
+            self.begin_to_stop();
+        }
     }
 
     /// Looks whether the grace is over.
