@@ -52,7 +52,9 @@ async fn only_the_guilty_are_parked(mut stage: Stage) {
         .await
         .unwrap();
     for number in numbers {
-        stage.command(&["parked", "replay", "events", &number.to_string()]).await;
+        stage
+            .command(&["parked", "replay", "events", &number.to_string()])
+            .await;
     }
 
     let published = || async { states(&stage).await == ["published"; 3] };

@@ -25,7 +25,10 @@ fn under_load(stage: &Stage) -> Workload {
 async fn a_relay_frozen_for_twice_its_ttl_changes_nothing_when_it_goes_on() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
     let mut stage = stage.consumed().await;
-    let (one, other) = (stage.relay(&Changes::default()), stage.relay(&Changes::default()));
+    let (one, other) = (
+        stage.relay(&Changes::default()),
+        stage.relay(&Changes::default()),
+    );
     let consumer = stage.consumer(&Changes::default());
     let writers = stage.write(under_load(&stage));
     for _ in 0..2 {

@@ -27,7 +27,10 @@ async fn cut_off(standby: &PgPool) {
     }
     let gone = || async {
         let statement = "select not exists (select from pg_stat_wal_receiver)";
-        sqlx::query_scalar(statement).fetch_one(standby).await.unwrap()
+        sqlx::query_scalar(statement)
+            .fetch_one(standby)
+            .await
+            .unwrap()
     };
     wait::until_true(SOON, "the standby to be cut off", gone).await;
 }
@@ -83,7 +86,9 @@ async fn without_waiting_for_the_standby_the_ledger_turns_red() {
     let primary = Postgres::start(Options::default()).await;
     let mut stage = Stage::nats(&primary, Nats::shared().await).await;
     let standby = primary.standby("second").await;
-    let second = PgPool::connect(&standby.url(stage.log.name())).await.unwrap();
+    let second = PgPool::connect(&standby.url(stage.log.name()))
+        .await
+        .unwrap();
     let old = stage.relay(&Changes::default());
     cut_off(&second).await;
 

@@ -107,7 +107,10 @@ async fn crash_everywhere(mut stage: Stage, of_relay: &[(&str, Needs)], of_consu
     stage.ledger.allow_duplicates(WINDOW, crashes);
     let verdict = stage.must_be_green(&[&relay, &consumer]).await;
     // What was refused is parked, whether the relay crashed before or after that, and nothing else is.
-    assert_eq!(usize::try_from(stage.parked().await).unwrap(), refused.len());
+    assert_eq!(
+        usize::try_from(stage.parked().await).unwrap(),
+        refused.len()
+    );
     assert!(verdict.claims > crashes, "{verdict}");
 }
 
@@ -115,12 +118,22 @@ async fn crash_everywhere(mut stage: Stage, of_relay: &[(&str, Needs)], of_consu
 async fn a_crash_at_any_point_loses_doubles_and_reorders_nothing_on_nats() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
 
-    crash_everywhere(stage.consumed().await.ttl("1s"), &OF_THE_RELAY, &OF_THE_CONSUMER).await;
+    crash_everywhere(
+        stage.consumed().await.ttl("1s"),
+        &OF_THE_RELAY,
+        &OF_THE_CONSUMER,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_crash_at_half_of_the_points_loses_doubles_and_reorders_nothing_on_kafka() {
     let stage = Stage::kafka(Postgres::shared().await, Kafka::shared().await).await;
 
-    crash_everywhere(stage.consumed().await.ttl("1s"), &OF_THE_RELAY[2..7], &OF_THE_CONSUMER[3..]).await;
+    crash_everywhere(
+        stage.consumed().await.ttl("1s"),
+        &OF_THE_RELAY[2..7],
+        &OF_THE_CONSUMER[3..],
+    )
+    .await;
 }

@@ -97,7 +97,12 @@ async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
 async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_nats() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
 
-    kill_both(stage.consumed().await.ttl("1s"), cycles(), &Changes::default()).await;
+    kill_both(
+        stage.consumed().await.ttl("1s"),
+        cycles(),
+        &Changes::default(),
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -18,7 +18,10 @@ async fn everything_arrives(stage: Stage) {
     };
     let written = stage.write_all(workload).await;
 
-    assert!(written.messages >= 1_000 && written.unknown == 0, "{written:?}");
+    assert!(
+        written.messages >= 1_000 && written.unknown == 0,
+        "{written:?}"
+    );
     let verdict = stage.must_be_green(&[&relay, &consumer]).await;
     assert_eq!((verdict.duplicates, verdict.claims), (0, 1), "{verdict}");
     assert_eq!(stage.parked().await, 0);

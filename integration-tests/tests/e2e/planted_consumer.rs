@@ -88,8 +88,7 @@ async fn a_handler_that_swallows_errors_of_the_database_is_found_out() {
 #[tokio::test]
 async fn a_commit_without_the_marks_proof_turns_the_ledger_red() {
     let stage = stage().await;
-    let swallows =
-        Changes::fault("commit-without-proof").variable("E2E_SWALLOW_ONE_IN", "10");
+    let swallows = Changes::fault("commit-without-proof").variable("E2E_SWALLOW_ONE_IN", "10");
 
     let verdict = verdict_after(&stage, &swallows).await;
 

@@ -136,7 +136,9 @@ async fn die_before_the_park(fault: &'static str) -> Verdict {
     let mut transaction = stage.log.pool().begin().await.unwrap();
     for size in [10, TOO_LARGE, 20, 30] {
         let payload = vec![1; size];
-        append(&mut transaction, topic, "one", &payload).await.unwrap();
+        append(&mut transaction, topic, "one", &payload)
+            .await
+            .unwrap();
     }
     transaction.commit().await.unwrap();
 

@@ -34,10 +34,6 @@ impl Program {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }

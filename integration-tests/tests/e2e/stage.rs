@@ -364,9 +364,14 @@ async fn limit_kafka(brokers: &str, topics: &[String], bytes: Option<i32>) {
     let limit = bytes.unwrap_or(1_048_588).to_string();
     let changes: Vec<AlterConfig<'_>> = topics
         .iter()
-        .map(|topic| AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &limit))
+        .map(|topic| {
+            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &limit)
+        })
         .collect();
-    let results = admin.alter_configs(&changes, &AdminOptions::new()).await.unwrap();
+    let results = admin
+        .alter_configs(&changes, &AdminOptions::new())
+        .await
+        .unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
