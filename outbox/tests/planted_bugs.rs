@@ -1,6 +1,10 @@
 //! The bugs that can be planted show: a check that cannot fail is no check.
 
-#![expect(clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
 
 #[path = "log/support.rs"]
 #[expect(dead_code, reason = "shared with the larger suite")]
