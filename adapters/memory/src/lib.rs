@@ -9,11 +9,11 @@
 //!
 //! let broker = MemoryBroker::new();
 //! let order = Message::json("orders.created", &serde_json::json!({ "order": 17 }))?.key(17);
-//! broker.publish(order.finish(MAX_PAYLOAD)?.message);
+//! broker.publish(order.finish(MAX_PAYLOAD)?.message)?;
 //!
 //! let subscriber = broker.subscriber("billing", &["orders.created"]);
 //! # drop(subscriber);
-//! # Ok::<(), onceward_core::InvalidMessage>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod broker;

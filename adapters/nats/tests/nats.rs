@@ -15,6 +15,7 @@ use onceward_nats::{
     Credentials, NatsConfig, NatsPublisher, NatsSubscriber, NatsToken, SubscriberConfig,
 };
 use onceward_testkit::nats::{Nats, Options};
+use onceward_testkit::proxy::Proxy;
 use onceward_testkit::{unique, wait};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -250,6 +251,40 @@ async fn a_message_over_the_servers_limit_is_too_large_and_others_go_on() {
     assert!(receipts.session_over().is_none());
 }
 
+#[tokio::test]
+async fn a_session_that_lost_its_connection_sends_nothing_on_another_one() {
+    let nats = Nats::start(Options::default()).await;
+    let subject = subject(&nats).await;
+    let mut proxy = Proxy::to(nats.port()).await;
+    let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    let mut session = NatsPublisher::connect(&config).await.unwrap();
+    // More than all buffers on the way hold, so that most of it waits in this process.
+    let large: Vec<_> = (0..60)
+        .map(|n| message(&subject, &n.to_string(), vec![0; 500_000]))
+        .collect();
+
+    proxy.stall();
+    let batch = Arc::new(Batch { messages: large });
+    let pending = session.offer(batch).await;
+    proxy.cut().await;
+    let receipts = tokio::time::timeout(PATIENCE, pending).await.unwrap();
+    proxy.heal().await;
+
+    assert!(receipts.session_over().is_some());
+    let unknown = |outcome: &Outcome| matches!(outcome, Outcome::Unconfirmed);
+    assert!(receipts.outcomes().iter().all(unknown), "{receipts:?}");
+    let mut next = NatsPublisher::connect(&config).await.unwrap();
+    for n in 0..20 {
+        let mark = [message(&subject, "mark", vec![n])];
+        assert!(offer(&mut next, &mark).await.all_confirmed());
+    }
+    let jetstream = jetstream::new(nats.client().await);
+    let mut stream = jetstream.get_stream(&subject).await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 20);
+    let over = offer(&mut session, &[message(&subject, "late", vec![])]).await;
+    assert!(over.session_over().is_some());
+}
+
 const RIGHTS: &str = r#"
 accounts {
   A {
@@ -312,6 +347,73 @@ async fn missing_rights_are_told_apart_from_an_outage() {
         }
         outcomes => panic!("{outcomes:?}"),
     }
+}
+
+/// The rights that the adapter's documentation asks for, and no others.
+const LEAST_RIGHTS: &str = r#"
+accounts {
+  A {
+    jetstream: enabled
+    users: [
+      { user: admin, password: admin-secret }
+      { user: relay, password: relay-secret, permissions: {
+        publish: [ "shop.>", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*" ]
+        subscribe: "_INBOX.>" } }
+      { user: billing, password: billing-secret, permissions: {
+        publish: [
+          "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.SHOP", "$JS.API.STREAM.MSG.GET.SHOP"
+          "$JS.API.CONSUMER.INFO.SHOP.reader", "$JS.API.CONSUMER.CREATE.SHOP.reader"
+          "$JS.API.CONSUMER.RESET.SHOP.reader", "$JS.API.CONSUMER.UNPIN.SHOP.reader"
+          "$JS.API.CONSUMER.MSG.NEXT.SHOP.reader", "$JS.ACK.SHOP.reader.>" ]
+        subscribe: "_INBOX.>" } }
+    ]
+  }
+}
+"#;
+
+#[tokio::test]
+async fn the_rights_that_are_documented_are_enough() {
+    let nats = Nats::start(Options {
+        config: LEAST_RIGHTS.to_owned(),
+        ..Options::default()
+    })
+    .await;
+    let admin = async_nats::ConnectOptions::with_user_and_password(
+        "admin".to_owned(),
+        "admin-secret".to_owned(),
+    );
+    let client = admin.connect(nats.url()).await.unwrap();
+    let shop = Config {
+        name: "SHOP".to_owned(),
+        subjects: vec!["shop.>".to_owned()],
+        ..Config::default()
+    };
+    jetstream::new(client).create_stream(shop).await.unwrap();
+
+    let relay = as_user(&nats, "relay", "relay-secret");
+    let mut session = NatsPublisher::connect(&relay).await.unwrap();
+    let reports = session.check(&[Route::new("shop.orders")]).await;
+    assert!(reports[0].state.is_ok(), "{reports:?}");
+    let messages: Vec<_> = (0..5)
+        .map(|n| message("shop.orders", "k", vec![n]))
+        .collect();
+    assert!(offer(&mut session, &messages).await.all_confirmed());
+
+    let billing = as_user(&nats, "billing", "billing-secret");
+    let config = SubscriberConfig::new("reader", ["shop.orders"]);
+    let mut reader = NatsSubscriber::join(&billing, config.clone())
+        .await
+        .unwrap();
+    let mut deliveries = read(&mut reader, 5).await;
+    let backlog = reader.backlog().await.unwrap();
+    assert_eq!(backlog[0].count, 5);
+    assert!(backlog[0].oldest.is_some());
+    let first = deliveries.remove(0);
+    reader.acker().ack(vec![first.token]).await.unwrap();
+    reader.close(Duration::from_secs(5)).await;
+    let mut next = NatsSubscriber::join(&billing, config).await.unwrap();
+
+    assert_eq!(positions(&read(&mut next, 4).await), [2, 3, 4, 5]);
 }
 
 #[tokio::test]

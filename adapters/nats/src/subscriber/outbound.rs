@@ -29,6 +29,8 @@ struct Shared {
     /// Counts the ownerships; deliveries of an earlier one are dropped, for they come again.
     ownership: AtomicU64,
     owner: AtomicBool,
+    /// A failure waits for the handle: it is told of an outage once, however long that lasts.
+    failed: AtomicBool,
     taken: Notify,
 }
 
@@ -96,6 +98,10 @@ impl Outbound {
         if matches!(item, Item::Arrival(Arrival::Delivery(_))) {
             self.shared.waiting.fetch_add(1, Ordering::AcqRel);
         }
+        let failure = matches!(item, Item::Failure(_));
+        if failure && self.shared.failed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.sender.send(item).ok();
     }
 }
@@ -140,7 +146,10 @@ impl Inbound {
                     self.left = Some(item);
                     return Ok(items);
                 }
-                Item::Failure(_) => return Ok(vec![item]),
+                Item::Failure(_) => {
+                    self.shared.failed.store(false, Ordering::Release);
+                    return Ok(vec![item]);
+                }
                 Item::Arrival(
                     Arrival::Assigned(_)
                     | Arrival::Revoking { .. }
