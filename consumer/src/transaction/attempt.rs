@@ -66,6 +66,26 @@ pub(super) enum Ended {
     Killed,
 }
 
+impl Ended {
+    /// A handler that blocks its thread finds its connection gone when it goes on at last: the server has ended it for
+    /// being idle. That was its deadline and no outage; it would never cost an attempt.
+    fn in_time(self, deadline: Instant) -> Self {
+        if self.trouble() == Some(Trouble::Outage) && Instant::now() >= deadline {
+            Self::Deadline
+        } else {
+            self
+        }
+    }
+
+    /// What the database said, if the handler failed by that.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Failed(error) => database_error(&*error.error).map(classify),
+            Self::Done | Self::Panicked(_) | Self::Deadline | Self::Killed => None,
+        }
+    }
+}
+
 impl Database {
     /// Runs the handler once, in the transaction of the mark.
     pub(crate) async fn attempt(&self, order: &Order<'_>) -> Ran {
@@ -92,23 +112,32 @@ impl Database {
                 return Ran::new(without_mark(classify(&error)), chain(&error));
             }
         };
-        let (session, ended) = handle(order, session).await;
+        let deadline = Instant::now() + order.deadline;
+        let (session, ended) = handle(order, session, deadline).await;
         pass(Failpoint::AfterHandler);
-        match ended {
-            Ended::Done => self.finish(order, session, &marked).await,
+        let (session, ended) = match ended {
+            Ended::Done => match self.finish(order, session, &marked).await {
+                Ok(ran) => return ran,
+                Err((session, error)) => (session, Ended::Failed(error)),
+            },
             Ended::Failed(_) | Ended::Panicked(_) | Ended::Deadline | Ended::Killed => {
-                self.undo(order, session, &marked, ended).await
+                (session, ended)
             }
-        }
+        };
+        self.undo(order, session, &marked, ended.in_time(deadline))
+            .await
     }
 
-    /// Proves the mark and commits.
-    async fn finish(&self, order: &Order<'_>, mut session: Session, marked: &Marked) -> Ran {
+    /// Proves the mark and commits. An error is to be undone.
+    async fn finish(
+        &self,
+        order: &Order<'_>,
+        mut session: Session,
+        marked: &Marked,
+    ) -> Result<Ran, (Session, HandlerError)> {
         if session.has_savepoint() {
             let error = HandlerError::from("the handler has left a savepoint open");
-            return self
-                .undo(order, session, marked, Ended::Failed(error))
-                .await;
+            return Err((session, error));
         }
         if !planted(Fault::CommitWithoutProof) {
             let proof = self
@@ -118,7 +147,7 @@ impl Database {
                 Ok(Proof::Ours) => None,
                 Ok(Proof::NotOurs) => {
                     session.roll_back(ROLL_BACK).await;
-                    return ended_by_handler(marked);
+                    return Ok(ended_by_handler(marked));
                 }
                 Err(error) if classify(&error) == Trouble::Aborted => Some(HandlerError::from(
                     "a statement failed and the handler went on",
@@ -126,16 +155,14 @@ impl Database {
                 Err(error) => Some(HandlerError::from(error)),
             };
             if let Some(error) = error {
-                return self
-                    .undo(order, session, marked, Ended::Failed(error))
-                    .await;
+                return Err((session, error));
             }
         }
         pass(Failpoint::BeforeCommit);
-        match within(COMMIT, session.commit()).await {
+        Ok(match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::Handled, ""),
             Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
-        }
+        })
     }
 
     /// Ends the transaction on the server, and tells what the attempt came to.
@@ -178,8 +205,11 @@ fn ended_by_handler(marked: &Marked) -> Ran {
 }
 
 /// Runs the handler until it ends, its deadline comes, or the consumer cannot wait any longer.
-pub(super) async fn handle(order: &Order<'_>, session: Session) -> (Session, Ended) {
-    let deadline = Instant::now() + order.deadline;
+pub(super) async fn handle(
+    order: &Order<'_>,
+    session: Session,
+    deadline: Instant,
+) -> (Session, Ended) {
     let mut tx = Tx {
         session,
         message: order.message.clone(),
@@ -243,10 +273,7 @@ fn after_commit(trouble: Trouble) -> Run {
 /// What the attempt came to. `clean`: our own connection has rolled back, so an outage that the handler speaks of was
 /// that of something else. `reached`: the database answers, as far as anybody asked.
 fn after_undo(ended: &Ended, clean: bool, reached: bool) -> Run {
-    let trouble = match ended {
-        Ended::Failed(error) => database_error(&*error.error).map(classify),
-        Ended::Done | Ended::Panicked(_) | Ended::Deadline | Ended::Killed => None,
-    };
+    let trouble = ended.trouble();
     match ended {
         Ended::Killed => Run::Stopped,
         Ended::Failed(_) if trouble == Some(Trouble::Conflict) => Run::Conflict,
@@ -294,6 +321,18 @@ mod tests {
                 Run::Failed(Verdict::Retry)
             );
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_after_the_deadline_was_the_deadline() {
+        let now = Instant::now();
+        let lost = || failed(sqlx::Error::PoolClosed);
+
+        let late = lost().in_time(now);
+        let in_time = lost().in_time(now + Duration::from_secs(60));
+
+        assert!(matches!(late, Ended::Deadline));
+        assert!(matches!(in_time, Ended::Failed(_)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The planted bug of a dedupe outside the transaction: look up, handle, commit, and only then mark.
 
+use std::time::Instant;
+
 use super::attempt::{Ended, HANDLED, handle};
 use super::{Database, Order, Ran};
 use crate::faults::{Failpoint, pass};
@@ -32,7 +34,7 @@ impl Database {
             return Ok(Run::Duplicate);
         }
         let session = self.begin(order.deadline).await?;
-        let (session, ended) = handle(order, session).await;
+        let (session, ended) = handle(order, session, Instant::now() + order.deadline).await;
         pass(Failpoint::AfterHandler);
         if !matches!(ended, Ended::Done) {
             return Ok(Run::Failed(Verdict::Retry));
