@@ -16,6 +16,7 @@ use common::Shell;
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use onceward_testkit::kafka::Kafka;
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Database, Options, Postgres};
 use onceward_testkit::{free_port, unique, wait};
@@ -132,10 +133,16 @@ async fn enqueue(database: &Database, topic: &str) {
 
 /// A stream for the subject, and whatever is published to it from now on.
 async fn subscribe(nats: &Nats, subject: &str) -> async_nats::Subscriber {
+    subscribe_up_to(nats, subject, -1).await
+}
+
+/// The same for a stream that takes messages of so many bytes.
+async fn subscribe_up_to(nats: &Nats, subject: &str, bytes: i32) -> async_nats::Subscriber {
     let client = nats.client().await;
     let stream = async_nats::jetstream::stream::Config {
         name: subject.to_owned(),
         subjects: vec![subject.to_owned()],
+        max_message_size: bytes,
         ..Default::default()
     };
     let jetstream = async_nats::jetstream::new(client.clone());
@@ -368,4 +375,187 @@ async fn another_cluster_is_refused_and_after_an_upgrade_the_documented_statemen
     timeout(SOON, tap.next()).await.unwrap().unwrap();
     after.signal(Signal::SIGTERM);
     assert_eq!(after.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_is_parked_changed_and_published_from_the_command_line() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let mut tap = subscribe_up_to(nats, &topic, 1_000).await;
+    let shell = shell(&database, &topic, nats.url());
+    let relay = Running::start(&shell).await;
+
+    sqlx::query("select onceward.enqueue($1, convert_to(repeat('x', 5000), 'UTF8'), 'k')")
+        .bind(&topic)
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let number = wait::until(SOON, "the message to be parked", || async {
+        let list = shell.json(&["parked", "list"]).await;
+        list["parked"][0]["seq"].as_i64()
+    })
+    .await
+    .to_string();
+    let status = shell.json(&["status"]).await;
+    shell
+        .ok(&[
+            "parked",
+            "edit",
+            "events",
+            &number,
+            "--payload",
+            "smaller",
+            "--replay",
+        ])
+        .await;
+    wait::until_true(SOON, "the changed message", || async {
+        shell.json(&["parked", "show", "events", &number]).await["state"] == "published"
+    })
+    .await;
+
+    assert_eq!(status["streams"][0]["parked"], 1, "{status}");
+    let published = async {
+        while let Some(message) = tap.next().await {
+            if &message.payload[..] == b"smaller" {
+                return;
+            }
+        }
+    };
+    timeout(SOON, published).await.unwrap();
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_topic_that_the_broker_lacks_is_named_by_status_and_by_doctor() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("nowhere");
+    let shell = shell(&database, &topic, nats.url());
+    let relay = Running::start(&shell).await;
+    enqueue(&database, &topic).await;
+
+    let paused = wait::until(SOON, "the paused topic", || async {
+        let status = shell.json(&["status"]).await;
+        status["streams"][0]["paused"][0]["topic"]
+            .as_str()
+            .map(str::to_owned)
+    })
+    .await;
+    let doctor = shell.run(&["doctor"]).await;
+    let failed_fast = shell.run(&["relay", "--fail-fast"]).await;
+    relay.signal(Signal::SIGTERM);
+
+    assert_eq!(paused, topic);
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+    assert!(
+        doctor.out.contains(&topic) && doctor.out.contains("create it"),
+        "{doctor:?}"
+    );
+    failed_fast.assert_refused(1, &[&topic]);
+    assert_eq!(relay.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let database = migrated().await;
+    let nats = Nats::start(onceward_testkit::nats::Options::default()).await;
+    let topic = unique("orders");
+    let _tap = subscribe(&nats, &topic).await;
+    let shell =
+        shell(&database, &topic, nats.url()).variable("ONCEWARD__STREAMS__EVENTS__DRAIN", "10m");
+    let mut relay = Running::start(&shell).await;
+    // What is in flight to a broker that hangs is waited for.
+    nats.freeze();
+    enqueue(&database, &topic).await;
+    relay.until_answer("/status", "\"in_flight\":1").await;
+
+    // Signals that come while one is being looked at are one to the system.
+    wait::until_true(SOON, "the relay to end", || {
+        if relay.child.id().is_some() {
+            relay.signal(Signal::SIGTERM);
+        }
+        let ended = relay.child.try_wait().unwrap().is_some();
+        async move { ended }
+    })
+    .await;
+    let ended = relay.ended().await;
+    nats.cont();
+
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.log.contains("ending at once"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_role_of_the_relay_is_enough_to_run_it_and_that_of_an_administrator_to_decide() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let mut tap = subscribe(nats, &topic).await;
+    let (relay_user, admin_user) = (unique("relay"), unique("admin"));
+    let roles = format!(
+        "create role {relay_user} login in role onceward_relay; create role {admin_user} login in role onceward_admin"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(roles))
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let shell = |user: &str| {
+        shell(&database, &topic, nats.url())
+            .variable("ONCEWARD__DATABASE__URL", &database.url_as(user))
+    };
+
+    let relay = Running::start(&shell(&relay_user)).await;
+    enqueue(&database, &topic).await;
+    timeout(SOON, tap.next()).await.unwrap().unwrap();
+    let status = shell(&relay_user).json(&["status"]).await;
+    shell(&relay_user).ok(&["doctor"]).await;
+    shell(&admin_user)
+        .ok(&["doctor", "--duty", "administer"])
+        .await;
+    shell(&admin_user).ok(&["parked", "list"]).await;
+    shell(&admin_user).ok(&["dead-letters", "list"]).await;
+    let lacking = shell(&admin_user).run(&["relay"]).await;
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.ended().await.code, Some(0));
+    shell(&admin_user)
+        .ok(&["stream", "drop", "events", "--yes"])
+        .await;
+
+    assert_eq!(status["dead_letters"], serde_json::Value::Null, "{status}");
+    lacking.assert_refused(1, &[&admin_user, "lacks", "onceward_relay"]);
+    let drop =
+        format!("drop owned by {relay_user}, {admin_user}; drop role {relay_user}, {admin_user}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop))
+        .execute(database.pool())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn doctor_asks_kafka_about_topics_that_are_there_and_that_are_not() {
+    let database = migrated().await;
+    let kafka = Kafka::shared().await;
+    let (there, missing) = (unique("there"), unique("missing"));
+    kafka.create_topic(&there, 1, &[]).await;
+    let text = format!(
+        "source = \"/shop\"\n[streams.events]\ntopics = [\"{there}\", \"{missing}\"]\n[streams.events.kafka]\nbrokers = \"{}\"",
+        kafka.brokers()
+    );
+    let shell = Shell::with_config(&text).variable("DATABASE_URL", database.url());
+
+    let answer = shell.run(&["doctor"]).await;
+
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(
+        answer
+            .out
+            .contains(&format!("stream events to kafka: {there}")),
+        "{answer:?}"
+    );
+    assert!(
+        answer.out.contains(&format!("events (kafka): {missing}")),
+        "{answer:?}"
+    );
 }
