@@ -1,5 +1,10 @@
 //! What the README shows is what the examples do: its Rust stands in them word for word, its configuration is read by the relay.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its files fails"
+)]
+
 use std::path::{Path, PathBuf};
 
 use onceward_relay::Config;
