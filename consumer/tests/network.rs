@@ -1,0 +1,141 @@
+//! The network between consumer and database breaks at the worst moments.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Order, SOON, Stage, effect, quick, write_effect};
+use onceward_consumer::{HandlerError, HandlerSettings, Tx};
+use onceward_testkit::proxy::Proxy;
+use onceward_testkit::wait;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// A pool whose connections go through a proxy.
+async fn through_proxy(stage: &Stage) -> (Proxy, PgPool) {
+    let direct: PgConnectOptions = stage.database.url().parse().unwrap();
+    let proxy = Proxy::to(direct.get_port()).await;
+    let options = direct.host("127.0.0.1").port(proxy.port());
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_with(options)
+        .await
+        .unwrap();
+    (proxy, pool)
+}
+
+/// Waits until a backend of this database sleeps.
+async fn sleeps(stage: &Stage) {
+    wait::until_true(SOON, "a backend that sleeps", || async {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event = 'PgSleep'",
+        )
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        count > 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_answer_to_a_commit_is_lost_the_mark_tells() {
+    let stage = Stage::new().await;
+    // COMMIT takes its time, so that the connection can be cut while it runs.
+    let setup = "create function dawdle() returns trigger language plpgsql as $$
+        begin perform pg_sleep(1); return null; end $$;
+        create constraint trigger at_commit after insert on effects
+        deferrable initially deferred for each row execute function dawdle()";
+    sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    stage.publish(1, Some(1));
+
+    let builder = stage.builder().pool(pool).on("*", write_effect);
+    let running = stage.run(builder.with(quick(1)));
+    sleeps(&stage).await;
+    proxy.cut().await;
+    stage.settled(1).await;
+    proxy.heal().await;
+    stage.publish(2, Some(1));
+    stage.settled(2).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1, 2]);
+    assert!(stage.letters().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_hangs_is_an_outage_and_costs_no_attempt() {
+    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        effect(event.order, tx).await?;
+        sqlx::query("select pg_sleep(0.2)")
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+    let stage = Stage::new().await;
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    stage.publish(1, Some(1));
+    let settings = HandlerSettings {
+        deadline: Duration::from_secs(1),
+        ..quick(1)
+    };
+
+    let builder = stage.builder().pool(pool).on("*", slowly);
+    let running = stage.run(builder.with(settings));
+    sleeps(&stage).await;
+    proxy.stall();
+    // Longer than the deadline: the server ends the transaction, and nobody can ask it.
+    wait::until_true(SOON, "the transaction to be ended", || async {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and state like 'idle in transaction%'",
+        )
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        count == 0
+    })
+    .await;
+    proxy.heal().await;
+    stage.settled(1).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    assert!(
+        stage.letters().await.is_empty(),
+        "{:?}",
+        stage.letters().await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_again_and_again_lose_and_double_nothing() {
+    let stage = Stage::new().await;
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    for order in 0..200 {
+        stage.publish(order, Some(order % 4));
+    }
+
+    let builder = stage.builder().pool(pool).on("*", write_effect);
+    let running = stage.run(builder.with(quick(1)));
+    for done in [20, 60, 100, 140] {
+        wait::until_true(SOON, "some more effects", || async {
+            stage.effects().await.len() >= done
+        })
+        .await;
+        proxy.cut().await;
+        proxy.heal().await;
+    }
+    stage.settled(200).await;
+    running.stop().await;
+
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, (0..200).collect::<Vec<i64>>());
+    assert!(stage.letters().await.is_empty());
+}
