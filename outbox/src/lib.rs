@@ -33,8 +33,8 @@ pub use admin::{
 };
 pub use enqueue_error::EnqueueError;
 pub use keeper::{
-    Checkpoint, Claim, Claimed, Claiming, DueMessage, Keeper, Park, PausedTopic, Refused, Start,
-    StoredGlobs, Unrouted, UnroutedPolicy,
+    Checkpoint, Claim, Claimed, Claiming, DueMessage, Keeper, LeaseToken, Park, PausedTopic,
+    Refused, Start, StoredGlobs, Unrouted, UnroutedPolicy,
 };
 pub use lease::LeaseClock;
 pub use log::{

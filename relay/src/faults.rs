@@ -51,7 +51,7 @@ mod switches {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use super::{Failpoint, Bug};
+    use super::{Bug, Failpoint};
 
     const POINTS: [(Failpoint, &str); 9] = [
         (Failpoint::AfterClaim, "after-claim"),

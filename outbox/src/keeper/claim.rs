@@ -30,6 +30,19 @@ pub struct Claim {
     pub start: Start,
     /// What becomes of topics that no stream reads.
     pub unrouted: UnroutedPolicy,
+    /// The token of a lease of our own that may not have ended, after its connection failed: it is claimed anew at once,
+    /// and whatever that connection still sends is fenced.
+    pub previous: Option<LeaseToken>,
+}
+
+/// Proves a lease. Whoever knows it may write under the lease; it is not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LeaseToken(pub(super) Uuid);
+
+impl std::fmt::Debug for LeaseToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LeaseToken")
+    }
 }
 
 /// Where a new stream begins; used once, when it is created.
@@ -92,7 +105,7 @@ pub struct Claimed {
 const TAKEN: &str = "
 select pg_backend_pid(), owner, extract(epoch from lease_until - clock_timestamp())::double precision as seconds
 from {{schema}}.streams
-where stream = $1 and lease_until > clock_timestamp()";
+where stream = $1 and lease_until > clock_timestamp() and lease_token is distinct from $2";
 
 /// One plain statement: the snapshot and the highest numbers belong together. The highest by `messages (lane, seq)`,
 /// transactions of the future by `messages (lane, txid, seq)`, on which `seq + 0` keeps the planner; locks nothing.
@@ -133,7 +146,7 @@ set lease_token = gen_random_uuid(),
   unrouted = $5,
   system_identifier = $6,
   timeline = $7
-where stream = $1 and (lease_until is null or lease_until <= clock_timestamp())
+where stream = $1 and (lease_until is null or lease_until <= clock_timestamp() or lease_token = $8)
 returning lease_token, pg_backend_pid()";
 
 const POSITION: &str = "
@@ -180,7 +193,7 @@ impl Keeper {
     /// Dropped, the stream may be claimed under a token that nobody knows: it is free again after the ttl.
     pub async fn claim(&mut self, claim: &Claim) -> Result<Claiming, LogError> {
         self.held = None;
-        if let Some(taken) = self.taken(&claim.stream).await? {
+        if let Some(taken) = self.taken(claim).await? {
             return Ok(taken);
         }
         let look = self.look(&claim.stream).await?;
@@ -231,13 +244,14 @@ impl Keeper {
     }
 
     /// The holder, if there is one. Those that stand by ask nothing more of the database.
-    async fn taken(&mut self, stream: &str) -> Result<Option<Claiming>, LogError> {
+    async fn taken(&mut self, claim: &Claim) -> Result<Option<Claiming>, LogError> {
         let sql = render(&self.schema, TAKEN);
         let row = self
             .session
             .call(CLAIMING, async |connection| {
                 sqlx::query(sql)
-                    .bind(stream)
+                    .bind(&claim.stream)
+                    .bind(claim.previous.map(|previous| previous.0))
                     .fetch_optional(connection)
                     .await
             })
@@ -321,6 +335,7 @@ async fn take(
         .bind(claim.unrouted.name())
         .bind(system)
         .bind(timeline)
+        .bind(claim.previous.map(|previous| previous.0))
         .fetch_optional(&mut *transaction)
         .await?;
     let Some(taken) = taken else {

@@ -14,7 +14,7 @@ use sqlx::{Row, SqlStr};
 use uuid::Uuid;
 
 pub use checkpoint::{Checkpoint, PausedTopic, Unrouted};
-pub use claim::{Claim, Claimed, Claiming, Start, UnroutedPolicy};
+pub use claim::{Claim, Claimed, Claiming, LeaseToken, Start, UnroutedPolicy};
 pub use parked::{DueMessage, Park, Refused};
 
 use crate::faults;
@@ -125,6 +125,12 @@ impl Keeper {
         } else {
             Err(LogError::DifferentServers)
         }
+    }
+
+    /// What proves the lease, for claiming it anew after this connection failed; none before a claim and after a release.
+    #[must_use]
+    pub fn token(&self) -> Option<LeaseToken> {
+        self.held.as_ref().map(|held| LeaseToken(held.token))
     }
 
     /// The holder's view of its lease; none before a claim and after a release.

@@ -55,6 +55,26 @@ async fn a_held_stream_is_not_claimed_and_tells_who_holds_it() {
 }
 
 #[tokio::test]
+async fn a_holder_whose_connection_failed_claims_its_own_lease_at_once_and_fences_the_old_connection()
+ {
+    let database = migrated().await;
+    let mut before = Keeper::connect(&log_of(&database)).await.unwrap();
+    let claimed = claim(&mut before, &claim_of("events", LONG)).await;
+    let mut again = Keeper::connect(&log_of(&database)).await.unwrap();
+    let own = Claim {
+        previous: before.token(),
+        ..claim_of("events", LONG)
+    };
+
+    let reclaimed = claim(&mut again, &own).await;
+
+    assert_eq!(reclaimed, claimed);
+    assert_ne!(again.token(), own.previous);
+    let late = before.checkpoint(&only(1, &claimed.cursors[1])).await;
+    assert!(matches!(late, Err(LogError::Fenced)));
+}
+
+#[tokio::test]
 async fn of_many_that_claim_at_once_one_wins() {
     let database = migrated().await;
     let mut claims = tokio::task::JoinSet::new();

@@ -35,6 +35,7 @@ pub(crate) fn claim_of(stream: &str, ttl: Duration) -> Claim {
         topics: vec![TopicGlob::all()],
         start: Start::Earliest,
         unrouted: UnroutedPolicy::Keep,
+        previous: None,
     }
 }
 

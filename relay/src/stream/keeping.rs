@@ -116,8 +116,8 @@ impl<D: Destination> Holder<D> {
     }
 
     fn has_to_park(&self) -> bool {
-        let others_first = planted(Bug::FollowersBeforePark)
-            && self.window.open() > self.to_park.len();
+        let others_first =
+            planted(Bug::FollowersBeforePark) && self.window.open() > self.to_park.len();
         !self.to_park.is_empty() && !others_first
     }
 

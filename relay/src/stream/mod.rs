@@ -17,7 +17,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward::{Claim, Claimed, Claiming, Keeper, LogDatabase, LogError, LogReader};
+use onceward::{Claim, Claimed, Claiming, Keeper, LeaseToken, LogDatabase, LogError, LogReader};
 use onceward_core::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -55,8 +55,10 @@ impl<D: Destination> Stream<D> {
     /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
         let mut failures = 0;
+        // Kept over failures of the database: a lease of our own need not be waited out.
+        let mut previous = None;
         while !stop.is_cancelled() {
-            let error = match self.turn(&stop).await {
+            let error = match self.turn(&mut previous, &stop).await {
                 Ok(End::Stopped) => return Ok(()),
                 Ok(End::Fenced) => {
                     failures = 0;
@@ -80,11 +82,16 @@ impl<D: Destination> Stream<D> {
     }
 
     /// Stands by until the lease is ours, then holds it until it ends.
-    async fn turn(&self, stop: &CancellationToken) -> Result<End, LogError> {
+    async fn turn(
+        &self,
+        previous: &mut Option<LeaseToken>,
+        stop: &CancellationToken,
+    ) -> Result<End, LogError> {
         let mut keeper = Keeper::connect(&self.database).await?;
-        let Some(claimed) = self.claim(&mut keeper, stop).await? else {
+        let Some(claimed) = self.claim(&mut keeper, *previous, stop).await? else {
             return Ok(End::Stopped);
         };
+        *previous = keeper.token();
         pass(Failpoint::AfterClaim);
         let reader = LogReader::connect(&self.database).await?;
         keeper.check_reader(&reader)?;
@@ -104,6 +111,7 @@ impl<D: Destination> Stream<D> {
     async fn claim(
         &self,
         keeper: &mut Keeper,
+        previous: Option<LeaseToken>,
         stop: &CancellationToken,
     ) -> Result<Option<Claimed>, LogError> {
         let claim = Claim {
@@ -113,6 +121,7 @@ impl<D: Destination> Stream<D> {
             topics: self.settings.topics.clone(),
             start: self.settings.start,
             unrouted: self.settings.unrouted,
+            previous,
         };
         loop {
             let left = match keeper.claim(&claim).await? {

@@ -53,8 +53,7 @@ impl<D: Destination> Holder<D> {
             stage: self.session.stage(),
             pending: self.pending,
             ending: self.ending,
-            parks: (!self.to_park.is_empty() || self.parking)
-                && !planted(Bug::FollowersBeforePark),
+            parks: (!self.to_park.is_empty() || self.parking) && !planted(Bug::FollowersBeforePark),
             draining: self.draining.is_some(),
             destination_due: self.pauses.destination_due(now),
             destination_unchecked: destination.is_some_and(|p| p.stage() == PauseStage::Waiting),
