@@ -156,6 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(super) fn on_time(&mut self, now: Instant) {
         self.release_finished(now);
         self.on_stopping(now);
+        self.timers.read_if_due(now);
         let due = self.timers.due_extensions(now);
         let tokens: Vec<(u64, T)> = due
             .into_iter()

@@ -159,7 +159,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
         let limit = (self.limits.messages, self.limits.bytes);
         let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
-        if room > 0 && self.timers.may_read(Instant::now()) {
+        if room > 0 && self.timers.may_read() {
             self.reading = true;
             self.ask(Ask::Read(room));
         }

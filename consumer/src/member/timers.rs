@@ -78,12 +78,13 @@ impl Timers {
         self.read = Some(at);
     }
 
-    pub(super) fn may_read(&mut self, now: Instant) -> bool {
-        let may = self.read.is_none_or(|at| at <= now);
-        if may {
-            self.read = None;
-        }
-        may
+    /// Forgets a time that has passed: it is no reason to look again and again.
+    pub(super) fn read_if_due(&mut self, now: Instant) {
+        self.read = self.read.filter(|at| *at > now);
+    }
+
+    pub(super) fn may_read(&self) -> bool {
+        self.read.is_none()
     }
 
     pub(super) fn extend_at(&mut self, number: u64, at: Instant) {
@@ -124,4 +125,50 @@ impl Timers {
 /// When to ask for more time: after a third of it.
 pub(super) fn extension(now: Instant, deadline: Instant) -> Instant {
     now + deadline.saturating_duration_since(now) / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(now: Instant, millis: u64) -> Instant {
+        now + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn nothing_that_has_passed_is_a_reason_to_look_again() {
+        let now = Instant::now();
+        let mut timers = Timers::new(now);
+        timers.read_after(after(now, 10));
+        timers.extend_at(1, after(now, 20));
+        timers.revoke(Revocation {
+            partition: Partition::new("p"),
+            until: after(now, 30),
+            release: Release::new(|| {}),
+        });
+
+        assert!(!timers.may_read());
+        let later = after(now, 100);
+        timers.read_if_due(later);
+        assert_eq!(timers.due_extensions(later), [1]);
+        assert_eq!(timers.due_revocations(later, |_| false).len(), 1);
+        assert_eq!(timers.tick(later), Tick::OverdueAndBacklog);
+
+        assert!(timers.may_read());
+        assert!(timers.next(None) > later);
+    }
+
+    #[test]
+    fn a_finished_partition_is_given_back_before_its_time() {
+        let now = Instant::now();
+        let mut timers = Timers::new(now);
+        timers.revoke(Revocation {
+            partition: Partition::new("p"),
+            until: after(now, 1_000),
+            release: Release::new(|| {}),
+        });
+
+        assert!(timers.due_revocations(now, |_| false).is_empty());
+        assert_eq!(timers.due_revocations(now, |_| true).len(), 1);
+    }
 }
