@@ -1,5 +1,7 @@
 //! Judges the facts. Pure: no clock, no I/O.
 
+mod standbys;
+
 use std::time::Duration;
 
 use onceward_core::TopicGlob;
@@ -31,6 +33,8 @@ pub struct Expected {
     pub known_version: i32,
     /// The streams of the configuration, if there is one.
     pub streams: Option<Vec<String>>,
+    /// The standbys, by `application_name`, that publishing waits for.
+    pub standbys: Vec<String>,
     /// A transaction that is open for longer is worth a warning.
     pub long_transaction: Duration,
     /// A stream whose lease ran out before this time is forgotten.
@@ -42,6 +46,7 @@ impl Default for Expected {
         Self {
             known_version: 0,
             streams: None,
+            standbys: Vec::new(),
             long_transaction: Duration::from_secs(5 * 60),
             forgotten_after: Duration::from_secs(24 * 60 * 60),
         }
@@ -52,6 +57,7 @@ impl Default for Expected {
 #[must_use]
 pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     let mut findings = server(facts);
+    findings.extend(standbys::judge(facts, &expected.standbys));
     findings.extend(version(facts, expected));
     if !facts.tables.is_empty() {
         findings.extend(facts.tables.iter().flat_map(|t| table(facts, t)));

@@ -29,7 +29,9 @@ pub struct Server {
     pub synchronous_standby_names: String,
     /// The user of this session.
     pub user: String,
-    /// Standbys that are connected; without their names if the user may not see them.
+    /// Whether that user may see how far standbys are, and what others do: a member of `pg_read_all_stats`.
+    pub sees_all_stats: bool,
+    /// Standbys that are connected; with nothing but their names if the user may not see more.
     #[sqlx(skip)]
     pub standbys: Vec<Standby>,
 }
@@ -62,7 +64,8 @@ pub(super) async fn read(connection: &mut PgConnection) -> Result<Server, Inspec
                 current_setting('fsync') = 'on' as fsync,
                 current_setting('synchronous_commit') as synchronous_commit,
                 current_setting('synchronous_standby_names') as synchronous_standby_names,
-                current_user::text as user
+                current_user::text as user,
+                pg_has_role('pg_read_all_stats', 'usage') as sees_all_stats
          from pg_database d, pg_control_system() c
          where d.datname = current_database()",
     )

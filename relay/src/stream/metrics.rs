@@ -12,6 +12,7 @@ pub(super) struct StreamMetrics {
     parked: Counter,
     unrouted: Counter,
     lease_held: Gauge,
+    in_flight: Gauge,
     publish_duration: Histogram,
 }
 
@@ -38,6 +39,7 @@ impl StreamMetrics {
             parked: counter!("onceward_parked_total", &labels),
             unrouted: counter!("onceward_unrouted_total", &labels),
             lease_held: gauge!("onceward_lease_held", &labels),
+            in_flight: gauge!("onceward_in_flight", &labels),
             publish_duration: histogram!("onceward_publish_duration_seconds", &labels),
         }
     }
@@ -67,6 +69,16 @@ impl StreamMetrics {
 
     pub(super) fn held(&self, held: bool) {
         self.lease_held.set(if held { 1.0 } else { 0.0 });
+        self.in_flight(0);
+    }
+
+    /// So many messages are read and not confirmed.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; the window's bound fits"
+    )]
+    pub(super) fn in_flight(&self, messages: usize) {
+        self.in_flight.set(messages as f64);
     }
 
     fn lane(&self, lane: Lane) -> &LaneMetrics {

@@ -20,6 +20,7 @@ impl<D: Destination> Holder<D> {
         let destination_paused = self.pauses.destination().map(|p| paused("", p));
         let paused_topics = self.paused_topics();
         let in_flight = self.window.open();
+        self.metrics.in_flight(in_flight);
         self.status.update(|status| {
             status.destination_paused = destination_paused;
             status.paused_topics = paused_topics;

@@ -33,7 +33,7 @@ fn stream(name: &str, topics: &[&str]) -> StreamOverview {
     }
 }
 
-fn sound() -> Facts {
+pub(super) fn sound() -> Facts {
     let index = |slot: i16, columns: &[&str]| Index {
         table: format!("messages_{slot}"),
         columns: columns.iter().map(|&c| c.to_owned()).collect(),
@@ -53,6 +53,7 @@ fn sound() -> Facts {
             synchronous_commit: "on".to_owned(),
             synchronous_standby_names: String::new(),
             user: "relay".to_owned(),
+            sees_all_stats: true,
             standbys: Vec::new(),
         },
         version: Some(4),

@@ -12,6 +12,8 @@ use super::database::{self, Reached};
 use super::failure::Failure;
 use super::output::plain;
 use super::{Context, progress};
+use crate::config::StreamConfig;
+use crate::settings::PublishAfter;
 use destinations::Destination;
 
 /// How many messages of each lane are looked at for their topics.
@@ -112,7 +114,7 @@ impl Doctor {
         };
         match looked {
             Ok((facts, topics)) => {
-                let mut findings = schema::judge(&facts, &expected(context));
+                let mut findings = schema::judge(&facts, &self.expected(context));
                 findings.extend(ring::holds(
                     context.config.retention,
                     facts.settings.as_ref(),
@@ -179,21 +181,34 @@ impl Doctor {
             Err(failure) => vec![failure.into_finding("log")],
         }
     }
+
+    fn expected(&self, context: &Context) -> Expected {
+        let streams = &context.config.streams;
+        let names: Vec<String> = streams.iter().map(|s| s.settings.name.clone()).collect();
+        Expected {
+            known_version: onceward_migrations::LATEST,
+            // A configuration without streams, as of an operator, knows nothing of them.
+            streams: (!names.is_empty()).then_some(names),
+            // Only who publishes has to see how far they are.
+            standbys: match self.duty {
+                As::Relay => standbys(streams),
+                As::Administer | As::Write => Vec::new(),
+            },
+            ..Expected::default()
+        }
+    }
 }
 
-fn expected(context: &Context) -> Expected {
-    let names = context
-        .config
-        .streams
-        .iter()
-        .map(|s| s.settings.name.clone());
-    let names: Vec<String> = names.collect();
-    Expected {
-        known_version: onceward_migrations::LATEST,
-        // A configuration without streams, as of an operator, knows nothing of them.
-        streams: (!names.is_empty()).then_some(names),
-        ..Expected::default()
-    }
+/// The standbys that streams wait for before they publish.
+pub(super) fn standbys(streams: &[StreamConfig]) -> Vec<String> {
+    let named = |stream: &StreamConfig| match &stream.settings.publish_after {
+        PublishAfter::Replicated(standby) => Some(standby.clone()),
+        PublishAfter::Flushed | PublishAfter::Visible => None,
+    };
+    let mut standbys: Vec<String> = streams.iter().filter_map(named).collect();
+    standbys.sort();
+    standbys.dedup();
+    standbys
 }
 
 impl From<As> for Duty {

@@ -20,6 +20,7 @@ pub(super) async fn database(config: &Config, reached: &Reached) -> Result<(), F
     let facts = reached.ask("looking at the database", looked).await?;
     let expected = Expected {
         known_version: onceward_migrations::LATEST,
+        standbys: doctor::standbys(&config.streams),
         ..Expected::default()
     };
     let mut findings = schema::judge(&facts, &expected);
