@@ -66,6 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         delay: Duration::from_millis(number("E2E_DELAY_MS").unwrap_or(0).into()),
     };
     let settings = HandlerSettings {
+        deadline: Duration::from_millis(number("E2E_DEADLINE_MS").unwrap_or(30_000).into()),
         // Planned failures must never add up to a dead letter.
         attempts: 1_000,
         backoff: Backoff {

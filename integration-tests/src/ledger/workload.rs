@@ -73,6 +73,8 @@ pub struct Workload {
     pub lane: &'static str,
     /// How many keys, each with its own order.
     pub keys: u32,
+    /// What their names begin with: workloads that run side by side in several lanes need different ones.
+    pub key_prefix: &'static str,
     /// How many writers at once, a connection each.
     pub writers: u32,
     /// Ends once about this many messages are committed.
@@ -93,6 +95,7 @@ impl Default for Workload {
             topics: vec!["orders.created".to_owned()],
             lane: "standard",
             keys: 20,
+            key_prefix: "key",
             writers: 4,
             messages: 1_000,
             per_second: None,

@@ -54,6 +54,54 @@ async fn a_relay_frozen_for_twice_its_ttl_changes_nothing_when_it_goes_on() {
     assert_eq!(verdict.claims, 3, "{verdict}");
 }
 
+/// A consumer stands still in the middle of its work until another one has taken over, and then goes on.
+async fn freeze_consumers(stage: Stage) {
+    let stage = stage.consumed().await;
+    let relay = stage.relay(&Changes::default());
+    // Each handler takes a while, so that some are always at work. What the frozen ones have locked is free again
+    // after their deadline.
+    let slow = Changes::default()
+        .variable("E2E_DELAY_MS", "20")
+        .variable("E2E_DEADLINE_MS", "1500");
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(150),
+        ..stage.workload()
+    });
+    let one = stage.consumer(&slow);
+    stage.wait_until_handled(100).await;
+    let other = stage.consumer(&slow);
+    let mut frozen = &one;
+    for _ in 0..2 {
+        frozen.freeze();
+        let heir = if frozen.pid() == one.pid() {
+            &other
+        } else {
+            &one
+        };
+        let before = stage.handled().await;
+        // More than can have been on its way when it was frozen.
+        stage.wait_until_handled(before + 200).await;
+        frozen.thaw();
+        let before = stage.handled().await;
+        stage.wait_until_handled(before + 100).await;
+        frozen = heir;
+    }
+    writers.stop().await;
+
+    stage.must_be_green(&[&relay, &one, &other]).await;
+}
+
+#[tokio::test]
+async fn a_frozen_consumer_changes_nothing_when_it_goes_on_with_nats() {
+    freeze_consumers(Stage::nats(Postgres::shared().await, Nats::shared().await).await).await;
+}
+
+#[tokio::test]
+async fn a_frozen_consumer_changes_nothing_when_it_goes_on_with_kafka() {
+    freeze_consumers(Stage::kafka(Postgres::shared().await, Kafka::shared().await).await).await;
+}
+
 #[tokio::test]
 async fn a_crash_of_postgres_publishes_nothing_that_it_forgets() {
     // Commits are visible long before they are on disk, and a crash forgets them.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use onceward_testkit::kafka::{self, Kafka};
+use onceward_testkit::ledger::Workload;
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::Postgres;
 use onceward_testkit::wait;
@@ -18,7 +19,7 @@ fn cycles() -> u32 {
 }
 
 /// Where the random moments come from, told so that a run can be repeated.
-fn moments(of: &str) -> Rng {
+pub(crate) fn moments(of: &str) -> Rng {
     let given = std::env::var("ONCEWARD_KILL_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |given| given.parse().unwrap());
     eprintln!("{of}: ONCEWARD_KILL_SEED={seed}");
@@ -75,16 +76,25 @@ async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Progr
 }
 
 async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
-    let mut workload = stage.workload();
-    (workload.messages, workload.per_second) = (u64::MAX, Some(150));
-    let writers = stage.write(workload);
+    let writers = ["critical", "standard", "bulk"].map(|lane| {
+        stage.write(Workload {
+            lane,
+            key_prefix: lane,
+            keys: 10,
+            messages: u64::MAX,
+            per_second: Some(60),
+            ..stage.workload()
+        })
+    });
 
     let (relays, members) = tokio::join!(
         kill_relays(&stage, cycles),
         kill_consumers(&stage, cycles, consumers)
     );
 
-    writers.stop().await;
+    for writers in writers {
+        writers.stop().await;
+    }
     stage.ledger.allow_duplicates(WINDOW, u64::from(cycles));
     let [one, other] = &relays;
     let [this, that] = &members;

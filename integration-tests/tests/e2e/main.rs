@@ -11,6 +11,7 @@ mod crashes;
 mod failover;
 mod failpoints;
 mod kills;
+mod network;
 mod outage;
 mod path;
 mod planted_consumer;

@@ -9,17 +9,10 @@ use onceward_testkit::proxy::Proxy;
 
 use crate::failpoints::{LIMIT, TOO_LARGE};
 use crate::program::Program;
-use crate::stage::{Changes, SOON, Stage};
+use crate::stage::{Changes, SOON, Stage, behind, port};
 
 async fn stage() -> Stage {
     Stage::nats(Postgres::shared().await, Nats::shared().await).await
-}
-
-/// The port in the URL of a server.
-fn port(url: &str) -> u16 {
-    let (_, address) = url.rsplit_once(':').unwrap();
-    let digits = address.split(|c: char| !c.is_ascii_digit()).next();
-    digits.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -48,10 +41,8 @@ async fn write_after_the_lease_is_lost(fault: &'static str, rounds: u32) -> Verd
     let postgres = port(stage.log.url());
     let mut proxies = [Proxy::to(postgres).await, Proxy::to(postgres).await];
     let relays = proxies.each_ref().map(|proxy| {
-        let behind = format!(":{}/", proxy.port());
-        let url = stage.log.url().replace(&format!(":{postgres}/"), &behind);
         let changes = Changes {
-            url: Some(url),
+            url: Some(behind(proxy, stage.log.url())),
             ..Changes::fault(fault)
         };
         stage.relay(&changes)
@@ -104,7 +95,7 @@ async fn a_checkpoint_before_the_confirmation_turns_the_ledger_red() {
     let mut proxy = Proxy::to(port(nats.url())).await;
     let stage = Stage::nats(Postgres::shared().await, nats).await;
     let relay = stage.relay(&Changes {
-        address: Some(format!("nats://{}", proxy.addr())),
+        address: Some(behind(&proxy, nats.url())),
         ..Changes::fault("checkpoint-before-confirm")
     });
     let workload = Workload {

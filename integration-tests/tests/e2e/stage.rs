@@ -7,6 +7,7 @@ use onceward_testkit::kafka::Kafka;
 use onceward_testkit::ledger::{Ledger, Stop, Tap, Verdict, Workload, Written};
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::proxy::Proxy;
 use onceward_testkit::{Scratch, unique, wait};
 use tokio::task::JoinHandle;
 
@@ -330,6 +331,18 @@ impl Stage {
             Kind::Kafka => limit_kafka(&self.address, &self.topics(), bytes).await,
         }
     }
+}
+
+/// The port in the URL of a server.
+pub(crate) fn port(url: &str) -> u16 {
+    let (_, address) = url.rsplit_once(':').unwrap();
+    let digits = address.split(|c: char| !c.is_ascii_digit()).next();
+    digits.unwrap().parse().unwrap()
+}
+
+/// `url` by way of a proxy to its port.
+pub(crate) fn behind(proxy: &Proxy, url: &str) -> String {
+    url.replace(&format!(":{}", port(url)), &format!(":{}", proxy.port()))
 }
 
 fn topics(name: &str) -> Vec<String> {

@@ -147,7 +147,7 @@ async fn write(
             &mut *connection,
             topic,
             workload.lane,
-            &format!("key-{number}"),
+            &format!("{}-{number}", workload.key_prefix),
             &payload,
         )
         .await?;
