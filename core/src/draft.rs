@@ -110,35 +110,37 @@ impl Message {
 }
 
 impl Draft {
-    /// The ordering key, 1 to 1,024 bytes: usually the id of the aggregate that changed.
+    /// The ordering key, 1 to 1,024 bytes without control characters: usually the id of the aggregate that changed.
+    /// Without a key a message has no order.
     #[must_use]
     pub fn key(mut self, key: impl ToString) -> Self {
         self.key = Some(key.to_string());
         self
     }
 
-    /// The type, 1 to 255 bytes, when it is not the topic.
+    /// The type, 1 to 255 bytes without control characters, when it is not the topic. Handlers are chosen by it.
     #[must_use]
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = Some(kind.into());
         self
     }
 
-    /// Sets a header, in place of an earlier one of the same name.
+    /// Sets a header, in place of an earlier one of the same name: at most 64, 16 KiB with their names; names of letters,
+    /// digits, `-`, `_` and `.`, none of the reserved ones ([`InvalidHeader`](crate::InvalidHeader)).
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The media type of the payload.
+    /// The media type of the payload, 1 to 255 printable ASCII characters.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
     }
 
-    /// The priority class.
+    /// The priority class, [`Lane::Standard`] unless set. Messages of one key in two lanes have no order.
     #[must_use]
     pub fn lane(mut self, lane: Lane) -> Self {
         self.lane = Ok(lane);

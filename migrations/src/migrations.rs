@@ -88,6 +88,9 @@ impl Migrations {
     ///
     /// # Errors
     /// [`MigrateError::Database`] if it cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
     pub async fn check(&self, pool: &PgPool) -> Result<Check, MigrateError> {
         let applied = history::applied(pool, &self.schema)
             .await

@@ -8,6 +8,8 @@ use onceward_core::{RouteTemplate, Source, TopicGlob};
 use crate::window::Bounds;
 
 /// How one stream reads and publishes. [`StreamSettings::new`] fills in what most need.
+///
+/// The bounds below are those that the configuration enforces; whoever sets a field by hand keeps to them.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
     /// The stream's name: `[a-z][a-z0-9_]*`, at most 63 bytes.
@@ -30,15 +32,16 @@ pub struct StreamSettings {
     pub poll_ceiling: Duration,
     /// The most messages of one read and lane, and of one offer. 1 to 10,000.
     pub chunk: usize,
-    /// The most messages read and not yet confirmed.
+    /// The most messages read and not yet confirmed, all lanes together; each lane has a third. 1 to 1,000,000.
     pub in_flight_messages: usize,
-    /// The most bytes of messages read and not yet confirmed.
+    /// The most bytes of messages read and not yet confirmed, about; one larger message still passes. 64 KiB to 4 GiB.
     pub in_flight_bytes: usize,
-    /// The most messages of one topic read and not yet confirmed.
+    /// The most messages of one route read and not yet confirmed, so that one that waits does not fill the window at
+    /// once. 1 to 1,000,000.
     pub in_flight_per_topic: usize,
     /// How long a broker may take to confirm an offer before it counts as unknown. 1 s to 10 min.
     pub offer_deadline: Duration,
-    /// How long a stop waits for what is in flight.
+    /// How long a stop waits for what is in flight; what is not confirmed then is published again. 0 s to 10 min.
     pub drain: Duration,
 }
 

@@ -85,7 +85,8 @@ impl Relay {
         }
     }
 
-    /// How long published messages stay in the log, 3 days unless changed.
+    /// How long published messages stay in the log at least, 3 days unless changed. More than the schema's ring can hold
+    /// (9 days as it is made) means that no slot is ever emptied: check it with [`onceward::Ring::check_retention`].
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         Self { retention, ..self }

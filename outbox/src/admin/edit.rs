@@ -69,6 +69,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, the change may or may not have been made; the connection is of no more use.
     pub async fn edit_parked(
         &mut self,
         stream: &str,

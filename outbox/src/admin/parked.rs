@@ -169,6 +169,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn parked(
         &mut self,
         filter: &ParkedFilter,
@@ -201,6 +204,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn parked_message(
         &mut self,
         stream: &str,
@@ -228,6 +234,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed: some may be due.
+    ///
+    /// # Cancel safety
+    /// Dropped, the change may or may not have been made; the connection is of no more use.
     pub async fn replay_parked(
         &mut self,
         stream: &str,
@@ -242,6 +251,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed: some may be discarded.
+    ///
+    /// # Cancel safety
+    /// Dropped, the change may or may not have been made; the connection is of no more use.
     pub async fn discard_parked(
         &mut self,
         stream: &str,

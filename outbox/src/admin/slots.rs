@@ -118,6 +118,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn ring(&mut self) -> Result<Ring, LogError> {
         let sql = render(&self.schema, RING);
         let row = self
@@ -141,6 +144,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn inspect_slots(
         &mut self,
         retention: Duration,

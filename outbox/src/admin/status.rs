@@ -136,6 +136,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn streams(&mut self) -> Result<Vec<StreamInfo>, LogError> {
         let (streams, cursors) = (render(&self.schema, STREAMS), render(&self.schema, CURSORS));
         let (streams, cursors) = self
@@ -154,6 +157,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, the change may or may not have been made; the connection is of no more use.
     pub async fn drop_stream(&mut self, stream: &str, force: bool) -> Result<DropStream, LogError> {
         let sql = render(&self.schema, DROP);
         let row = self
@@ -252,6 +258,9 @@ impl LogAdmin {
     ///
     /// # Errors
     /// That the database failed.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn unrouted_topics(&mut self) -> Result<Vec<String>, LogError> {
         const ASKING: &str = "asking for topics without a reader";
 

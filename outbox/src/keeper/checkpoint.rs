@@ -74,6 +74,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Fenced`]: stop at once; nothing was stored. Any other: it may or may not be stored.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not be stored, whole; the connection is of no more use.
     pub async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
         let cursors: Vec<(i16, &Cursor)> = Lane::ALL
             .into_iter()
@@ -120,6 +123,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Fenced`]: stop at once. Any other: it may or may not be stored.
+    ///
+    /// # Cancel safety
+    /// That of [`checkpoint`](Self::checkpoint).
     pub async fn store_paused(&mut self, paused: &[PausedTopic]) -> Result<(), LogError> {
         const PAUSED: Statement = Statement {
             doing: "storing what is paused",

@@ -22,7 +22,8 @@ pub struct Claim {
     pub stream: String,
     /// Who claims, for people to read: a host and a process.
     pub owner: String,
-    /// How long the lease lasts without being renewed, by the database's clock.
+    /// How long the lease lasts without being renewed, by the database's clock. Give it at least a second: what a slow
+    /// answer takes of it, the holder may not use.
     pub ttl: Duration,
     /// What the stream reads; stored, so that topics which nobody reads are known.
     pub topics: Vec<TopicGlob>,

@@ -34,6 +34,11 @@ struct Held {
 }
 
 /// Claims a stream and writes under its lease, over a connection of its own.
+///
+/// # Cancel safety
+/// If a future of a method is dropped, what it asks for may or may not have happened, and the connection is of no more use:
+/// every later call fails. Connect again, and claim with the [token](Self::token) of this one. A lost lease is found out by
+/// the next write under it.
 #[derive(Debug)]
 pub struct Keeper {
     session: Session,
@@ -101,6 +106,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: nothing is held yet.
     pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
         Ok(Self {
             session: Session::open(database, Purpose::Write).await?,
@@ -145,7 +153,7 @@ impl Keeper {
     /// [`LogError::Fenced`]: stop at once; or any other: the lease may or may not be renewed.
     ///
     /// # Cancel safety
-    /// Dropped, the lease may or may not be renewed, and the connection is of no more use. The same holds for all below.
+    /// Dropped, the lease may or may not be renewed, and the connection is of no more use.
     pub async fn renew(&mut self) -> Result<StoredGlobs, LogError> {
         const RENEW: Statement = Statement {
             doing: "renewing the lease",
@@ -167,6 +175,9 @@ select (select count(*) from held), pg_backend_pid(),
     ///
     /// # Errors
     /// [`LogError::Fenced`]: it was another's already. Any other: it ends by its ttl.
+    ///
+    /// # Cancel safety
+    /// Dropped, the lease may or may not be given back; it ends by its ttl at the latest.
     pub async fn release(&mut self) -> Result<(), LogError> {
         const RELEASE: &str = "
 update {{schema}}.streams
@@ -194,6 +205,9 @@ where stream = $1 and lease_token = $2";
     }
 
     /// Says goodbye to the server; at most a second. The lease, if any, goes on until its ttl ends.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: the connection ends without a goodbye.
     pub async fn close(self) {
         self.session.close().await;
     }

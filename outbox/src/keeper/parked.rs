@@ -135,6 +135,9 @@ impl Keeper {
     /// # Errors
     /// [`LogError::Fenced`]: stop at once; nothing was stored. Any other: they may or may not be stored, so offer
     /// no follower.
+    ///
+    /// # Cancel safety
+    /// Dropped, they may or may not be stored, all or none: offer no follower. The connection is of no more use.
     pub async fn park(&mut self, parks: &[Park]) -> Result<(), LogError> {
         let read = |park: &Park| {
             let uuid = park.message.id.as_uuid();
@@ -182,6 +185,9 @@ impl Keeper {
     ///
     /// # Errors
     /// That the database failed, or [`LogError::Fenced`] without a claim.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is changed; the connection is of no more use.
     pub async fn due(&mut self, limit: usize) -> Result<Vec<DueMessage>, LogError> {
         const LOADING: &str = "loading what is due";
 
@@ -212,6 +218,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Fenced`]: stop at once. Any other: it may still be due, and is published again.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may still be due, and is published again; the connection is of no more use.
     pub async fn replayed(
         &mut self,
         due: &DueMessage,
@@ -232,6 +241,9 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Fenced`]: stop at once. Any other: try again later.
+    ///
+    /// # Cancel safety
+    /// Dropped, the rows may or may not be removed; the connection is of no more use.
     pub async fn sweep_parked(&mut self, keep: Duration) -> Result<u64, LogError> {
         let row = self
             .under_lease(SWEEP, |arguments| arguments.add(keep.as_secs_f64()))

@@ -52,6 +52,9 @@ impl LogReader {
     ///
     /// # Errors
     /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
     pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
         Ok(Self {
             session: Session::open(database, Purpose::Read).await?,
@@ -111,6 +114,9 @@ impl LogReader {
     }
 
     /// Says goodbye to the server; at most a second.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: the connection ends without a goodbye.
     pub async fn close(self) {
         self.session.close().await;
     }

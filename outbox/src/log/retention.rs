@@ -38,6 +38,8 @@ impl Ring {
             .saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
     }
 
+    /// Whether slots become free again while messages are kept for `retention`.
+    ///
     /// # Errors
     /// [`RetentionTooLong`]: choose a shorter one.
     pub fn check_retention(&self, retention: Duration) -> Result<(), RetentionTooLong> {
