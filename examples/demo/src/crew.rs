@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward_testkit::process::Child;
 
@@ -27,6 +27,8 @@ pub(crate) enum Role {
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) role: Role,
+    /// When it was last seen at work in this life.
+    pub(crate) worked_at: Option<Instant>,
     command: Command,
     child: Option<Child>,
     metrics: Option<SocketAddr>,
@@ -44,6 +46,7 @@ impl Member {
         Self {
             name: name.to_owned(),
             role: Role::StandsBy,
+            worked_at: None,
             command,
             child: Some(child),
             metrics,
@@ -61,6 +64,7 @@ impl Member {
             self.keep_log(&child);
         }
         self.role = Role::Killed;
+        self.worked_at = None;
         self.handled = 0.0;
         self.duplicates_of_earlier_lives += std::mem::take(&mut self.duplicates);
     }
@@ -85,6 +89,9 @@ impl Member {
         let works = holds || handled > self.handled;
         self.handled = handled;
         self.role = if works { Role::Works } else { Role::StandsBy };
+        if works {
+            self.worked_at = Some(Instant::now());
+        }
     }
 
     /// Duplicate deliveries that it has dropped in all of its lives. What it dropped in the moment before a kill is missing.

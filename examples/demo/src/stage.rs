@@ -175,16 +175,18 @@ impl Stage {
     }
 }
 
-/// Kills one at work, or the first that runs if nobody works just now.
+/// Kills the one that worked last; nobody, if nobody has worked yet.
 fn kill(crew: &mut [Member]) -> Option<Done> {
-    let at_work = crew.iter().position(|member| member.role == Role::Works);
-    let running = crew.iter().position(|member| member.role != Role::Killed);
-    let victim = crew.get_mut(at_work.or(running)?)?;
+    let victim = crew
+        .iter_mut()
+        .filter(|member| member.worked_at.is_some())
+        .max_by_key(|member| member.worked_at)?;
     victim.kill();
-    let name = victim.name.clone();
-    let heirs = crew.iter().filter(|member| member.role == Role::StandsBy);
+    let text = format!("kill -9 {}, which was at work", victim.name);
+    let stand_by = |member: &&Member| member.role != Role::Killed && member.worked_at.is_none();
+    let heirs = crew.iter().filter(stand_by);
     Some(Done {
-        text: format!("kill -9 {name}, which was at work"),
+        text,
         heirs: heirs.map(|member| member.name.clone()).collect(),
     })
 }
