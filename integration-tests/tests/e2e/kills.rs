@@ -103,6 +103,43 @@ async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
     eprintln!("{cycles} kills of each on the way\n{verdict}");
 }
 
+/// SIGTERM in turn to each program, as a rolling update does it.
+#[tokio::test]
+async fn programs_restarted_in_good_order_hand_over_at_once_and_publish_nothing_twice() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    // Nobody could wait for the end of such a lease.
+    let mut stage = stage.consumed().await.ttl("5m");
+    let start = || stage.relay(&Changes::default());
+    let mut relays = [start(), start()];
+    let consumer = || stage.consumer(&Changes::default());
+    let mut members = [consumer(), consumer()];
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(200),
+        ..stage.workload()
+    });
+    for turn in 0..6 {
+        let [one, other] = &relays;
+        let holder = stage.wait_for_holder(&[one, other]).await.pid();
+        let (published, handled) = (stage.published().await, stage.handled().await);
+        stage.wait_until_published(published + 50).await;
+        stage.wait_until_handled(handled + 50).await;
+
+        let leaves = usize::from(other.pid() == holder);
+        relays[leaves].stop().await;
+        relays[leaves] = start();
+        members[turn % 2].stop().await;
+        members[turn % 2] = consumer();
+    }
+    writers.stop().await;
+
+    stage.ledger.allow_duplicates(0, 6);
+    let [one, other] = &relays;
+    let [this, that] = &members;
+    let verdict = stage.must_be_green(&[one, other, this, that]).await;
+    assert_eq!(verdict.claims, 7, "{verdict}");
+}
+
 #[tokio::test]
 async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_nats() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;

@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) address: Option<String>,
     /// More lines for the stream.
     pub(crate) stream: String,
+    /// The most messages in flight, when it is not [`WINDOW`].
+    pub(crate) window: Option<u64>,
     /// Planted bugs, by name.
     pub(crate) faults: &'static str,
     /// Where to end.
@@ -188,12 +190,13 @@ impl Stage {
              [streams.events]\n\
              topics = [\"{name}.*\"]\n\
              lease_ttl = \"{ttl}\"\n\
-             in_flight_messages = {WINDOW}\n\
+             in_flight_messages = {window}\n\
              {stream}\n\
              [streams.events.{broker}]\n\
              {setting} = \"{address}\"\n",
             name = self.name,
             ttl = self.ttl,
+            window = changes.window.unwrap_or(WINDOW),
             stream = changes.stream,
         )
     }
