@@ -23,10 +23,10 @@ pub(crate) async fn fill(pool: &PgPool, messages: u64, per_transaction: u64) -> 
         "create procedure fill(messages bigint, per_transaction bigint) language plpgsql as $$
          declare body bytea := convert_to(rpad('{\"order\":17,\"note\":\"', 298, 'x') || '\"}', 'utf8');
          begin
-           for first in 0 .. messages - 1 by per_transaction loop
+           for n0 in 0 .. messages - 1 by per_transaction loop
              insert into onceward.messages (lane, id, topic, key, type, headers, payload)
              select 1, gen_random_uuid(), 'bench.events', 'k' || n % 1000, 'bench.event', '{}', body
-             from generate_series(first, least(first + per_transaction, messages) - 1) as n;
+             from generate_series(n0, least(n0 + per_transaction, messages) - 1) as n;
              commit;
            end loop;
          end $$",
@@ -41,9 +41,14 @@ pub(crate) async fn fill(pool: &PgPool, messages: u64, per_transaction: u64) -> 
         .bind(i64::try_from(per_transaction)?)
         .execute(&mut *connection)
         .await?;
-    sqlx::raw_sql("reset synchronous_commit; vacuum analyze onceward.messages; checkpoint")
-        .execute(&mut *connection)
-        .await?;
+    // Apart, as they cannot run in the one transaction that several statements of a text are.
+    for statement in [
+        "reset synchronous_commit",
+        "vacuum analyze onceward.messages",
+        "checkpoint",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut *connection).await?;
+    }
     Ok(())
 }
 
