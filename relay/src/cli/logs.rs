@@ -10,7 +10,11 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging at the configured level, or at what the variable `RUST_LOG` says.
 pub(super) fn start(log: &Log) {
-    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| log.level.clone());
+    let mut directives = std::env::var("RUST_LOG").unwrap_or_else(|_| log.level.clone());
+    if !directives.contains("async_nats") {
+        // A session never reconnects, and its client calls that an error each time one ends. The stream's own lines tell.
+        directives.push_str(",async_nats::connector=off");
+    }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse_lossy(directives))
         .with_writer(std::io::stderr);
