@@ -104,6 +104,10 @@ async fn crash_after_the_acks(fault: &'static str) -> Verdict {
     let postgres = Postgres::start(options).await;
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
     let stage = published(stage.consumed_at(&postgres).await).await;
+    // The tables themselves are not to be forgotten.
+    let consumers = stage.elsewhere.as_ref().unwrap();
+    let flush = sqlx::raw_sql("checkpoint").execute(consumers.pool());
+    flush.await.unwrap();
     let consumer = stage.consumer(&Changes::fault(fault));
     wait_until_all_is_acked(&stage).await;
 

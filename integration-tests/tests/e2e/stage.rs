@@ -290,12 +290,15 @@ impl Stage {
         wait::until_true(SOON, &format!("{count} effects"), there).await;
     }
 
-    /// Waits until the stored cursor has passed everything that was written. Writers must have stopped.
+    /// Waits until the stored cursor has passed everything that was written, whenever that was committed. Writers must
+    /// have stopped.
     pub(crate) async fn wait_until_passed(&self) {
         let statement = "
-            select last_seq >= (select coalesce(max(seq), 0) from onceward.messages)
-            from onceward.cursors
-            where stream = 'events' and lane = 1 and detour = ''";
+            select not exists (
+              select from onceward.messages m
+              where m.seq > c.last_seq or not pg_visible_in_snapshot(m.txid, c.snapshot))
+            from onceward.cursors c
+            where c.stream = 'events' and c.lane = 1 and c.detour = ''";
         let passed = || async {
             let answer = sqlx::query_scalar::<_, bool>(statement).fetch_optional(self.log.pool());
             answer.await.ok().flatten().unwrap_or(false)
