@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 pub enum ErrorKind {
     /// The broker is out of reach, or answered something that is not known.
     Unavailable,
-    /// The broker asks for less.
+    /// The topic takes nothing more for now: it is full, or the broker asks for less.
     Throttled,
     /// Credentials or rights are missing.
     Unauthorized,
@@ -39,8 +39,9 @@ impl ErrorKind {
     #[must_use]
     pub const fn fault(self) -> Fault {
         match self {
-            Self::Unavailable | Self::Throttled => Fault::Destination,
-            Self::Unauthorized | Self::UnknownTopic => Fault::Topic,
+            Self::Unavailable => Fault::Destination,
+            // A full stream or a queue that asks for less leaves the others alone.
+            Self::Throttled | Self::Unauthorized | Self::UnknownTopic => Fault::Topic,
             Self::TooLarge | Self::Rejected => Fault::Message,
         }
     }

@@ -7,6 +7,9 @@ use onceward_core::{Backoff, Route};
 
 use crate::plan::Refusal;
 
+/// The most routes that are asked about at a time, so that a check ends soon.
+pub(crate) const CHECKED_AT_A_TIME: usize = 10;
+
 /// Something that cannot be published to now.
 #[derive(Debug, Clone)]
 pub(crate) struct Pause {
@@ -77,14 +80,20 @@ impl Pauses {
         counts
     }
 
-    /// The destination took a message: it is paused no more.
+    /// The destination took the message that was tried: it is paused no more. What an earlier session still confirms says nothing.
     pub(crate) fn resume_destination(&mut self) -> Option<Pause> {
-        self.destination.take()
+        self.destination
+            .take_if(|pause| pause.stage == Stage::Probing)
     }
 
-    /// A route took a message: it is paused no more.
+    /// A route took the message that was tried: it is paused no more.
     pub(crate) fn resume_topic(&mut self, route: &Route) -> Option<Pause> {
-        self.topics.remove(route)
+        let probing = |pause: &Pause| pause.stage == Stage::Probing;
+        if self.topics.get(route).is_some_and(probing) {
+            self.topics.remove(route)
+        } else {
+            None
+        }
     }
 
     /// The destination's pause.
@@ -93,17 +102,25 @@ impl Pauses {
         self.destination.as_ref()
     }
 
+    /// Whether the route is paused by itself.
+    #[must_use]
+    pub(crate) fn is_paused(&self, route: &Route) -> bool {
+        self.topics.contains_key(route)
+    }
+
     /// The paused routes.
     pub(crate) fn topics(&self) -> impl Iterator<Item = (&Route, &Pause)> {
         self.topics.iter()
     }
 
-    /// Routes whose time has come and whose check has not begun.
+    /// Routes whose time has come and whose check has not begun: those that have waited longest, a few at a time.
     #[must_use]
     pub(crate) fn due(&self, now: Instant) -> Vec<Route> {
         let due = |pause: &Pause| pause.stage == Stage::Waiting && pause.until <= now;
-        let routes = self.topics.iter().filter(|(_, pause)| due(pause));
-        routes.map(|(route, _)| route.clone()).collect()
+        let mut routes: Vec<_> = self.topics.iter().filter(|(_, pause)| due(pause)).collect();
+        routes.sort_by_key(|(_, pause)| pause.until);
+        routes.truncate(CHECKED_AT_A_TIME);
+        routes.into_iter().map(|(route, _)| route.clone()).collect()
     }
 
     /// Whether the destination may be asked or tried now.
@@ -156,13 +173,14 @@ impl Pauses {
         }
     }
 
-    /// When the next pause ends.
+    /// When the destination's pause ends, else when the next topic's does: topics wait for their destination.
     #[must_use]
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let all = self.topics.values().chain(self.destination.as_ref());
-        all.filter(|pause| pause.stage == Stage::Waiting)
-            .map(|pause| pause.until)
-            .min()
+        let waiting = |pause: &&Pause| pause.stage == Stage::Waiting;
+        match self.destination.as_ref().filter(waiting) {
+            Some(destination) => Some(destination.until),
+            None => self.topics.values().filter(waiting).map(|p| p.until).min(),
+        }
     }
 }
 
@@ -244,6 +262,7 @@ mod tests {
         pauses.set_topic_stage(&route, Stage::Checking);
         pauses.pause_topic(&route, refusal(), later, 1.0);
         assert!(pauses.due(later + Duration::from_millis(199)).is_empty());
+        pauses.set_topic_stage(&route, Stage::Probing);
         let pause = pauses.resume_topic(&route).unwrap();
         assert_eq!((pause.attempt, pause.since), (2, since));
     }
@@ -273,7 +292,40 @@ mod tests {
 
         pauses.session_ended();
         assert_eq!(pauses.allowance(&route), Allowance::None);
-        pauses.resume_topic(&route);
+        assert!(pauses.resume_topic(&route).is_none());
+
+        pauses.set_topic_stage(&route, Stage::Probing);
+        assert!(pauses.resume_topic(&route).is_some());
         assert_eq!(pauses.allowance(&route), Allowance::Any);
+    }
+
+    #[test]
+    fn a_paused_destination_lets_one_message_try_and_is_not_resumed_by_what_came_before() {
+        let route = Route::new("any");
+        let start = Instant::now();
+        let mut pauses = Pauses::default();
+        pauses.pause_destination(refusal(), start, 1.0);
+
+        assert_eq!(pauses.allowance(&route), Allowance::None);
+        assert!(pauses.resume_destination().is_none());
+        assert!(!pauses.destination_due(start));
+
+        pauses.set_destination_stage(Stage::Checking);
+        pauses.set_destination_checked();
+        assert_eq!(pauses.allowance(&route), Allowance::One);
+        assert!(pauses.resume_destination().is_some());
+        assert_eq!(pauses.allowance(&route), Allowance::Any);
+    }
+
+    #[test]
+    fn topics_wait_for_their_destination() {
+        let start = Instant::now();
+        let mut pauses = Pauses::default();
+        pauses.pause_topic(&Route::new("bad"), refusal(), start, 0.0);
+        assert_eq!(pauses.next_due(), Some(start));
+
+        pauses.pause_destination(refusal(), start, 1.0);
+
+        assert_eq!(pauses.next_due(), Some(start + Duration::from_millis(100)));
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Refusal {
     pub(crate) what: String,
 }
 
-/// What an error of each kind asks of the relay. This is the whole policy; nothing else looks at kinds.
+/// What an error of each kind asks of the relay. What a check of the destination says is judged by the same fault: see `ErrorKind::fault`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
     PauseDestination,
@@ -38,8 +38,10 @@ enum Policy {
 
 const fn policy(kind: ErrorKind) -> Policy {
     match kind {
-        ErrorKind::Unavailable | ErrorKind::Throttled => Policy::PauseDestination,
-        ErrorKind::Unauthorized | ErrorKind::UnknownTopic => Policy::PauseTopic,
+        ErrorKind::Unavailable => Policy::PauseDestination,
+        ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::UnknownTopic => {
+            Policy::PauseTopic
+        }
         ErrorKind::TooLarge | ErrorKind::Rejected => Policy::Park,
     }
 }
@@ -122,12 +124,16 @@ mod tests {
 
     #[test]
     fn the_destinations_own_trouble_pauses_and_parks_nothing() {
-        for kind in [ErrorKind::Unavailable, ErrorKind::Throttled] {
-            let fate = fate(&Outcome::Failed(error(kind)));
-
-            assert!(matches!(fate, Fate::PauseDestination(_)), "{kind:?}");
-        }
-        for kind in [ErrorKind::Unauthorized, ErrorKind::UnknownTopic] {
+        let fate_of = |kind| fate(&Outcome::Failed(error(kind)));
+        assert!(matches!(
+            fate_of(ErrorKind::Unavailable),
+            Fate::PauseDestination(_)
+        ));
+        for kind in [
+            ErrorKind::Throttled,
+            ErrorKind::Unauthorized,
+            ErrorKind::UnknownTopic,
+        ] {
             let fate = fate(&Outcome::Failed(error(kind)));
 
             assert!(matches!(fate, Fate::PauseTopic(_)), "{kind:?}");

@@ -289,3 +289,88 @@ async fn a_late_commit_below_the_cursor_is_published() {
     assert_eq!(stores(&broker, "orders", 2).await, [2, 1]);
     running.stop().await;
 }
+
+/// Makes parked messages of a topic due, as an operator would.
+async fn make_due(database: &Database, topic: &str, count: i64) {
+    sqlx::query(
+        "insert into onceward.parked (stream, seq, lane, id, topic, key, type, headers, payload, created_at, state, error_kind, error, replays)
+         select 'events', 1000000 + n, 1, gen_random_uuid(), $1, 'k', 't', '{}', convert_to(n::text, 'utf8'), now(), 'due', 'rejected', 'refused', 1
+         from generate_series(1, $2) n",
+    )
+    .bind(topic)
+    .bind(count)
+    .execute(database.pool())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn many_replays_are_published_once_each_and_in_order() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    make_due(&database, "orders", 100).await;
+    let running = relay(&database, &broker, settings());
+
+    until(SOON, "all rows to know", || async {
+        let parked = parked(&database).await;
+        parked
+            .iter()
+            .all(|(_, state)| state == "published")
+            .then_some(())
+    })
+    .await;
+
+    assert_eq!(stored(&broker, "orders"), (1..=100).collect::<Vec<_>>());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn replays_to_a_full_topic_hold_no_live_message() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.fill("full", true);
+    make_due(&database, "full", 100).await;
+    let running = relay(&database, &broker, settings());
+    enqueue(&database, numbered("orders", 0..500)).await;
+
+    stores(&broker, "orders", 500).await;
+
+    assert!(broker.stored("full").is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_on_a_quiet_stream_is_tried_again_when_its_topic_is_there() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_unknown_topics();
+    make_due(&database, "missing", 1).await;
+    let running = relay(&database, &broker, settings());
+    let mut status = running.status.clone();
+    let paused = status.wait_for(|status| !status.paused_topics.is_empty());
+    tokio::time::timeout(SOON, paused).await.unwrap().unwrap();
+
+    broker.create_topic("missing");
+
+    stores(&broker, "missing", 1).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_topic_waits_and_the_others_go_on_in_the_same_session() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.fill("full", true);
+    enqueue(&database, numbered("full", 0..10)).await;
+    let running = relay(&database, &broker, settings());
+    let mut status = running.status.clone();
+    let paused = status.wait_for(|status| status.paused_topics.iter().any(|p| p.route == "full"));
+    tokio::time::timeout(SOON, paused).await.unwrap().unwrap();
+
+    enqueue(&database, numbered("orders", 0..100)).await;
+    stores(&broker, "orders", 100).await;
+    assert!(status.borrow().destination_paused.is_none());
+    broker.fill("full", false);
+
+    assert_eq!(
+        stores(&broker, "full", 10).await,
+        (0..10).collect::<Vec<_>>()
+    );
+    running.stop().await;
+}

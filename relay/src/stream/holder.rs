@@ -110,6 +110,7 @@ pub(super) struct Holder<D: Destination> {
     pub(super) pauses: Pauses,
     pub(super) replays: VecDeque<DueMessage>,
     pub(super) replaying: Option<DueMessage>,
+    pub(super) replay_failures: u32,
 
     pub(super) draining: Option<Instant>,
     pub(super) released: bool,
@@ -159,6 +160,7 @@ impl<D: Destination> Holder<D> {
             pauses: Pauses::default(),
             replays: VecDeque::new(),
             replaying: None,
+            replay_failures: 0,
             draining: None,
             released: false,
             report_at: now,
@@ -239,12 +241,15 @@ impl<D: Destination> Holder<D> {
 
     /// When something is to be done though nothing ended.
     fn wake_at(&self, now: Instant) -> Instant {
-        let mut wake = self.lease.deadline().min(self.renew_at);
+        let mut wake = self.lease.deadline();
         if self.may_read() {
             wake = wake.min(self.read_at);
         }
         if self.keeper.is_some() {
-            wake = wake.min(self.replays_at);
+            wake = wake.min(self.renew_at);
+            if self.draining.is_none() {
+                wake = wake.min(self.replays_at);
+            }
             if self.has_to_store() {
                 wake = wake.min(self.store_at);
             }
@@ -254,7 +259,7 @@ impl<D: Destination> Holder<D> {
         {
             wake = wake.min(due);
         }
-        if let Some(deadline) = self.draining {
+        if let Some(deadline) = self.draining.filter(|deadline| *deadline > now) {
             wake = wake.min(deadline);
         }
         // A time that has passed without anything to do must not spin.

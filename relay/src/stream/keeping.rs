@@ -224,7 +224,7 @@ impl<D: Destination> Holder<D> {
     fn load_replays(&mut self, now: Instant) {
         self.replays_at = now + REPLAYS_EVERY;
         // While some are known, those are published first.
-        if self.replays.is_empty() && self.replaying.is_none() {
+        if self.replays.is_empty() && self.replaying.is_none() && self.replayed.is_none() {
             self.write(|mut keeper| async move {
                 let result = keeper.due(REPLAYS_AT_A_TIME).await.map(Kept::Due);
                 (keeper, result)

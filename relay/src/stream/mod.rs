@@ -58,10 +58,14 @@ impl<D: Destination> Stream<D> {
         // Kept over failures of the database: a lease of our own need not be waited out.
         let mut previous = None;
         while !stop.is_cancelled() {
-            let error = match self.turn(&mut previous, &stop).await {
+            let before = previous;
+            let ended = self.turn(&mut previous, &stop).await;
+            if previous != before {
+                failures = 0;
+            }
+            let error = match ended {
                 Ok(End::Stopped) => return Ok(()),
                 Ok(End::Fenced) => {
-                    failures = 0;
                     warn!(stream = %self.settings.name, "lease lost; standing by");
                     continue;
                 }
@@ -88,13 +92,14 @@ impl<D: Destination> Stream<D> {
         stop: &CancellationToken,
     ) -> Result<End, LogError> {
         let mut keeper = Keeper::connect(&self.database).await?;
+        // Before the claim: a lease that waits for a connection runs out.
+        let reader = LogReader::connect(&self.database).await?;
+        keeper.check_reader(&reader)?;
         let Some(claimed) = self.claim(&mut keeper, *previous, stop).await? else {
             return Ok(End::Stopped);
         };
         *previous = keeper.token();
         pass(Failpoint::AfterClaim);
-        let reader = LogReader::connect(&self.database).await?;
-        keeper.check_reader(&reader)?;
         info!(stream = %self.settings.name, owner = %self.owner, "lease claimed");
         self.status.update(|status| status.role = Role::Holder);
         let settings = Arc::clone(&self.settings);

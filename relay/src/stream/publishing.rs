@@ -10,7 +10,7 @@ use super::jobs;
 use super::session::{self, Ending, Facts, Next, Stage};
 use crate::destination::Destination;
 use crate::faults::{Bug, Failpoint, pass, planted};
-use crate::pause::Stage as PauseStage;
+use crate::pause::{CHECKED_AT_A_TIME, Stage as PauseStage};
 use crate::plan::{self, Fate, Refusal};
 use crate::window::{EntryId, Offer};
 
@@ -59,9 +59,10 @@ impl<D: Destination> Holder<D> {
             destination_unchecked: destination.is_some_and(|p| p.stage() == PauseStage::Waiting),
             topic_due: !self.pauses.due(now).is_empty(),
             replay: self.next_replay().is_some(),
-            replaying: self.replaying.is_some(),
-            searching: self.window.searching(),
-            wanted: self.window.open() > 0 || self.next_replay().is_some(),
+            // Until its row knows how it ended, a replay is not over: loaded again it would be published again.
+            replaying: self.replaying.is_some() || self.replayed.is_some(),
+            searching: self.window.searching(|route| self.pauses.allowance(route)),
+            wanted: self.window.open() > 0 || !self.replays.is_empty(),
         }
     }
 
@@ -99,13 +100,14 @@ impl<D: Destination> Holder<D> {
     }
 
     fn check_destination(&mut self) -> bool {
-        let Some(route) = self.window.first_waiting().cloned() else {
+        let routes = self.window.waiting_routes(CHECKED_AT_A_TIME);
+        if routes.is_empty() {
             // Nothing to ask about: the first message that comes tries the way.
             self.pauses.set_destination_stage(PauseStage::Probing);
             return true;
-        };
+        }
         self.pauses.set_destination_stage(PauseStage::Checking);
-        self.check(vec![route])
+        self.check(routes)
     }
 
     fn check_topics(&mut self, now: Instant) -> bool {
@@ -189,7 +191,9 @@ impl<D: Destination> Holder<D> {
             self.window.again(*id);
         }
         // A replay among them stays due, and is loaded again.
-        self.replaying = None;
+        if self.replaying.take().is_some() {
+            self.put_off_replays(Instant::now());
+        }
         self.session_gone();
         self.pause_destination(Refusal {
             kind: onceward_core::ErrorKind::Unavailable,
@@ -206,7 +210,9 @@ impl<D: Destination> Holder<D> {
         self.metrics.answered(took);
         let now = Instant::now();
         let (outcomes, over) = receipts.into_parts();
-        let mut fates = outcomes.iter().map(plan::fate);
+        // An adapter that forgets a message makes a duplicate of it, never a loss.
+        let forgotten = std::iter::repeat(Fate::Again);
+        let mut fates = outcomes.iter().map(plan::fate).chain(forgotten);
         if self.replaying.is_some() {
             let fate = fates.next().unwrap_or(Fate::Again);
             self.on_replayed(offer, fate, now);
@@ -222,8 +228,9 @@ impl<D: Destination> Holder<D> {
             self.store_what_is_done();
         }
         if let Some(error) = over {
-            self.ending = Some(Ending::AtOnce);
-            info!(stream = %self.settings.name, error = %plan::chain(&error), "session over");
+            if self.ending.replace(Ending::AtOnce) != Some(Ending::AtOnce) {
+                info!(stream = %self.settings.name, error = %plan::chain(&error), "session over");
+            }
             if error.kind.fault() == Fault::Destination {
                 self.pause_destination(Refusal {
                     kind: error.kind,
@@ -252,6 +259,8 @@ impl<D: Destination> Holder<D> {
                     self.window.again(id);
                 }
                 self.to_park.push(ToPark { entry: id, refusal });
+                // Its topic answered: what was tried with it goes on.
+                self.on_taken(route);
             }
             Fate::PauseTopic(refusal) => {
                 self.window.again(id);
@@ -296,14 +305,18 @@ impl<D: Destination> Holder<D> {
             return;
         };
         debug!(stream = %self.settings.name, routes = routes.len(), "destination checked");
+        // If one of several can be reached, what keeps the others is their own.
+        let reached = reports.iter().any(|report| match &report.state {
+            Ok(_) => true,
+            Err(error) => error.kind.fault() != Fault::Destination,
+        });
         for report in reports {
-            self.on_report(report);
+            self.on_report(report, reached);
         }
-        // A check that was answered at all says that the destination can be reached.
         self.pauses.set_destination_checked();
     }
 
-    fn on_report(&mut self, report: TopicReport) {
+    fn on_report(&mut self, report: TopicReport, reached: bool) {
         let route = report.route;
         match report.state {
             Ok(state) => {
@@ -317,23 +330,27 @@ impl<D: Destination> Holder<D> {
                     kind: error.kind,
                     what: plan::chain(&error),
                 };
-                match error.kind.fault() {
-                    Fault::Destination => self.pause_destination(refusal),
-                    Fault::Topic | Fault::Message => self.pause_topic(&route, refusal),
+                if !reached {
+                    self.pause_destination(refusal.clone());
+                }
+                // A topic that was asked about is asked again in its time, whoever was to blame.
+                if reached || self.pauses.is_paused(&route) {
+                    self.pause_topic(&route, refusal);
                 }
             }
         }
     }
 
     pub(super) fn on_ended(&mut self) {
-        self.session_gone();
         // Without this a session that ends before anything came of it would be opened again at once, for ever.
         if !self.progress && self.draining.is_none() {
-            self.pause_destination(Refusal {
+            let known = self.pauses.destination().map(|p| p.refusal.clone());
+            self.pause_destination(known.unwrap_or_else(|| Refusal {
                 kind: onceward_core::ErrorKind::Unavailable,
                 what: "a session ended before anything was confirmed".to_owned(),
-            });
+            }));
         }
+        self.session_gone();
     }
 
     fn session_gone(&mut self) {

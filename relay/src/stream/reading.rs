@@ -24,7 +24,8 @@ impl<D: Destination> Holder<D> {
         let Some(mut reader) = self.reader.take() else {
             return;
         };
-        let bytes = self.window.byte_room();
+        // Late and new rows of each lane may bring as much.
+        let bytes = self.window.byte_room() / (2 * asks.len());
         let publish_after = self.settings.publish_after.clone();
         self.jobs.spawn(async move {
             let result = reader.read(&asks, bytes, &publish_after).await;

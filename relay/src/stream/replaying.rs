@@ -1,9 +1,9 @@
 //! Parked messages that somebody made due: published again, alone, while nothing else is in flight.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onceward::DueMessage;
-use onceward_core::Outgoing;
+use onceward_core::{Backoff, Outgoing};
 use tracing::info;
 
 use super::holder::Holder;
@@ -11,6 +11,12 @@ use crate::destination::Destination;
 use crate::pause::Allowance;
 use crate::plan::{Fate, Refusal};
 use crate::window::Offer;
+
+/// How long replays are put off after one that did not get through.
+const REPLAY_BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(5),
+    max: Duration::from_secs(300),
+};
 
 /// How a replay ended, for its row.
 #[derive(Debug, Clone)]
@@ -21,10 +27,14 @@ pub(super) struct Replayed {
 }
 
 impl<D: Destination> Holder<D> {
-    /// The first due message whose route is not paused.
+    /// The first due message whose route is not paused. What is paused is tried with a live message, if there is one.
     pub(super) fn next_replay(&self) -> Option<usize> {
-        let open =
-            |due: &DueMessage| self.pauses.allowance(&self.replay_route(due)) != Allowance::None;
+        let quiet = self.window.open() == 0;
+        let open = |due: &DueMessage| match self.pauses.allowance(&self.replay_route(due)) {
+            Allowance::Any => true,
+            Allowance::One => quiet,
+            Allowance::None => false,
+        };
         self.replays.iter().position(open)
     }
 
@@ -59,6 +69,11 @@ impl<D: Destination> Holder<D> {
             .messages
             .first()
             .map(|outgoing| outgoing.route.clone());
+        if matches!(fate, Fate::Done | Fate::Park(_)) {
+            self.replay_failures = 0;
+        } else {
+            self.put_off_replays(now);
+        }
         match fate {
             Fate::Done => {
                 self.progress = true;
@@ -86,6 +101,12 @@ impl<D: Destination> Holder<D> {
                 self.pause_destination(refusal);
             }
         }
-        self.replays_at = self.replays_at.max(now);
+    }
+
+    /// Leaves the due messages for later: each try has the session for itself, and live messages come first.
+    pub(super) fn put_off_replays(&mut self, now: Instant) {
+        self.replay_failures = self.replay_failures.saturating_add(1);
+        self.replays.clear();
+        self.replays_at = now + REPLAY_BACKOFF.ceiling(self.replay_failures);
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct LaneWindow<C> {
     /// No entry before this one waits: chunk number and index.
     next: (u64, usize),
     open: usize,
+    /// Entries of all chunks, done or not.
+    held: usize,
     suspects: usize,
 }
 
@@ -102,12 +104,20 @@ impl<C> LaneWindow<C> {
             first: 0,
             next: (0, 0),
             open: 0,
+            held: 0,
             suspects: 0,
         }
     }
 
     pub(super) fn push(&mut self, messages: Vec<Outgoing>, after: C) {
         let open = messages.len();
+        // Nothing of it is ours: it is passed with the chunk before it.
+        if open == 0
+            && let Some(last) = self.chunks.back_mut()
+        {
+            last.after = after;
+            return;
+        }
         let entries = messages
             .into_iter()
             .map(|outgoing| Entry {
@@ -116,6 +126,7 @@ impl<C> LaneWindow<C> {
             })
             .collect();
         self.open += open;
+        self.held += open;
         self.chunks.push_back(Chunk {
             entries,
             open,
@@ -244,20 +255,21 @@ impl<C> LaneWindow<C> {
         }
     }
 
-    pub(super) fn first_waiting(&self) -> Option<&Route> {
+    pub(super) fn waiting_routes(&self) -> impl Iterator<Item = &Route> {
         let entries = self.chunks.iter().flat_map(|chunk| &chunk.entries);
-        entries
-            .filter_map(|entry| match &entry.state {
-                State::Waiting(outgoing) => Some(&outgoing.route),
-                State::Taken | State::Offered(..) | State::Done => None,
-            })
-            .next()
+        entries.filter_map(|entry| match &entry.state {
+            State::Waiting(outgoing) => Some(&outgoing.route),
+            State::Taken | State::Offered(..) | State::Done => None,
+        })
     }
 
     pub(super) fn advance(&mut self) -> Option<C> {
         let mut last = None;
         while self.chunks.front().is_some_and(|chunk| chunk.open == 0) {
-            last = self.chunks.pop_front().map(|chunk| chunk.after);
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.held -= chunk.entries.len();
+                last = Some(chunk.after);
+            }
             self.first += 1;
         }
         last
@@ -265,6 +277,10 @@ impl<C> LaneWindow<C> {
 
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     pub(super) fn suspects(&self) -> usize {

@@ -32,6 +32,9 @@ pub(crate) struct Bounds {
     pub(crate) per_route: usize,
 }
 
+/// How many times a lane's share is held at most, counting what is done behind a message that waits.
+const HELD: usize = 10;
+
 /// Messages to hand over together, and where they stand in the window.
 #[derive(Debug, Clone)]
 pub(crate) struct Offer {
@@ -94,7 +97,8 @@ impl<C> Window<C> {
         self.lane_mut(lane).push(messages, after);
     }
 
-    /// How many more messages a read of the lane may bring. While one route has filled its share, nothing is read:
+    /// How many more messages a read of the lane may bring. A message that waits holds back what is done behind it; of that too
+    /// only so much is held. While one route has filled its share, nothing is read:
     /// a cursor cannot pass what waits.
     #[must_use]
     pub(crate) fn room(&self, lane: Lane) -> usize {
@@ -103,6 +107,9 @@ impl<C> Window<C> {
             return 0;
         }
         let share = self.bounds.messages.div_ceil(self.lanes.len());
+        if self.lane(lane).held() >= share.saturating_mul(HELD) {
+            return 0;
+        }
         share.saturating_sub(self.lane(lane).open())
     }
 
@@ -206,16 +213,26 @@ impl<C> Window<C> {
         self.lane(id.lane).get(id.chunk, id.index)
     }
 
-    /// The first route that waits, for asking a destination whether it is back.
+    /// Routes that wait, the first ones and at most `most`, for asking a destination whether it is back.
     #[must_use]
-    pub(crate) fn first_waiting(&self) -> Option<&Route> {
-        self.lanes.iter().find_map(LaneWindow::first_waiting)
+    pub(crate) fn waiting_routes(&self, most: usize) -> Vec<Route> {
+        let mut routes: Vec<Route> = Vec::new();
+        for route in self.lanes.iter().flat_map(LaneWindow::waiting_routes) {
+            if routes.len() >= most {
+                break;
+            }
+            if !routes.contains(route) {
+                routes.push(route.clone());
+            }
+        }
+        routes
     }
 
-    /// Whether some message may be guilty.
+    /// Whether some message may be guilty, of a route that may be offered.
     #[must_use]
-    pub(crate) fn searching(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.suspects() > 0)
+    pub(crate) fn searching(&self, allowance: impl Fn(&Route) -> Allowance) -> bool {
+        let mut routes = self.routes.iter();
+        routes.any(|(route, load)| load.suspects > 0 && allowance(route) != Allowance::None)
     }
 
     /// Passes every chunk that is done without a gap; for each lane the cursor behind the last one, if any was passed.

@@ -109,9 +109,9 @@ fn a_search_offers_one_at_a_time_in_order_and_leaves_other_routes_alone() {
     window.suspect(offer.entries[2]);
     window.again(offer.entries[3]);
 
-    assert!(window.searching());
+    assert!(window.searching(any));
     let mut searched = Vec::new();
-    while window.searching() {
+    while window.searching(any) {
         let single = window.offer_suspect(any).unwrap();
         searched.extend(seqs(&single));
         window.done(single.entries[0]);
@@ -140,6 +140,28 @@ fn a_full_bulk_lane_leaves_room_for_the_critical_one() {
 
     assert_eq!(window.room(Lane::Bulk), 0);
     assert_eq!(window.room(Lane::Critical), 100);
+}
+
+#[test]
+fn what_is_done_behind_a_message_that_waits_is_held_only_so_far() {
+    let mut window = Window::new(BOUNDS);
+    window.push(Lane::Standard, vec![outgoing("bad", 0)], 0);
+    let pause = |route: &Route| match route.as_str() {
+        "bad" => Allowance::None,
+        _ => Allowance::Any,
+    };
+    let mut read = 1;
+
+    while window.room(Lane::Standard) > 0 && read < 10_000 {
+        let chunk = (read..read + 50).map(|seq| outgoing("good", seq)).collect();
+        window.push(Lane::Standard, chunk, read);
+        let offer = window.offer(50, 1 << 20, pause).unwrap();
+        offer.entries.iter().for_each(|id| window.done(*id));
+        read += 50;
+    }
+
+    assert_eq!(window.advance(), [None, None, None]);
+    assert!((1_000..=1_100).contains(&read), "{read}");
 }
 
 #[test]
