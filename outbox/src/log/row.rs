@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use onceward_core::{Headers, Key, Kind, Lane, Message, MessageId, Topic};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{Row, ValueRef};
 use time::OffsetDateTime;
@@ -88,17 +89,14 @@ pub(crate) fn headers(stored: &[u8]) -> Result<(Headers, Option<String>), sqlx::
     if json == b"{}" {
         return Ok((Headers::new(), None));
     }
-    let object: BTreeMap<String, Value> =
+    // Raw values: a number that no type of ours can hold is still a text that a header can carry.
+    let object: BTreeMap<String, Box<RawValue>> =
         serde_json::from_slice(json).map_err(|error| sqlx::Error::Decode(error.into()))?;
     let mut texts: BTreeMap<String, String> = object
         .into_iter()
-        .map(|(name, value)| match value {
-            Value::String(text) => (name, text),
-            other @ (Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::Array(_)
-            | Value::Object(_)) => (name, other.to_string()),
+        .map(|(name, value)| {
+            let text = serde_json::from_str::<String>(value.get());
+            (name, text.unwrap_or_else(|_| value.get().to_owned()))
         })
         .collect();
     let content_type = texts.remove(CONTENT_TYPE);
@@ -150,4 +148,22 @@ pub(crate) fn bytes(row: &PgRow, column: usize) -> Result<&[u8], sqlx::Error> {
         return Ok(&[]);
     }
     value.as_bytes().map_err(sqlx::Error::Decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_carried_as_it_was_written() {
+        let stored =
+            b"\x01{\"n\": 1e400, \"o\": {\"a\": 1}, \"t\": \"x\", \"content-type\": \"a/b\"}";
+
+        let (headers, content_type) = headers(stored).unwrap();
+
+        assert_eq!(headers.get("n"), Some("1e400"));
+        assert_eq!(headers.get("o"), Some("{\"a\": 1}"));
+        assert_eq!(headers.get("t"), Some("x"));
+        assert_eq!(content_type.as_deref(), Some("a/b"));
+    }
 }

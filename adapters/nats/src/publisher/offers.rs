@@ -1,7 +1,8 @@
 //! Offers whose receipts are not complete yet. Pure but for telling whoever waits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use onceward_core::{Batch, ErrorKind, Outcome, Outgoing, PublishError, Receipts};
 use tokio::sync::oneshot;
@@ -16,7 +17,8 @@ pub(crate) struct Ticket {
 /// All offers that are not answered.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
-    open: HashMap<u64, Offer>,
+    /// By number, the oldest first.
+    open: BTreeMap<u64, Offer>,
     next: u64,
 }
 
@@ -26,6 +28,7 @@ struct Offer {
     receipts: Receipts,
     unanswered: usize,
     report: oneshot::Sender<Receipts>,
+    taken: Instant,
 }
 
 /// Why a session is over, to be told many times.
@@ -49,11 +52,12 @@ impl Over {
 }
 
 impl Offers {
-    /// Takes an offer, and gives a ticket for each of its messages.
+    /// Takes an offer at `now`, and gives a ticket for each of its messages.
     pub(crate) fn open(
         &mut self,
         batch: Arc<Batch>,
         report: oneshot::Sender<Receipts>,
+        now: Instant,
     ) -> impl Iterator<Item = Ticket> + use<> {
         let messages = batch.messages.len();
         let offer = self.next;
@@ -70,6 +74,7 @@ impl Offers {
                     receipts,
                     unanswered: messages,
                     report,
+                    taken: now,
                 },
             );
         }
@@ -101,7 +106,7 @@ impl Offers {
 
     /// Tells everybody that the session is over; what is not answered is unconfirmed.
     pub(crate) fn end(&mut self, over: &Over) {
-        for (_, mut offer) in self.open.drain() {
+        for (_, mut offer) in std::mem::take(&mut self.open) {
             offer.receipts.end_session(over.error());
             offer.report.send(offer.receipts).ok();
         }
@@ -112,6 +117,11 @@ impl Offers {
         let mut receipts = Receipts::unconfirmed(messages);
         receipts.end_session(over.error());
         report.send(receipts).ok();
+    }
+
+    /// When the oldest offer that is not answered was taken.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.open.first_key_value().map(|(_, offer)| offer.taken)
     }
 
     /// Whether every offer is answered.
@@ -142,7 +152,7 @@ mod tests {
     fn an_offer_is_told_once_all_its_messages_are_answered() {
         let mut offers = Offers::default();
         let (report, mut receipts) = oneshot::channel();
-        let tickets: Vec<_> = offers.open(batch(2), report).collect();
+        let tickets: Vec<_> = offers.open(batch(2), report, Instant::now()).collect();
 
         offers.answer(tickets[1], Outcome::Confirmed);
         assert!(receipts.try_recv().is_err());
@@ -156,7 +166,7 @@ mod tests {
     fn the_end_of_the_session_keeps_what_is_confirmed_and_leaves_the_rest_unknown() {
         let mut offers = Offers::default();
         let (report, mut receipts) = oneshot::channel();
-        let tickets: Vec<_> = offers.open(batch(2), report).collect();
+        let tickets: Vec<_> = offers.open(batch(2), report, Instant::now()).collect();
         offers.answer(tickets[0], Outcome::Confirmed);
 
         offers.end(&Over::new(ErrorKind::Unavailable, "lost"));
@@ -173,8 +183,30 @@ mod tests {
     fn an_empty_offer_is_answered_at_once() {
         let (report, mut receipts) = oneshot::channel();
 
-        assert_eq!(Offers::default().open(batch(0), report).count(), 0);
+        assert_eq!(
+            Offers::default()
+                .open(batch(0), report, Instant::now())
+                .count(),
+            0
+        );
 
         assert!(receipts.try_recv().unwrap().all_confirmed());
+    }
+
+    #[test]
+    fn the_oldest_offer_is_the_first_that_is_not_answered() {
+        let mut offers = Offers::default();
+        let (first, second) = (
+            Instant::now(),
+            Instant::now() + std::time::Duration::from_secs(1),
+        );
+        let (report, _receipts) = oneshot::channel();
+        let tickets: Vec<Ticket> = offers.open(batch(1), report, first).collect();
+        let (report, _later) = oneshot::channel();
+        assert_eq!(offers.open(batch(1), report, second).count(), 1);
+
+        assert_eq!(offers.oldest(), Some(first));
+        offers.answer(tickets[0], Outcome::Confirmed);
+        assert_eq!(offers.oldest(), Some(second));
     }
 }

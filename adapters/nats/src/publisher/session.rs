@@ -121,7 +121,13 @@ impl Session {
         let live = self.over.is_none();
         // One window may wait behind the one that is on its way; more is the caller's to hold.
         let room = !live || self.waiting.len() < self.max_in_flight;
-        let oldest = self.in_flight.oldest().filter(|_| live);
+        // An offer whose messages share a key goes one by one: it is answered by its deadline too, with what is confirmed by then.
+        let oldest = self
+            .in_flight
+            .oldest()
+            .into_iter()
+            .chain(self.offers.oldest());
+        let oldest = oldest.min().filter(|_| live);
         let deadline = oldest.map_or_else(Instant::now, |sent| sent + self.deadline);
         tokio::select! {
             biased;
@@ -212,7 +218,7 @@ impl Session {
     }
 
     fn queue(&mut self, batch: Arc<Batch>, report: oneshot::Sender<Receipts>) {
-        for ticket in self.offers.open(batch, report) {
+        for ticket in self.offers.open(batch, report, Instant::now()) {
             let key = self.offers.message(ticket).and_then(|outgoing| {
                 let key = outgoing.message.key.clone()?;
                 Some((outgoing.route.clone(), key))
