@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::program::{Program, example};
 
 /// Within this much whatever is to happen next has happened, on a slow machine too.
-pub(crate) const SOON: Duration = Duration::from_secs(180);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The most messages that a relay of these tests has read and not checkpointed: what it may publish again after a kill.
 pub(crate) const WINDOW: u64 = 600;
