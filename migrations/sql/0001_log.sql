@@ -17,6 +17,38 @@ comment on column {{schema}}.settings.max_payload is 'May be changed; every othe
 insert into {{schema}}.settings (message_slots, message_slot_seconds, mark_slots, mark_slot_seconds, max_payload)
 values (12, 86400, 12, 86400, 1000000);
 
+-- Whether a row can be read and published. One call in place of five constraints, which the server would parse anew at each
+-- insert: that cost the producer a third of the whole. Names of the catalog's own, since the caller's path is in force here.
+create function {{schema}}.fits_log(lane smallint, topic text, key text, type text, headers jsonb) returns boolean
+language plpgsql immutable parallel safe
+as $function$
+declare
+  wrong text;
+begin
+  if lane operator(pg_catalog.>=) 0 and lane operator(pg_catalog.<=) 2
+    and pg_catalog.octet_length(topic) operator(pg_catalog.<=) 249
+    and topic operator(pg_catalog.~) '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$'
+    and (key is null or key operator(pg_catalog.<>) '' and pg_catalog.octet_length(key) operator(pg_catalog.<=) 1024)
+    and type operator(pg_catalog.<>) '' and pg_catalog.octet_length(type) operator(pg_catalog.<=) 255
+    and pg_catalog.jsonb_typeof(headers) operator(pg_catalog.=) 'object'
+  then
+    return true;
+  end if;
+  -- A column that is null is refused as such.
+  wrong := case
+    when lane operator(pg_catalog.<) 0 or lane operator(pg_catalog.>) 2 then 'lane'
+    when pg_catalog.jsonb_typeof(headers) operator(pg_catalog.<>) 'object' then 'headers'
+    when type operator(pg_catalog.=) '' or pg_catalog.octet_length(type) operator(pg_catalog.>) 255 then 'type'
+    when key operator(pg_catalog.=) '' or pg_catalog.octet_length(key) operator(pg_catalog.>) 1024 then 'key'
+    else 'topic'
+  end;
+  raise exception using
+    errcode = 'check_violation', column = wrong,
+    message = pg_catalog.format('the log takes no message with such a %s: use the functions enqueue, which say why', wrong);
+end
+$function$;
+comment on function {{schema}}.fits_log is 'Internal: refuses rows that no reader could take.';
+
 -- Append-only: nothing ever updates or deletes a row. A slot is emptied by truncate.
 -- The only table without a primary key: an index on random ids would cost the producer more than the rest of the insert.
 create table {{schema}}.messages (
@@ -31,11 +63,7 @@ create table {{schema}}.messages (
   type text not null,
   headers jsonb not null default '{}',
   payload bytea not null,
-  constraint messages_lane check (lane in (0, 1, 2)),
-  constraint messages_topic check (octet_length(topic) between 1 and 249 and topic ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$'),
-  constraint messages_key check (octet_length(key) between 1 and 1024),
-  constraint messages_type check (octet_length(type) between 1 and 255),
-  constraint messages_headers check (jsonb_typeof(headers) = 'object')
+  constraint messages_fits check ({{schema}}.fits_log(lane, topic, key, type, headers))
 ) partition by list (slot);
 comment on table {{schema}}.messages is 'The log: every message that was enqueued, in order of seq. Append-only.';
 comment on column {{schema}}.messages.seq is 'Order within a key. No identity: a failover may give a number again.';

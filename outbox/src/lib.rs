@@ -28,8 +28,8 @@ mod statement;
 mod trace;
 
 pub use admin::{
-    CursorStatus, DropStream, LogAdmin, ParkedEdit, ParkedFilter, ParkedMessage, ParkedState,
-    ParkedSummary, SlotReport, StreamInfo, forgotten,
+    DropStream, LogAdmin, ParkedEdit, ParkedFilter, ParkedMessage, ParkedState, ParkedSummary,
+    SlotReport,
 };
 pub use enqueue_error::EnqueueError;
 pub use keeper::{

@@ -144,7 +144,7 @@ impl Subscriber for KafkaSubscriber {
     }
 
     async fn close(self, within: Duration) {
-        self.shared.leave();
+        self.shared.leave(Instant::now() + within);
         // Dropped after that, the member leaves all the same.
         drop(timeout(within, self.shared.ended()).await);
     }
@@ -152,7 +152,7 @@ impl Subscriber for KafkaSubscriber {
 
 impl Drop for KafkaSubscriber {
     fn drop(&mut self) {
-        self.shared.leave();
+        self.shared.leave(Instant::now());
     }
 }
 

@@ -3,14 +3,14 @@
 mod edit;
 mod parked;
 mod slots;
-mod status;
+mod stream;
 
 use onceward_core::Schema;
 
 pub use edit::ParkedEdit;
 pub use parked::{ParkedFilter, ParkedMessage, ParkedState, ParkedSummary};
 pub use slots::SlotReport;
-pub use status::{CursorStatus, DropStream, StreamInfo, forgotten};
+pub use stream::DropStream;
 
 use crate::log::LogError;
 use crate::log::identity::Identity;

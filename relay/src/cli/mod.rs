@@ -7,6 +7,7 @@ mod failure;
 mod logs;
 mod migrate;
 mod output;
+mod overview;
 mod parked;
 mod relay;
 mod signals;

@@ -149,6 +149,11 @@ pub(super) fn age(duration: Duration) -> String {
     }
 }
 
+/// As [`age`], of the database's seconds.
+pub(super) fn seconds(seconds: f64) -> String {
+    age(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

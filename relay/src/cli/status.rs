@@ -1,17 +1,16 @@
 //! `onceward status`: where each stream stands.
 
-use std::time::Duration;
-
 use clap::Args;
-use onceward::schema::{self, CursorOverview, StreamOverview, UnroutedTopic};
+use onceward::schema::{self, StreamOverview, UnroutedTopic};
 use onceward_consumer::dead_letter::{self, DeadLetterCount};
-use onceward_core::{Lane, Schema};
+use onceward_core::Schema;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 
 use super::failure::Failure;
-use super::output::{Table, age, plain};
+use super::output::{Table, plain, seconds};
+use super::overview::Stream;
 use super::{Context, database};
 
 /// Show where each stream stands
@@ -33,31 +32,6 @@ struct Answer {
 }
 
 #[derive(Debug, Serialize)]
-struct Stream {
-    stream: String,
-    configured: bool,
-    topics: Vec<String>,
-    lease: &'static str,
-    owner: Option<String>,
-    lease_seconds: Option<f64>,
-    depth: i64,
-    oldest_seconds: Option<f64>,
-    lanes: Vec<LaneStatus>,
-    paused: Value,
-    parked: i64,
-    due: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct LaneStatus {
-    lane: &'static str,
-    detour: String,
-    last_seq: i64,
-    depth: i64,
-    oldest_seconds: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
 struct Unrouted {
     topic: String,
     slots: i64,
@@ -75,7 +49,7 @@ impl Status {
             .ask("the count of dead letters", dead_letters(pool, schema))
             .await?;
         let answer = Answer {
-            streams: streams.into_iter().map(|s| describe(context, s)).collect(),
+            streams: Stream::all(context, streams),
             unrouted: unrouted.into_iter().map(Unrouted::from).collect(),
             dead_letters: counts,
         };
@@ -103,53 +77,6 @@ async fn dead_letters(
         Ok(counts) => Ok(Some(counts)),
         Err(error) if database::is_forbidden(&error) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn describe(context: &Context, stream: StreamOverview) -> Stream {
-    let count = |state: &str| {
-        let of_state = stream.parked.iter().filter(|parked| parked.state == state);
-        of_state.map(|parked| parked.count).sum()
-    };
-    let (parked, due) = (count("parked"), count("due"));
-    let ages = stream
-        .cursors
-        .iter()
-        .filter_map(|cursor| cursor.oldest_seconds);
-    Stream {
-        configured: context.config.stream(&stream.stream).is_some(),
-        lease: match stream.lease_seconds {
-            None => "never",
-            Some(seconds) if seconds > 0.0 => "held",
-            Some(_) => "expired",
-        },
-        lease_seconds: stream.lease_seconds,
-        depth: stream
-            .cursors
-            .iter()
-            .map(|cursor| cursor.depth)
-            .max()
-            .unwrap_or_default(),
-        oldest_seconds: ages.reduce(f64::max),
-        lanes: stream.cursors.iter().map(LaneStatus::from).collect(),
-        paused: stream.paused,
-        parked,
-        due,
-        stream: stream.stream,
-        topics: stream.topics,
-        owner: stream.owner,
-    }
-}
-
-impl From<&CursorOverview> for LaneStatus {
-    fn from(cursor: &CursorOverview) -> Self {
-        Self {
-            lane: Lane::from_number(cursor.lane).map_or("unknown", Lane::name),
-            detour: cursor.detour.clone(),
-            last_seq: cursor.last_seq,
-            depth: cursor.depth,
-            oldest_seconds: cursor.oldest_seconds,
-        }
     }
 }
 
@@ -194,7 +121,7 @@ fn streams(answer: &Answer) -> String {
             };
             table.row([
                 once(stream.stream.clone()),
-                once(lease(stream)),
+                once(stream.lease_text()),
                 name,
                 lane.depth.to_string(),
                 lane.oldest_seconds.map_or("-".to_owned(), seconds),
@@ -205,20 +132,6 @@ fn streams(answer: &Answer) -> String {
         }
     }
     table.render()
-}
-
-fn lease(stream: &Stream) -> String {
-    let owner = stream.owner.as_deref().unwrap_or("unknown");
-    let configured = if stream.configured {
-        ""
-    } else {
-        ", not configured here"
-    };
-    match stream.lease_seconds {
-        None => format!("never held{configured}"),
-        Some(left) if left > 0.0 => format!("{owner}{configured}"),
-        Some(left) => format!("nobody since {} (was {owner}){configured}", seconds(-left)),
-    }
 }
 
 fn paused(answer: &Answer) -> String {
@@ -266,8 +179,4 @@ fn letters(counts: Option<&[DeadLetterCount]>) -> String {
         ]);
     }
     format!("\n{}", table.render())
-}
-
-fn seconds(seconds: f64) -> String {
-    age(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }

@@ -1,12 +1,12 @@
 //! `onceward stream`: the readers of the log that the database knows.
 
 use clap::{Args, Subcommand};
-use onceward::{DropStream, StreamInfo};
+use onceward::{DropStream, schema};
 use serde::Serialize;
-use time::format_description::well_known::Rfc3339;
 
 use super::failure::Failure;
 use super::output::{Table, confirm};
+use super::overview::Stream as Known;
 use super::{Context, database};
 
 /// List the streams that the database knows, or drop one that nobody runs any more
@@ -49,14 +49,7 @@ struct Drop {
 
 #[derive(Debug, Serialize)]
 struct Streams {
-    streams: Vec<Listed>,
-}
-
-#[derive(Debug, Serialize)]
-struct Listed {
-    configured: bool,
-    #[serde(flatten)]
-    info: StreamInfo,
+    streams: Vec<Known>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,41 +67,39 @@ impl Stream {
     }
 }
 
+/// The streams that the database knows.
+async fn known(context: &Context) -> Result<Vec<Known>, Failure> {
+    let reached = database::reach_schema(&context.config.database, "onceward stream").await?;
+    let schema = &context.config.database.schema;
+    let reading = async {
+        let mut connection = reached.pool.acquire().await?;
+        Ok::<_, onceward_core::BoxError>(schema::overview(&mut connection, schema).await?)
+    };
+    let streams = reached.ask("listing the streams", reading).await?;
+    Ok(Known::all(context, streams))
+}
+
 impl List {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut admin = database::admin(context, "onceward stream").await?;
-        let streams = admin
-            .streams()
-            .await
-            .map_err(database::failed("listing the streams"))?;
-        let listed = streams.into_iter().map(|info| Listed {
-            configured: context.config.stream(&info.stream).is_some(),
-            info,
-        });
-        let answer = Streams {
-            streams: listed.collect(),
-        };
-        context.output.answer(&answer, people)
+        let streams = known(context).await?;
+        context.output.answer(&Streams { streams }, people)
     }
 }
 
 impl Drop {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut admin = database::admin(context, "onceward stream").await?;
-        let streams = admin
-            .streams()
-            .await
-            .map_err(database::failed("listing the streams"))?;
+        let streams = known(context).await?;
         let name = &self.stream;
         let unknown = || {
             Failure::failed(format!("the database knows no stream {name}"))
                 .remedy("`onceward stream list` shows those that it knows")
         };
-        let info = streams
+        let stream = streams
             .iter()
-            .find(|info| info.stream == *name)
+            .find(|stream| stream.stream == *name)
             .ok_or_else(unknown)?;
-        confirm(&question(info), self.yes)?;
+        confirm(&question(stream), self.yes)?;
+        let mut admin = database::admin(context, "onceward stream").await?;
         let dropped = admin.drop_stream(name, self.force).await;
         match dropped.map_err(database::failed("dropping the stream"))? {
             DropStream::Dropped { parked } => {
@@ -132,14 +123,8 @@ impl Drop {
     }
 }
 
-fn question(info: &StreamInfo) -> String {
-    let depth = info
-        .cursors
-        .iter()
-        .map(|cursor| cursor.depth)
-        .max()
-        .unwrap_or_default();
-    let (name, aside) = (&info.stream, info.parked + info.due);
+fn question(stream: &Known) -> String {
+    let (name, depth, aside) = (&stream.stream, stream.depth, stream.parked + stream.due);
     format!(
         "Drop the stream {name}, up to {depth} messages that it has not published and {aside} that it has set aside?"
     )
@@ -149,27 +134,14 @@ fn people(answer: &Streams) -> String {
     if answer.streams.is_empty() {
         return "no streams yet: a relay creates them when it first runs\n".to_owned();
     }
-    let mut table = Table::new([
-        "STREAM",
-        "HOLDER",
-        "LEASE UNTIL",
-        "CONFIGURED",
-        "TOPICS",
-        "UNROUTED",
-        "PARKED",
-    ]);
-    for Listed { configured, info } in &answer.streams {
-        let until = info
-            .lease_until
-            .and_then(|until| until.format(&Rfc3339).ok());
+    let mut table = Table::new(["STREAM", "LEASE", "TOPICS", "UNROUTED", "PARKED"]);
+    for stream in &answer.streams {
         table.row([
-            info.stream.clone(),
-            info.holder.clone().unwrap_or_else(|| "nobody".to_owned()),
-            until.unwrap_or_else(|| "-".to_owned()),
-            if *configured { "yes" } else { "no" }.to_owned(),
-            info.topics.join(" "),
-            info.unrouted.clone(),
-            info.parked.to_string(),
+            stream.stream.clone(),
+            stream.lease_text(),
+            stream.topics.join(" "),
+            stream.unrouted.clone(),
+            stream.parked.to_string(),
         ]);
     }
     table.render()

@@ -260,6 +260,11 @@ impl Member {
         }
     }
 
+    /// Whether every position that is settled is committed, as far as the broker has told.
+    pub(super) fn is_committed(&self) -> bool {
+        self.shared.locked().to_commit(None).is_empty()
+    }
+
     fn note_committed(&self, list: &TopicPartitionList) {
         let mut table = self.shared.locked();
         for one in list.elements() {

@@ -1,7 +1,7 @@
 //! What a member's tasks and its thread share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
@@ -13,7 +13,8 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     /// Told when there may be something to take.
     pub(super) moved: Arc<Notify>,
-    closing: AtomicBool,
+    /// Set once the member is told to leave: until then its last positions may take to be committed.
+    leaves_by: OnceLock<Instant>,
     pub(super) ended: watch::Sender<bool>,
 }
 
@@ -22,7 +23,7 @@ impl Shared {
         Self {
             table: Mutex::default(),
             moved: Arc::new(Notify::new()),
-            closing: AtomicBool::new(false),
+            leaves_by: OnceLock::new(),
             ended: watch::Sender::new(false),
         }
     }
@@ -31,13 +32,17 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the member to leave.
-    pub(super) fn leave(&self) {
-        self.closing.store(true, Ordering::Release);
+    /// Tells the member to leave, giving its last positions until `by`. The first word counts.
+    pub(super) fn leave(&self, by: Instant) {
+        self.leaves_by.get_or_init(|| by);
+    }
+
+    pub(super) fn leaves_by(&self) -> Option<Instant> {
+        self.leaves_by.get().copied()
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.leaves_by().is_some()
     }
 
     /// Waits until the member has left its group.

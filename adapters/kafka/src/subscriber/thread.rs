@@ -7,7 +7,7 @@ use onceward_core::SubscribeErrorKind;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::member::{ANSWER_WITHIN, LOOK_EVERY, Member};
 use super::shared::Shared;
@@ -33,7 +33,10 @@ pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
     let member = Arc::clone(consumer.context());
     let mut next_commit = Instant::now() + member.subscription.commit_every;
     let mut next_resume = Instant::now();
-    while !shared.is_closing() {
+    let leaves_by = loop {
+        if let Some(by) = shared.leaves_by() {
+            break by;
+        }
         match consumer.poll(LOOK_EVERY) {
             None => {}
             Some(Ok(record)) => {
@@ -60,8 +63,8 @@ pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
             member.commit(&consumer, None, CommitMode::Async);
             next_commit = now + member.subscription.commit_every;
         }
-    }
-    member.commit(&consumer, None, CommitMode::Sync);
+    };
+    commit_last(&member, &consumer, leaves_by);
     let untold = shared.locked().clear();
     drop(untold);
     drop(member);
@@ -72,5 +75,20 @@ pub(super) fn run(mut consumer: Arc<BaseConsumer<Member>>, shared: &Shared) {
             Err(still) => consumer = still,
         }
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Commits what is settled, again and again while the group does not take it: after a restart of the broker it may
+/// need a moment. What is not committed by then comes again.
+fn commit_last(member: &Member, consumer: &BaseConsumer<Member>, by: Instant) {
+    loop {
+        member.commit(consumer, None, CommitMode::Sync);
+        if member.is_committed() || Instant::now() >= by {
+            return;
+        }
+        // Stays in the group meanwhile, or learns that its partitions are lost: then there is nothing left to commit.
+        if let Some(Err(error)) = consumer.poll(LOOK_EVERY) {
+            debug!(%error, "the group cannot be read while the member leaves it");
+        }
     }
 }

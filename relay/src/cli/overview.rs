@@ -1,0 +1,106 @@
+//! A stream as the commands show it.
+
+use onceward::schema::{CursorOverview, StreamOverview};
+use onceward_core::Lane;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Context;
+use super::output::seconds;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Stream {
+    pub(super) stream: String,
+    pub(super) configured: bool,
+    pub(super) topics: Vec<String>,
+    pub(super) unrouted: String,
+    pub(super) lease: &'static str,
+    pub(super) owner: Option<String>,
+    pub(super) lease_seconds: Option<f64>,
+    pub(super) depth: i64,
+    pub(super) oldest_seconds: Option<f64>,
+    pub(super) lanes: Vec<LaneStatus>,
+    pub(super) paused: Value,
+    pub(super) parked: i64,
+    pub(super) due: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LaneStatus {
+    pub(super) lane: &'static str,
+    pub(super) detour: String,
+    pub(super) last_seq: i64,
+    pub(super) depth: i64,
+    pub(super) oldest_seconds: Option<f64>,
+}
+
+impl Stream {
+    /// The streams that the database knows, and whether this configuration names them.
+    pub(super) fn all(context: &Context, streams: Vec<StreamOverview>) -> Vec<Self> {
+        let streams = streams.into_iter();
+        streams.map(|stream| Self::new(context, stream)).collect()
+    }
+
+    fn new(context: &Context, stream: StreamOverview) -> Self {
+        let count = |state: &str| {
+            let of_state = stream.parked.iter().filter(|parked| parked.state == state);
+            of_state.map(|parked| parked.count).sum()
+        };
+        let (parked, due) = (count("parked"), count("due"));
+        let ages = stream
+            .cursors
+            .iter()
+            .filter_map(|cursor| cursor.oldest_seconds);
+        Self {
+            configured: context.config.stream(&stream.stream).is_some(),
+            lease: match stream.lease_seconds {
+                None => "never",
+                Some(seconds) if seconds > 0.0 => "held",
+                Some(_) => "expired",
+            },
+            lease_seconds: stream.lease_seconds,
+            depth: stream
+                .cursors
+                .iter()
+                .map(|cursor| cursor.depth)
+                .max()
+                .unwrap_or_default(),
+            oldest_seconds: ages.reduce(f64::max),
+            lanes: stream.cursors.iter().map(LaneStatus::from).collect(),
+            paused: stream.paused,
+            parked,
+            due,
+            stream: stream.stream,
+            topics: stream.topics,
+            unrouted: stream.unrouted,
+            owner: stream.owner,
+        }
+    }
+
+    /// Who holds the lease, for people.
+    pub(super) fn lease_text(&self) -> String {
+        let owner = self.owner.as_deref().unwrap_or("unknown");
+        let configured = if self.configured {
+            ""
+        } else {
+            ", not configured here"
+        };
+        match self.lease_seconds {
+            None => format!("never held{configured}"),
+            Some(left) if left > 0.0 => format!("{owner}{configured}"),
+            Some(left) => format!("nobody since {} (was {owner}){configured}", seconds(-left)),
+        }
+    }
+}
+
+impl From<&CursorOverview> for LaneStatus {
+    fn from(cursor: &CursorOverview) -> Self {
+        Self {
+            lane: Lane::from_number(cursor.lane).map_or("unknown", Lane::name),
+            detour: cursor.detour.clone(),
+            last_seq: cursor.last_seq,
+            depth: cursor.depth,
+            oldest_seconds: cursor.oldest_seconds,
+        }
+    }
+}
