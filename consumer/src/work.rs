@@ -21,9 +21,6 @@ use crate::router::{Route, choose};
 use crate::transaction::{Database, Order, Ran, ToSettle};
 use crate::trouble::chain;
 
-/// What begin, mark, cancelling and rollback may take besides the handler, before an attempt counts as overdue.
-const OVERDUE: Duration = Duration::from_secs(5);
-
 /// What all deliveries share.
 #[derive(Debug)]
 pub(crate) struct Workshop {
@@ -144,12 +141,11 @@ impl Workshop {
                 attempt: tally.attempts + 1,
                 deadline: settings.deadline,
                 kill: &self.kill,
+                alarm: &job.alarm,
             };
             let at = OffsetDateTime::now_utc();
             let began = Instant::now();
-            job.alarm.set(settings.deadline + OVERDUE);
             let ran = self.database.attempt(&order).await;
-            job.alarm.clear();
             let took = began.elapsed();
             self.meters.ran(took);
             let before = tally.attempts;

@@ -42,15 +42,19 @@ async fn sleeps(stage: &Stage) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_answer_to_a_commit_is_lost_the_mark_tells() {
-    let stage = Stage::new().await;
-    // COMMIT takes its time, so that the connection can be cut while it runs.
+/// COMMIT takes its time from now on, so that something can happen while it runs.
+async fn commit_dawdles(stage: &Stage) {
     let setup = "create function dawdle() returns trigger language plpgsql as $$
         begin perform pg_sleep(1); return null; end $$;
         create constraint trigger at_commit after insert on effects
         deferrable initially deferred for each row execute function dawdle()";
     sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_connection_breaks_at_commit_the_mark_tells() {
+    let stage = Stage::new().await;
+    commit_dawdles(&stage).await;
     let (mut proxy, pool) = through_proxy(&stage).await;
     stage.publish(1, Some(1));
 
@@ -59,6 +63,31 @@ async fn when_the_answer_to_a_commit_is_lost_the_mark_tells() {
     sleeps(&stage).await;
     proxy.cut().await;
     stage.settled(1).await;
+    proxy.heal().await;
+    stage.publish(2, Some(1));
+    stage.settled(2).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1, 2]);
+    assert!(stage.letters().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_commit_that_never_comes_does_not_keep_the_key_for_long() {
+    let stage = Stage::new().await;
+    commit_dawdles(&stage).await;
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    stage.publish(1, Some(1));
+
+    let builder = stage.builder().pool(pool).on("*", write_effect);
+    let running = stage.run(builder.with(quick(1)));
+    sleeps(&stage).await;
+    proxy.swallow_answers();
+    wait::until_true(SOON, "the effect of the first", || async {
+        stage.effects().await == [1]
+    })
+    .await;
+    // Its connection stays open and silent.
     proxy.heal().await;
     stage.publish(2, Some(1));
     stage.settled(2).await;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mark::Proof;
 use super::{COMMIT, Database, Marked, within};
+use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError, Verdict};
 use crate::mark::Mark;
@@ -18,6 +19,9 @@ use crate::plan::Run;
 use crate::session::Session;
 use crate::trouble::{Trouble, chain, classify, database_error};
 use crate::tx::Tx;
+
+/// How much longer than its deadline a handler may take before it is said to block its thread.
+const OVERDUE: Duration = Duration::from_secs(5);
 
 /// How long a rollback may take; after that the connection is closed.
 const ROLL_BACK: Duration = Duration::from_secs(1);
@@ -35,6 +39,8 @@ pub(crate) struct Order<'a> {
     pub(crate) deadline: Duration,
     /// Ends the handler as its deadline would, without an attempt.
     pub(crate) kill: &'a CancellationToken,
+    /// Rings when the handler does not end at its deadline.
+    pub(crate) alarm: &'a Alarm,
 }
 
 /// What an attempt came to, with its error for people.
@@ -219,6 +225,7 @@ pub(super) async fn handle(
     };
     let call = async { order.handler.call(order.message, &mut tx).await };
     let caught = AssertUnwindSafe(call).catch_unwind();
+    order.alarm.set(order.deadline + OVERDUE);
     let ended = tokio::select! {
         biased;
         ended = tokio::time::timeout_at(deadline.into(), caught) => match ended {
@@ -229,6 +236,7 @@ pub(super) async fn handle(
         },
         () = order.kill.cancelled() => Ended::Killed,
     };
+    order.alarm.clear();
     (tx.session, ended)
 }
 

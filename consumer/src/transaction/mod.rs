@@ -25,8 +25,10 @@ pub(crate) use settle::ToSettle;
 /// On top of what the server itself allows, for an answer to arrive.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it.
-const COMMIT: Duration = Duration::from_secs(60);
+/// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it. Not to wait it out is safe: what
+/// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
+/// that was lost never comes, and its key waits for it.
+const COMMIT: Duration = Duration::from_secs(10);
 
 /// The database of a consumer.
 #[derive(Debug, Clone)]
@@ -38,8 +40,8 @@ pub(crate) struct Database {
 
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
-        // The pool has a time limit of its own.
-        let connection: PoolConnection<Postgres> = self.pool.acquire().await?;
+        // The pool has a time limit of its own, but a long one, and it tries idle connections that may be dead.
+        let connection: PoolConnection<Postgres> = within(ANSWER, self.pool.acquire()).await?;
         let statement = Statements::begin(deadline, !planted(Fault::AckBeforeDurable));
         within(ANSWER, Session::begin(connection, statement)).await
     }
