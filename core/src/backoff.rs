@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Exponential backoff with full jitter: `random(0, min(base × 2^attempt, max))`.
+/// Exponential backoff with full jitter: `random(0, min(base × 2^(attempt − 1), max))`, attempts counted from 1.
 ///
 /// Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A schema name: `[a-z_][a-z0-9_]{0,62}`, so that it never needs quoting and can never inject.
+/// A schema name: 1 to 63 of `a-z 0-9 _`, not starting with a digit or with `pg_`, so that it never needs quoting and can never inject.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Schema(Arc<str>);
 
