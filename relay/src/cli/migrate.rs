@@ -111,7 +111,7 @@ fn answer_report(context: &Context, check: &Check, report: Report) -> Result<(),
         if !answer.missing_roles.is_empty() {
             let create: Vec<String> = answer.missing_roles.iter().map(|role| format!("  create role {role} nologin;")).collect();
             text.push_str(&format!(
-                "\nThis user may not create roles. To have them, an administrator runs\n{}\nand the owner of the tables\n  select {}.grant_rights();",
+                "\nRoles are missing. To have them, an administrator runs\n{}\nand the owner of the tables\n  select {}.grant_rights();",
                 create.join("\n"),
                 answer.schema
             ));
