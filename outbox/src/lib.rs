@@ -33,12 +33,13 @@ pub use admin::{
 };
 pub use enqueue_error::EnqueueError;
 pub use keeper::{
-    Checkpoint, Claim, Claimed, Claiming, DueMessage, Keeper, LeaseToken, Park, PausedTopic,
-    Refused, Start, StoredGlobs, Unrouted, UnroutedPolicy,
+    Checkpoint, Claim, Claimed, Claiming, Detour, DetourCursor, DueMessage, Keeper, LeaseToken,
+    NewDetour, Park, PausedTopic, Refused, Start, StoredGlobs, UnknownDetour, Unrouted,
+    UnroutedPolicy,
 };
 pub use lease::LeaseClock;
 pub use log::{
-    Cursor, Identity, LaneRead, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
+    Cursor, CursorRead, Identity, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
     Read, Reason, Refusal, RetentionTooLong, Ring, Snapshot, SnapshotError, Step,
 };
 pub use onceward_core::{

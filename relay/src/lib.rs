@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod config;
 mod destination;
+mod detours;
 mod faults;
 mod pace;
 mod pause;
@@ -18,6 +19,6 @@ pub use config::{
     Admin, Config, ConfigError, Database, DestinationConfig, Log, LogFormat, Problem, StreamConfig,
 };
 pub use destination::{Broker, BrokerSession, Destination, DestinationError};
-pub use settings::{PublishAfter, Start, StreamSettings, Unrouted};
+pub use settings::{OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
 pub use stream::{Paused, Role, StreamStatus};
 pub use supervisor::{Relay, RelayError};

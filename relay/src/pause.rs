@@ -19,6 +19,7 @@ pub(crate) struct Pause {
     pub(crate) attempt: u32,
     /// Why, the last time.
     pub(crate) refusal: Refusal,
+    began: Instant,
     until: Instant,
     stage: Stage,
 }
@@ -43,6 +44,12 @@ pub(crate) struct Pauses {
 }
 
 impl Pause {
+    /// When it began.
+    #[must_use]
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// How its end stands.
     #[must_use]
     pub(crate) fn stage(&self) -> Stage {
@@ -213,7 +220,8 @@ fn again(
         None => 1,
     };
     Pause {
-        since: before.map_or_else(SystemTime::now, |p| p.since),
+        since: before.as_ref().map_or_else(SystemTime::now, |p| p.since),
+        began: before.map_or(now, |p| p.began),
         attempt,
         refusal,
         until: now + backoff.delay(attempt, chance),

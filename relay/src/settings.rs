@@ -7,6 +7,16 @@ use onceward_core::{RouteTemplate, Source, TopicGlob};
 
 use crate::window::Bounds;
 
+/// What becomes of the later messages of a key when one of it is refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRefusal {
+    /// They are published; the refused one is set aside for a person.
+    #[default]
+    GoOn,
+    /// They wait until a person has decided on the refused one, which then comes before them. Other keys go on.
+    Hold,
+}
+
 /// How one stream reads and publishes. [`StreamSettings::new`] fills in what most need.
 ///
 /// The bounds below are those that the configuration enforces; whoever sets a field by hand keeps to them.
@@ -24,6 +34,8 @@ pub struct StreamSettings {
     pub start: Start,
     /// What becomes of topics that no stream reads.
     pub unrouted: Unrouted,
+    /// What becomes of the later messages of a key when one of it is refused for good.
+    pub on_refusal: OnRefusal,
     /// When a message that can be read may be published.
     pub publish_after: PublishAfter,
     /// How long the lease lasts without being renewed; another relay takes over within it. 1 s to 5 min.
@@ -39,6 +51,8 @@ pub struct StreamSettings {
     /// The most messages of one route read and not yet confirmed, so that one that waits does not fill the window at
     /// once. 1 to 1,000,000.
     pub in_flight_per_topic: usize,
+    /// How long a topic is paused before it gets a detour, and the stream goes on without it. 0 s to 1 h.
+    pub detour_after: Duration,
     /// How long a broker may take to confirm an offer before it counts as unknown. 1 s to 10 min.
     pub offer_deadline: Duration,
     /// How long a stop waits for what is in flight; what is not confirmed then is published again. 0 s to 10 min.
@@ -56,6 +70,7 @@ impl StreamSettings {
             source,
             start: Start::default(),
             unrouted: Unrouted::default(),
+            on_refusal: OnRefusal::default(),
             publish_after: PublishAfter::default(),
             lease_ttl: Duration::from_secs(10),
             poll_ceiling: Duration::from_millis(20),
@@ -63,6 +78,7 @@ impl StreamSettings {
             in_flight_messages: 15_000,
             in_flight_bytes: 16 << 20,
             in_flight_per_topic: 5_000,
+            detour_after: Duration::from_secs(30),
             offer_deadline: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }

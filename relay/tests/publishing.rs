@@ -2,92 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::time::Duration;
+mod support;
 
-use onceward::{LogDatabase, Outbox};
-use onceward_core::{Draft, ErrorKind, Message, Schema, Source};
+use onceward::Outbox;
+use onceward_core::{ErrorKind, Message};
 use onceward_memory::MemoryBroker;
-use onceward_relay::{Relay, StreamSettings, StreamStatus};
-use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const SOON: Duration = Duration::from_secs(20);
-
-struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), onceward_relay::RelayError>>,
-    status: watch::Receiver<StreamStatus>,
-}
-
-impl Running {
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-async fn database() -> Database {
-    let database = Postgres::shared().await.database().await;
-    onceward_migrations::run(database.pool()).await.unwrap();
-    database
-}
-
-fn settings() -> StreamSettings {
-    let mut settings = StreamSettings::new("events", Source::try_from("/test").unwrap());
-    settings.lease_ttl = Duration::from_secs(2);
-    settings.offer_deadline = Duration::from_secs(3);
-    settings
-}
-
-fn relay(database: &Database, broker: &MemoryBroker, settings: StreamSettings) -> Running {
-    let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
-    let relay = Relay::new(log).stream(settings, broker.clone());
-    let status = relay.statuses().remove(0);
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(relay.run(stop.clone()));
-    Running { stop, task, status }
-}
-
-async fn enqueue(database: &Database, drafts: Vec<Draft>) {
-    let mut connection = database.pool().acquire().await.unwrap();
-    let ids = Outbox::new().enqueue_many(&mut connection, drafts).await;
-    ids.unwrap();
-}
-
-fn numbered(topic: &str, numbers: std::ops::Range<u32>) -> Vec<Draft> {
-    let message = |n: u32| Message::bytes(topic, n.to_string()).key(n % 7);
-    numbers.map(message).collect()
-}
-
-/// The payloads of a topic, as numbers, in the order in which they were stored.
-fn stored(broker: &MemoryBroker, topic: &str) -> Vec<u32> {
-    let records = broker.stored(topic);
-    let number = |payload: &[u8]| std::str::from_utf8(payload).unwrap().parse().unwrap();
-    records
-        .iter()
-        .map(|record| number(&record.payload))
-        .collect()
-}
-
-async fn stores(broker: &MemoryBroker, topic: &str, count: usize) -> Vec<u32> {
-    let (broker, topic) = (broker.clone(), topic.to_owned());
-    let what = format!("{count} messages of {topic}");
-    until(SOON, &what, || {
-        let found = stored(&broker, &topic);
-        async move { (found.len() >= count).then_some(found) }
-    })
-    .await
-}
-
-async fn parked(database: &Database) -> Vec<(String, String)> {
-    sqlx::query_as("select convert_from(payload, 'utf8'), state from onceward.parked order by seq")
-        .fetch_all(database.pool())
-        .await
-        .unwrap()
-}
+use support::{
+    SOON, assert_first_arrivals_in_order, database, enqueue, numbered, parked, relay, settings,
+    stored, stores,
+};
 
 #[tokio::test]
 async fn what_is_committed_is_published_in_order_and_its_place_is_stored() {
@@ -238,17 +163,6 @@ async fn refusals_that_are_the_destinations_own_park_nothing() {
     assert_first_arrivals_in_order(&published, 100);
     assert!(parked(&database).await.is_empty());
     running.stop().await;
-}
-
-/// All of `0..count` came, those of each key in order; copies may follow.
-fn assert_first_arrivals_in_order(all: &[u32], count: u32) {
-    let mut seen = std::collections::HashSet::new();
-    let first: Vec<u32> = all.iter().copied().filter(|n| seen.insert(*n)).collect();
-    for key in 0..7 {
-        let got: Vec<u32> = first.iter().copied().filter(|n| n % 7 == key).collect();
-        let expected: Vec<u32> = (0..count).filter(|n| n % 7 == key).collect();
-        assert_eq!(got, expected, "key {key} of {all:?}");
-    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Arguments;
 use time::OffsetDateTime;
 
+use super::detours::DetourCursor;
 use super::{Commit, Keeper, Statement};
 use crate::log::{Cursor, LogError, Snapshot};
 
@@ -14,6 +15,8 @@ pub struct Checkpoint {
     /// The cursors behind chunks of which everything is confirmed without a gap, in the order of [`Lane::ALL`]; none
     /// for a lane that has not moved.
     pub cursors: [Option<Cursor>; 3],
+    /// The same of detours that have moved.
+    pub detours: Vec<DetourCursor>,
     /// Topics without a reader that the cursors pass. They are stored with or before the cursors that pass them.
     pub unrouted: Vec<Unrouted>,
 }
@@ -53,8 +56,9 @@ moved as (
     snapshot = n.snapshot::pg_snapshot,
     pinned = n.pinned::pg_snapshot,
     late_pos = n.late_pos
-  from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[]) n(lane, last_seq, snapshot, pinned, late_pos)
-  where c.stream = $1 and c.lane = n.lane and c.detour = '' and exists (select from held)
+  from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $12::text[])
+    n(lane, last_seq, snapshot, pinned, late_pos, detour)
+  where c.stream = $1 and c.lane = n.lane and c.detour = n.detour and exists (select from held)
   returning 1
 ),
 noted as (
@@ -78,29 +82,35 @@ impl Keeper {
     /// # Cancel safety
     /// Dropped, it may or may not be stored, whole; the connection is of no more use.
     pub async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
-        let cursors: Vec<(i16, &Cursor)> = Lane::ALL
-            .into_iter()
-            .zip(&checkpoint.cursors)
-            .filter_map(|(lane, cursor)| Some((lane.number(), cursor.as_ref()?)))
-            .collect();
+        let main = Lane::ALL.into_iter().zip(&checkpoint.cursors);
+        let main = main.filter_map(|(lane, cursor)| Some((lane, String::new(), cursor.as_ref()?)));
+        let detours = checkpoint.detours.iter();
+        let detours = detours.map(|one| (one.lane, one.detour.to_string(), &one.cursor));
+        let cursors: Vec<(Lane, String, &Cursor)> = main.chain(detours).collect();
         let notes = &checkpoint.unrouted;
         self.under_lease(CHECKPOINT, |arguments| {
             let pinned = |cursor: &Cursor| cursor.paging.as_ref().map(|p| p.pinned.to_string());
             let late_pos = |cursor: &Cursor| cursor.paging.as_ref().map(|p| p.late_pos);
             let column = |get: fn(&Cursor) -> i64| -> Vec<i64> {
-                cursors.iter().map(|(_, cursor)| get(cursor)).collect()
+                cursors.iter().map(|(.., cursor)| get(cursor)).collect()
             };
             let snapshots = |get: fn(&Cursor) -> &Snapshot| -> Vec<String> {
                 cursors
                     .iter()
-                    .map(|(_, cursor)| get(cursor).to_string())
+                    .map(|(.., cursor)| get(cursor).to_string())
                     .collect()
             };
-            arguments.add(cursors.iter().map(|(lane, _)| *lane).collect::<Vec<_>>())?;
+            let lanes = cursors.iter().map(|(lane, ..)| lane.number());
+            arguments.add(lanes.collect::<Vec<_>>())?;
             arguments.add(column(|cursor| cursor.last))?;
             arguments.add(snapshots(|cursor| &cursor.snapshot))?;
-            arguments.add(cursors.iter().map(|(_, c)| pinned(c)).collect::<Vec<_>>())?;
-            arguments.add(cursors.iter().map(|(_, c)| late_pos(c)).collect::<Vec<_>>())?;
+            arguments.add(cursors.iter().map(|(.., c)| pinned(c)).collect::<Vec<_>>())?;
+            arguments.add(
+                cursors
+                    .iter()
+                    .map(|(.., c)| late_pos(c))
+                    .collect::<Vec<_>>(),
+            )?;
             arguments.add(notes.iter().map(|note| note.slot).collect::<Vec<_>>())?;
             arguments.add(
                 notes
@@ -113,7 +123,9 @@ impl Keeper {
                     .iter()
                     .map(|note| note.topic.as_str())
                     .collect::<Vec<_>>(),
-            )
+            )?;
+            let names = cursors.iter().map(|(_, name, _)| name.as_str());
+            arguments.add(names.collect::<Vec<_>>())
         })
         .await
         .map(drop)

@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use onceward_core::{Lane, TopicGlob};
+use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::types::Json;
 use sqlx::{Connection, Row, SqlStr};
 use uuid::Uuid;
 
+use super::detours::{self, DetourCursor};
 use super::{Held, Keeper};
 use crate::lease::LeaseClock;
 use crate::log::identity::{self, Facts};
-use crate::log::{Cursor, LogError, Paging, Snapshot};
+use crate::log::{Cursor, LogError};
 use crate::sql::render;
 
 const CLAIMING: &str = "claiming the stream";
@@ -98,6 +101,8 @@ pub enum Claiming {
 pub struct Claimed {
     /// The stored cursors, in the order of [`Lane::ALL`].
     pub cursors: [Cursor; 3],
+    /// The stored detours.
+    pub detours: Vec<DetourCursor>,
     /// The numbers of messages that are set aside, whatever their state: skip them, they count as confirmed.
     pub parked: Vec<i64>,
 }
@@ -157,10 +162,10 @@ from unnest($2::smallint[], $3::bigint[]) p(lane, last_seq)
 on conflict do nothing";
 
 const CURSORS: &str = "
-select lane, last_seq, snapshot::text, pinned::text, late_pos, floor
-from {{schema}}.cursors
-where stream = $1 and detour = ''
-order by lane";
+select to_jsonb(c)
+from {{schema}}.cursors c
+where stream = $1
+order by lane, detour";
 
 /// By the primary key of `parked`.
 const PARKED: &str = "
@@ -174,6 +179,9 @@ struct Look {
     highest: Vec<i64>,
     facts: Facts,
 }
+
+/// The stream's row, its cursors, and the numbers of what is parked.
+type Taken = (PgRow, Vec<Json<Value>>, Vec<i64>);
 
 /// The statements of a claim, for one schema.
 struct Statements {
@@ -231,8 +239,10 @@ impl Keeper {
         self.session.check_pid(&taken, 1)?;
         let malformed = |error: sqlx::Error| LogError::malformed(CLAIMING, error);
         let token: Uuid = taken.try_get(0).map_err(malformed)?;
+        let (cursors, detours) = decode_cursors(&cursors)?;
         let claimed = Claimed {
-            cursors: decode_cursors(&cursors)?,
+            cursors,
+            detours,
             parked,
         };
         self.held = Some(Held {
@@ -320,7 +330,7 @@ async fn take(
     [system, timeline]: [i64; 2],
     last: &[i64],
     snapshot: &str,
-) -> Result<Option<(PgRow, Vec<PgRow>, Vec<i64>)>, sqlx::Error> {
+) -> Result<Option<Taken>, sqlx::Error> {
     let topics: Vec<&str> = claim.topics.iter().map(TopicGlob::as_str).collect();
     let lanes = Lane::ALL.map(Lane::number);
     let mut transaction = connection.begin().await?;
@@ -350,7 +360,7 @@ async fn take(
         .bind(snapshot)
         .execute(&mut *transaction)
         .await?;
-    let cursors = sqlx::query(statements.cursors)
+    let cursors = sqlx::query_scalar(statements.cursors)
         .bind(&claim.stream)
         .fetch_all(&mut *transaction)
         .await?;
@@ -362,34 +372,20 @@ async fn take(
     Ok(Some((taken, cursors, parked)))
 }
 
-fn decode_cursors(rows: &[PgRow]) -> Result<[Cursor; 3], LogError> {
+/// The main cursors, and the detours.
+fn decode_cursors(rows: &[Json<Value>]) -> Result<([Cursor; 3], Vec<DetourCursor>), LogError> {
     let malformed = |error: sqlx::Error| LogError::malformed(CLAIMING, error);
-    let cursors: Vec<Cursor> = rows
-        .iter()
-        .map(decode_cursor)
-        .collect::<Result<_, _>>()
-        .map_err(malformed)?;
-    cursors
-        .try_into()
-        .map_err(|_| LogError::malformed(CLAIMING, "the stream has not one cursor for each lane"))
-}
-
-fn decode_cursor(row: &PgRow) -> Result<Cursor, sqlx::Error> {
-    let snapshot = |text: &str| {
-        let parsed = text.parse::<Snapshot>();
-        parsed.map_err(|error| sqlx::Error::Decode(Box::new(error)))
-    };
-    let pinned: Option<&str> = row.try_get("pinned")?;
-    let paging = pinned.map(|pinned| {
-        Ok::<_, sqlx::Error>(Paging {
-            pinned: snapshot(pinned)?,
-            late_pos: row.try_get("late_pos")?,
-        })
-    });
-    Ok(Cursor {
-        last: row.try_get("last_seq")?,
-        snapshot: snapshot(row.try_get("snapshot")?)?,
-        paging: paging.transpose()?,
-        floor: row.try_get("floor")?,
-    })
+    let (mut main, mut others) = (Vec::new(), Vec::new());
+    for Json(row) in rows {
+        let (_, name, cursor) = detours::decode(row).map_err(malformed)?;
+        if name.is_empty() {
+            main.push(cursor);
+        } else {
+            others.push(detours::detour_cursor(row).map_err(malformed)?);
+        }
+    }
+    let main = main.try_into().map_err(|_| {
+        LogError::malformed(CLAIMING, "the stream has not one cursor for each lane")
+    })?;
+    Ok((main, others))
 }

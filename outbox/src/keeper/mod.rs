@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod claim;
+mod detours;
 mod parked;
 
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 pub use checkpoint::{Checkpoint, PausedTopic, Unrouted};
 pub use claim::{Claim, Claimed, Claiming, LeaseToken, Start, UnroutedPolicy};
+pub use detours::{Detour, DetourCursor, NewDetour, UnknownDetour};
 pub use parked::{DueMessage, Park, Refused};
 
 use crate::faults;

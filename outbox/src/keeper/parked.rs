@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use onceward_core::{ErrorKind, Lane, Message};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{Arguments, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::detours::{self, Detour, DetourCursor, NewDetour};
 use super::{Commit, Keeper, Statement};
 use crate::log::LogError;
 use crate::log::row::{Stored, bytes, stored_headers};
@@ -50,7 +52,8 @@ pub struct Refused {
     pub error: String,
 }
 
-/// On disk when it returns. A row that is there already stays as it is: it has a history.
+/// On disk when it returns. A row that is there already stays as it is: it has a history. A detour begins at its parent's
+/// stored cursor.
 const PARK: Statement = Statement {
     doing: "parking messages",
     also: "",
@@ -68,8 +71,18 @@ parked as (
   where exists (select from held)
   on conflict (stream, seq) do nothing
   returning 1
+),
+opened as (
+  insert into {{schema}}.cursors (stream, lane, detour, last_seq, snapshot, pinned, late_pos, floor)
+  select $1, n.lane, n.detour, c.last_seq, c.snapshot, c.pinned, c.late_pos, c.floor
+  from unnest($15::smallint[], $16::text[], $17::text[]) n(lane, detour, parent)
+  join {{schema}}.cursors c on c.stream = $1 and c.lane = n.lane and c.detour = n.parent
+  where exists (select from held)
+  on conflict do nothing
+  returning *
 )
-select (select count(*) from held), pg_backend_pid(), (select count(*) from parked)",
+select (select count(*) from held), pg_backend_pid(), (select count(*) from parked),
+  (select coalesce(jsonb_agg(to_jsonb(o)), '[]') from opened o)",
 };
 
 /// By the partial index `parked_due`.
@@ -139,6 +152,21 @@ impl Keeper {
     /// # Cancel safety
     /// Dropped, they may or may not be stored, all or none: offer no follower. The connection is of no more use.
     pub async fn park(&mut self, parks: &[Park]) -> Result<(), LogError> {
+        self.set_aside(parks, &[]).await.map(drop)
+    }
+
+    /// Sets messages aside and opens detours at their parents' *stored* cursors, all or nothing.
+    ///
+    /// # Errors
+    /// Those of [`park`](Self::park).
+    ///
+    /// # Cancel safety
+    /// That of [`park`](Self::park).
+    pub async fn set_aside(
+        &mut self,
+        parks: &[Park],
+        detours: &[NewDetour],
+    ) -> Result<Vec<DetourCursor>, LogError> {
         let read = |park: &Park| {
             let uuid = park.message.id.as_uuid();
             let (id, seq) = (uuid?, park.message.seq?);
@@ -149,7 +177,7 @@ impl Keeper {
             .map(|park| read(park).ok_or("a message that was not read from the log"))
             .collect::<Result<_, _>>()
             .map_err(|what| LogError::malformed(PARK.doing, what))?;
-        self.under_lease(PARK, |arguments| {
+        let row = self.under_lease(PARK, |arguments| {
             let text = |get: fn(&Park) -> &str| parks.iter().map(get).collect::<Vec<_>>();
             let headers = parks.iter().map(|park| stored_headers(&park.message));
             let keys = parks
@@ -175,10 +203,19 @@ impl Keeper {
             )?;
             arguments.add(origins.iter().map(|(.., time)| *time).collect::<Vec<_>>())?;
             arguments.add(text(|park| park.kind.name()))?;
-            arguments.add(text(|park| &park.error))
-        })
-        .await
-        .map(drop)
+            arguments.add(text(|park| &park.error))?;
+            let lanes = detours.iter().map(|new| new.lane.number());
+            let names = detours.iter().map(|new| new.detour.to_string());
+            let parents = detours.iter().map(|new| new.parent.as_ref());
+            arguments.add(lanes.collect::<Vec<_>>())?;
+            arguments.add(names.collect::<Vec<_>>())?;
+            arguments.add(
+                parents
+                    .map(|parent| parent.map_or_else(String::new, Detour::to_string))
+                    .collect::<Vec<_>>(),
+            )
+        });
+        opened(&row.await?).map_err(|error| LogError::malformed(PARK.doing, error))
     }
 
     /// Parked messages that somebody made due, by number; at most `limit`.
@@ -253,6 +290,11 @@ impl Keeper {
             .map_err(|error| LogError::malformed(SWEEP.doing, error))?;
         Ok(swept.unsigned_abs())
     }
+}
+
+fn opened(row: &PgRow) -> Result<Vec<DetourCursor>, sqlx::Error> {
+    let Json(rows): Json<Vec<Value>> = row.try_get(3)?;
+    rows.iter().map(detours::detour_cursor).collect()
 }
 
 fn decode(row: &PgRow, stream: &str) -> Result<DueMessage, sqlx::Error> {

@@ -19,7 +19,7 @@ pub use cursor::{Cursor, Paging, Step};
 pub use durability::PublishAfter;
 pub use error::LogError;
 pub use identity::{Identity, Refusal};
-pub use read::{LaneRead, LogReader, Read};
+pub use read::{CursorRead, LogReader, Read};
 pub use retention::{Reason, RetentionTooLong, Ring};
 pub use row::LogRow;
 pub use session::LogDatabase;

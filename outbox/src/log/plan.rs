@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
-use super::read_sql::{PER_LANE, SHARED, statement};
+use super::read_sql::{PER_CURSOR, statement};
 
 const PER_SLOT: usize = 10_000;
 const ROWS: usize = 500;
@@ -43,11 +43,11 @@ async fn reader(database: &Database, plans: &str) -> PgConnection {
         .execute(sqlx::raw_sql(AssertSqlSafe(text)))
         .await
         .unwrap();
-    let types: Vec<&str> = ["bigint"]
-        .into_iter()
-        .chain((0..3).flat_map(|_| ["bigint", "bigint", "text", "text", "bigint", "bigint"]))
-        .collect();
-    assert_eq!(types.len(), SHARED + 3 * PER_LANE);
+    let of_cursor = [
+        "bigint", "bigint", "text", "text", "bigint", "bigint", "bigint",
+    ];
+    let types: Vec<&str> = (0..3).flat_map(|_| of_cursor).collect();
+    assert_eq!(types.len(), 3 * PER_CURSOR);
     let sql = statement(&Schema::default(), &Lane::ALL);
     let prepare = format!("prepare read({}) as {}", types.join(","), sql.as_str());
     connection
@@ -75,10 +75,9 @@ async fn explain(
 ) -> Cost {
     let pinned_text = pinned.map_or("null".to_owned(), |pinned| format!("'{pinned}'"));
     let new_rows = if pinned.is_some() { 0 } else { ROWS };
-    let lane = format!("{last}, 0, '{snapshot}', {pinned_text}, {ROWS}, {new_rows}");
-    let text = format!(
-        "explain (analyze, buffers, format json) execute read(1000000000, {lane}, {lane}, {lane})"
-    );
+    let lane = format!("{last}, 0, '{snapshot}', {pinned_text}, {ROWS}, {new_rows}, 1000000000");
+    let text =
+        format!("explain (analyze, buffers, format json) execute read({lane}, {lane}, {lane})");
     let row = connection
         .fetch_one(sqlx::raw_sql(AssertSqlSafe(text)))
         .await

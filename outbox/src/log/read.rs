@@ -1,4 +1,4 @@
-//! Reads the log: all lanes of a stream in one statement, at one moment.
+//! Reads the log: all cursors of a stream in one statement, at one moment.
 
 use std::collections::HashMap;
 
@@ -18,23 +18,26 @@ use super::snapshot::Snapshot;
 
 const READING: &str = "reading the log";
 
-/// What to read of a lane.
+/// What to read for one cursor. A cursor that is left out of a read misses nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneRead {
-    /// The lane; each at most once in a read. A lane that is left out keeps its cursor and misses nothing.
+pub struct CursorRead {
+    /// Its lane; several cursors may read one.
     pub lane: Lane,
     /// Where it stands.
     pub cursor: Cursor,
     /// The most new rows, and the most late rows besides, of any topic. 1 to 100,000.
     pub limit: usize,
+    /// About how much of payloads and headers is read, of late and of new rows each; a single larger message is read all
+    /// the same.
+    pub bytes: usize,
 }
 
 /// What was read at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// For each lane asked for: its rows of all topics by ascending `seq`, and the cursor to store once all of
-    /// them are confirmed.
-    pub lanes: Vec<(Lane, Step<LogRow>)>,
+    /// For each cursor asked for, in the same order: its lane's rows of all topics by ascending `seq`, and the cursor to
+    /// store once all of them are confirmed.
+    pub steps: Vec<Step<LogRow>>,
     /// The database's time.
     pub now: OffsetDateTime,
 }
@@ -69,10 +72,7 @@ impl LogReader {
         self.session.identity()
     }
 
-    /// Reads on in the lanes asked for, and returns once all that was read may be published.
-    ///
-    /// `bytes` is about how much of payloads and headers is read of a lane, of late and of new rows each; a single
-    /// larger message is read all the same.
+    /// Reads on for all of these cursors at one moment, and returns once all that was read may be published.
     ///
     /// # Errors
     /// Any of [`LogError`] but `Fenced`. Nothing has moved: the same may be asked again on a new connection.
@@ -81,19 +81,18 @@ impl LogReader {
     /// Dropped, nothing has moved either, but the connection is of no more use.
     pub async fn read(
         &mut self,
-        lanes: &[LaneRead],
-        bytes: usize,
+        cursors: &[CursorRead],
         publish_after: &PublishAfter,
     ) -> Result<Read, LogError> {
-        let names: Vec<Lane> = lanes.iter().map(|read| read.lane).collect();
+        let lanes: Vec<Lane> = cursors.iter().map(|read| read.lane).collect();
         let schema = &self.schema;
         let sql = self
             .statements
-            .entry(names)
-            .or_insert_with_key(|names| read_sql::statement(schema, names))
+            .entry(lanes)
+            .or_insert_with_key(|lanes| read_sql::statement(schema, lanes))
             .clone();
         let arguments =
-            arguments(lanes, bytes).map_err(|source| LogError::malformed(READING, source))?;
+            arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
         let rows = self
             .session
             .call(READING, async |connection| {
@@ -106,8 +105,8 @@ impl LogReader {
             .ok_or_else(|| LogError::malformed(READING, "no row"))?;
         self.session.check_pid(moment, column::PID)?;
         let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
-        let (read, positions) = answer(lanes, moment, rows).map_err(malformed)?;
-        if read.lanes.iter().any(|(_, step)| !step.rows.is_empty()) {
+        let (read, positions) = answer(cursors, moment, rows).map_err(malformed)?;
+        if read.steps.iter().any(|step| !step.rows.is_empty()) {
             durability::wait(&mut self.session, positions, publish_after).await?;
         }
         Ok(read)
@@ -122,13 +121,12 @@ impl LogReader {
     }
 }
 
-fn arguments(lanes: &[LaneRead], bytes: usize) -> Result<PgArguments, sqlx::error::BoxDynError> {
+fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, sqlx::error::BoxDynError> {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let mut arguments = PgArguments::default();
-    arguments.add(number(bytes.max(1)))?;
-    for LaneRead { cursor, limit, .. } in lanes {
-        let request = cursor.request();
-        let rows = (*limit).clamp(1, 100_000);
+    for read in cursors {
+        let request = read.cursor.request();
+        let rows = read.limit.clamp(1, 100_000);
         let new_rows = if request.new_rows { rows } else { 0 };
         arguments.add(request.last)?;
         arguments.add(request.after)?;
@@ -136,12 +134,13 @@ fn arguments(lanes: &[LaneRead], bytes: usize) -> Result<PgArguments, sqlx::erro
         arguments.add(request.pinned.map(Snapshot::to_string))?;
         arguments.add(number(rows))?;
         arguments.add(number(new_rows))?;
+        arguments.add(number(read.bytes.max(1)))?;
     }
     Ok(arguments)
 }
 
 fn answer(
-    lanes: &[LaneRead],
+    cursors: &[CursorRead],
     moment: &PgRow,
     rows: &[PgRow],
 ) -> Result<(Read, Positions), sqlx::Error> {
@@ -149,10 +148,12 @@ fn answer(
     let seen: Snapshot = seen.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let mut found: HashMap<i16, Found<LogRow>> = HashMap::new();
     for row in rows {
-        let number: i16 = row.try_get_unchecked(column::LANE)?;
-        let lane = Lane::from_number(number)
-            .ok_or_else(|| sqlx::Error::Decode(format!("lane {number}").into()))?;
-        let found = found.entry(number).or_insert_with(|| Found {
+        let place: i16 = row.try_get_unchecked(column::PLACE)?;
+        let lane = cursors.get(usize::from(place.unsigned_abs()));
+        let lane = lane
+            .map(|read| read.lane)
+            .ok_or_else(|| sqlx::Error::Decode(format!("cursor {place}").into()))?;
+        let found = found.entry(place).or_insert_with(|| Found {
             late: Vec::new(),
             more_late: false,
             new: Vec::new(),
@@ -164,14 +165,14 @@ fn answer(
             Some(false) => found.new.push(row::decode(row, lane)?),
         }
     }
-    let steps = lanes.iter().map(|LaneRead { lane, cursor, .. }| {
+    let steps = (0..).zip(cursors).map(|(place, read)| {
         let found = found
-            .remove(&lane.number())
-            .ok_or_else(|| sqlx::Error::Decode(format!("nothing about lane {lane}").into()))?;
-        Ok((*lane, cursor.advance(found)))
+            .remove(&place)
+            .ok_or_else(|| sqlx::Error::Decode(format!("nothing about cursor {place}").into()))?;
+        Ok(read.cursor.advance(found))
     });
     let read = Read {
-        lanes: steps.collect::<Result<_, sqlx::Error>>()?,
+        steps: steps.collect::<Result<_, sqlx::Error>>()?,
         now: moment.try_get(column::NOW)?,
     };
     let positions = Positions {

@@ -1,18 +1,18 @@
-//! The statement that reads all lanes of a stream at one moment.
+//! The statement that reads all cursors of a stream at one moment.
 
 use onceward_core::{Lane, Schema};
 use sqlx::SqlStr;
 
 use crate::sql::render_parts;
 
-/// The parameters of a statement: the most bytes of a kind and lane, then for each lane `last`, `after`, `snapshot`,
-/// `pinned`, the most late rows and the most new rows.
-pub(super) const SHARED: usize = 1;
-pub(super) const PER_LANE: usize = 6;
+/// The parameters of a statement, for each cursor: `last`, `after`, `snapshot`, `pinned`, the most late rows, the most
+/// new rows, and the most bytes of each kind.
+pub(super) const PER_CURSOR: usize = 7;
 
 /// How the columns of the answer are numbered.
 pub(super) mod column {
-    pub(crate) const LANE: usize = 0;
+    /// Which cursor, by its place in the statement.
+    pub(crate) const PLACE: usize = 0;
     pub(crate) const IS_LATE: usize = 1;
     pub(crate) const SEQ: usize = 2;
     pub(crate) const SLOT: usize = 3;
@@ -31,7 +31,8 @@ pub(super) mod column {
     pub(crate) const MORE_LATE: usize = 16;
 }
 
-/// What is read of one lane. `$last` and the others stand for parameters, `$lane` for the lane's number.
+/// What is read for one cursor. `$last` and the others stand for parameters, `$lane` for the lane's number, `$place` for the
+/// cursor's place in the statement.
 ///
 /// Served by `messages (lane, txid, seq)` for late rows and by `messages (lane, seq)` for new ones; locks nothing.
 /// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
@@ -40,11 +41,11 @@ pub(super) mod column {
 /// - It carries slot and ctid, so that the wide columns come by TID scans in one partition: rows are never updated, and
 ///   a truncate waits for the statement.
 /// - The running sums of bytes walk rows that come sorted; sizes are known without fetching what is stored outside the row.
-const LANE_PARTS: &str = "
-seen_$lane as materialized (
+const PARTS: &str = "
+seen_$place as materialized (
   select coalesce($pinned::text::pg_snapshot, pg_current_snapshot()) as snapshot
 ),
-late_$lane as materialized (
+late_$place as materialized (
   select m.slot, m.row_, m.seq
   from unnest(array(select pg_snapshot_xip($snapshot::text::pg_snapshot))) x(txid)
   cross join lateral (
@@ -54,36 +55,36 @@ late_$lane as materialized (
     order by txid, seq
     limit $rows + 1
   ) m
-  where pg_visible_in_snapshot(x.txid, (select snapshot from seen_$lane))
+  where pg_visible_in_snapshot(x.txid, (select snapshot from seen_$place))
   union all
   select slot, ctid, seq
   from {{schema}}.messages
   where lane = $lane
     and txid >= pg_snapshot_xmax($snapshot::text::pg_snapshot)
-    and txid < pg_snapshot_xmax((select snapshot from seen_$lane))
+    and txid < pg_snapshot_xmax((select snapshot from seen_$place))
     and seq + 0 <= $last
     and seq + 0 > $after
-    and pg_visible_in_snapshot(txid, (select snapshot from seen_$lane))
+    and pg_visible_in_snapshot(txid, (select snapshot from seen_$place))
 ),
-page_$lane as materialized (
+page_$place as materialized (
   select slot, row_, seq
-  from late_$lane
+  from late_$place
   order by seq
   limit $rows + 1
 ),
-fetched_$lane as materialized (
+fetched_$place as materialized (
   select *
   from (
     select w.seq, w.slot, w.id, w.topic, w.key, w.type, w.headers, w.payload, w.created_at,
       sum(octet_length(w.payload) + pg_column_size(w.headers)) over (order by p.seq rows unbounded preceding)
         - octet_length(w.payload) - pg_column_size(w.headers) as before,
       row_number() over (order by p.seq rows unbounded preceding) as place
-    from page_$lane p
+    from page_$place p
     join {{schema}}.messages w on w.slot = p.slot and w.ctid = p.row_
   ) f
   where f.before < $bytes and f.place <= $rows
 ),
-new_$lane as (
+new_$place as (
   select *
   from (
     select n.*,
@@ -100,17 +101,17 @@ new_$lane as (
   where f.before < $bytes
 )";
 
-/// The rows of one lane: first whether late rows are left, then late rows, then new ones.
-const LANE_ROWS: &str = "
+/// The rows for one cursor: first whether late rows are left, then late rows, then new ones.
+const ROWS: &str = "
 union all
-select $lane::smallint, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-  (select count(*) from page_$lane) > (select count(*) from fetched_$lane)
+select $place::smallint, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+  (select count(*) from page_$place) > (select count(*) from fetched_$place)
 union all
-select $lane::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
-from fetched_$lane
+select $place::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+from fetched_$place
 union all
-select $lane::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
-from new_$lane";
+select $place::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+from new_$place";
 
 /// What is true of the whole read. The position is taken after the snapshot: the commit of every row read lies before it.
 const MOMENT: &str = "
@@ -121,25 +122,26 @@ select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, 
   (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
   clock_timestamp(), pg_backend_pid(), null::boolean";
 
-/// The statement for some lanes, in this order.
+/// The statement for cursors in these lanes, in this order.
 pub(super) fn statement(schema: &Schema, lanes: &[Lane]) -> SqlStr {
     let mut parts = Vec::new();
     let mut rows = String::new();
-    for (index, lane) in lanes.iter().enumerate() {
-        parts.push(for_lane(LANE_PARTS, *lane, index));
-        rows.push_str(&for_lane(LANE_ROWS, *lane, index));
+    for (place, lane) in lanes.iter().enumerate() {
+        parts.push(for_cursor(PARTS, *lane, place));
+        rows.push_str(&for_cursor(ROWS, *lane, place));
     }
     render_parts(schema, &format!("with {}\n{MOMENT}{rows}", parts.join(",")))
 }
 
-fn for_lane(text: &str, lane: Lane, index: usize) -> String {
-    let parameter = |place: usize| format!("${}", SHARED + index * PER_LANE + place);
+fn for_cursor(text: &str, lane: Lane, place: usize) -> String {
+    let parameter = |number: usize| format!("${}", place * PER_CURSOR + number);
     text.replace("$snapshot", &parameter(3))
         .replace("$pinned", &parameter(4))
+        .replace("$place", &place.to_string())
         .replace("$new_rows", &parameter(6))
         .replace("$last", &parameter(1))
         .replace("$after", &parameter(2))
         .replace("$rows", &parameter(5))
-        .replace("$bytes", "$1")
+        .replace("$bytes", &parameter(7))
         .replace("$lane", &lane.number().to_string())
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{Checkpoint, Keeper, Lane, LaneRead, LogError, LogReader, PublishAfter};
+use onceward::{Checkpoint, CursorRead, Keeper, Lane, LogError, LogReader, PublishAfter};
 use onceward_testkit::postgres::{Options, Postgres};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
@@ -40,15 +40,13 @@ async fn on_a_quiet_server_the_relay_flushes_by_itself() {
         .await
         .cursors;
     let mut writer = PgConnection::connect(&url).await.unwrap();
-    let ask = [LaneRead {
+    let ask = [CursorRead {
         lane: Lane::Standard,
         cursor: cursors[1].clone(),
         limit: 10,
+        bytes: PLENTY,
     }];
-    reader
-        .read(&ask, PLENTY, &PublishAfter::Flushed)
-        .await
-        .unwrap();
+    reader.read(&ask, &PublishAfter::Flushed).await.unwrap();
     writer
         .execute("set synchronous_commit = off")
         .await
@@ -57,12 +55,9 @@ async fn on_a_quiet_server_the_relay_flushes_by_itself() {
     assert!(behind(&mut writer).await);
 
     let begin = Instant::now();
-    let read = reader
-        .read(&ask, PLENTY, &PublishAfter::Flushed)
-        .await
-        .unwrap();
+    let read = reader.read(&ask, &PublishAfter::Flushed).await.unwrap();
 
-    assert_eq!(read.lanes[0].1.rows.len(), 1);
+    assert_eq!(read.steps[0].rows.len(), 1);
     assert!(
         begin.elapsed() < Duration::from_secs(2),
         "{:?}",
@@ -87,18 +82,16 @@ async fn visible_is_enough_when_told_so() {
         .await
         .unwrap();
     enqueue(&mut writer, "k", "x").await;
-    let ask = [LaneRead {
+    let ask = [CursorRead {
         lane: Lane::Standard,
         cursor: cursors[1].clone(),
         limit: 10,
+        bytes: PLENTY,
     }];
 
-    let read = reader
-        .read(&ask, PLENTY, &PublishAfter::Visible)
-        .await
-        .unwrap();
+    let read = reader.read(&ask, &PublishAfter::Visible).await.unwrap();
 
-    assert_eq!(read.lanes[0].1.rows.len(), 1);
+    assert_eq!(read.steps[0].rows.len(), 1);
     assert!(behind(&mut writer).await);
 }
 
@@ -134,23 +127,24 @@ async fn a_standby_that_lags_holds_back_what_was_read() {
         .await
         .cursors;
     let mut writer = PgConnection::connect(&url).await.unwrap();
-    let ask = [LaneRead {
+    let ask = [CursorRead {
         lane: Lane::Standard,
         cursor: cursors[1].clone(),
         limit: 10,
+        bytes: PLENTY,
     }];
     let heir = PublishAfter::Replicated("heir".to_owned());
 
     enqueue(&mut writer, "k", "x").await;
-    let read = reader.read(&ask, PLENTY, &heir).await.unwrap();
-    assert_eq!(read.lanes[0].1.rows.len(), 1);
+    let read = reader.read(&ask, &heir).await.unwrap();
+    assert_eq!(read.steps[0].rows.len(), 1);
 
     standby.freeze();
     enqueue(&mut writer, "k", "y").await;
-    let error = reader.read(&ask, PLENTY, &heir).await.unwrap_err();
+    let error = reader.read(&ask, &heir).await.unwrap_err();
     standby.cont();
 
     assert!(matches!(error, LogError::NotReplicated { .. }), "{error}");
-    let read = reader.read(&ask, PLENTY, &heir).await.unwrap();
-    assert_eq!(read.lanes[0].1.rows.len(), 2);
+    let read = reader.read(&ask, &heir).await.unwrap();
+    assert_eq!(read.steps[0].rows.len(), 2);
 }

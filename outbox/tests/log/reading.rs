@@ -1,6 +1,6 @@
 //! What a read delivers.
 
-use onceward::{Lane, LaneRead, LogError, LogReader, PublishAfter};
+use onceward::{CursorRead, Lane, LogError, LogReader, PublishAfter};
 use sqlx::{Connection, Executor};
 
 use crate::support::{
@@ -111,21 +111,22 @@ async fn a_read_ends_at_its_bytes_and_never_stands_still() {
     for n in 0..4 {
         enqueue(&mut writer, &n.to_string(), &large).await;
     }
-    let ask = |cursor: &onceward::Cursor| LaneRead {
+    let ask = |cursor: &onceward::Cursor, bytes: usize| CursorRead {
         lane: Lane::Standard,
         cursor: cursor.clone(),
         limit: 100,
+        bytes,
     };
 
     let mut cursor = cursors[1].clone();
     let mut sizes = Vec::new();
     for bytes in [150_000, 1, PLENTY] {
         let read = reader
-            .read(&[ask(&cursor)], bytes, &PublishAfter::Visible)
+            .read(&[ask(&cursor, bytes)], &PublishAfter::Visible)
             .await
             .unwrap();
-        sizes.push(read.lanes[0].1.rows.len());
-        cursor = read.lanes[0].1.after.clone();
+        sizes.push(read.steps[0].rows.len());
+        cursor = read.steps[0].after.clone();
     }
 
     assert_eq!(sizes, [2, 1, 1]);
@@ -152,17 +153,15 @@ async fn late_rows_that_exceed_the_bytes_come_page_by_page() {
 
     let mut seqs = Vec::new();
     for _ in 0..3 {
-        let ask = LaneRead {
+        let ask = CursorRead {
             lane: Lane::Standard,
             cursor: cursor.clone(),
             limit: 100,
+            bytes: 1_000,
         };
-        let read = reader
-            .read(&[ask], 1_000, &PublishAfter::Visible)
-            .await
-            .unwrap();
-        seqs.extend(read.lanes[0].1.rows.iter().map(|row| row.seq));
-        cursor = read.lanes[0].1.after.clone();
+        let read = reader.read(&[ask], &PublishAfter::Visible).await.unwrap();
+        seqs.extend(read.steps[0].rows.iter().map(|row| row.seq));
+        cursor = read.steps[0].after.clone();
     }
 
     assert_eq!(seqs, [1, 2, 3]);
@@ -187,13 +186,14 @@ async fn lanes_are_read_together_and_a_lane_that_is_left_out_misses_nothing() {
         .execute("select onceward.enqueue('t', 'critical', lane => 'critical')")
         .await
         .unwrap();
-    let ask = |lanes: &[usize], cursors: &[onceward::Cursor; 3]| -> Vec<LaneRead> {
+    let ask = |lanes: &[usize], cursors: &[onceward::Cursor; 3]| -> Vec<CursorRead> {
         lanes
             .iter()
-            .map(|lane| LaneRead {
+            .map(|lane| CursorRead {
                 lane: Lane::ALL[*lane],
                 cursor: cursors[*lane].clone(),
                 limit: 10,
+                bytes: PLENTY,
             })
             .collect()
     };
@@ -207,11 +207,11 @@ async fn lanes_are_read_together_and_a_lane_that_is_left_out_misses_nothing() {
             };
         }
         let read = reader
-            .read(&ask(lanes, &cursors), PLENTY, &PublishAfter::Visible)
+            .read(&ask(lanes, &cursors), &PublishAfter::Visible)
             .await
             .unwrap();
-        for (lane, step) in read.lanes {
-            cursors[usize::try_from(lane.number()).unwrap()] = step.after;
+        for (lane, step) in lanes.iter().zip(read.steps) {
+            cursors[*lane] = step.after;
             seen.extend(shown(step.rows).into_iter().map(|(_, payload)| payload));
         }
     }
@@ -255,14 +255,15 @@ async fn a_call_that_hangs_ends_by_its_deadline() {
             .unwrap();
         stream
     };
-    let ask = LaneRead {
+    let ask = CursorRead {
         lane: Lane::Standard,
         cursor: cursors[1].clone(),
         limit: 10,
+        bytes: PLENTY,
     };
 
     let begin = std::time::Instant::now();
-    let result = reader.read(&[ask], PLENTY, &PublishAfter::Visible).await;
+    let result = reader.read(&[ask], &PublishAfter::Visible).await;
 
     assert!(result.is_err());
     assert!(begin.elapsed() < std::time::Duration::from_secs(3));

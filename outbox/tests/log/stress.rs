@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onceward::{Cursor, Keeper, Lane, LaneRead, LogReader, PublishAfter};
+use onceward::{Cursor, CursorRead, Keeper, Lane, LogReader, PublishAfter};
 use onceward_testkit::postgres::{Options, Postgres};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -158,21 +158,19 @@ async fn read_on(
     cursors: &mut [Cursor; 3],
     arrived: &mut Arrived,
 ) -> usize {
-    let asks: Vec<LaneRead> = Lane::ALL
+    let asks: Vec<CursorRead> = Lane::ALL
         .into_iter()
         .zip(cursors.iter())
-        .map(|(lane, cursor)| LaneRead {
+        .map(|(lane, cursor)| CursorRead {
             lane,
             cursor: cursor.clone(),
             limit: LIMIT,
+            bytes: 1 << 20,
         })
         .collect();
-    let read = reader
-        .read(&asks, 1 << 20, &PublishAfter::Visible)
-        .await
-        .unwrap();
+    let read = reader.read(&asks, &PublishAfter::Visible).await.unwrap();
     let mut rows = 0;
-    for ((_, step), cursor) in read.lanes.into_iter().zip(cursors) {
+    for (step, cursor) in read.steps.into_iter().zip(cursors) {
         rows += step.rows.len();
         arrived.pages += usize::from(step.after.paging.is_some());
         *cursor = step.after;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceward::{
-    Claim, Claimed, Claiming, Cursor, Keeper, Lane, LaneRead, LogDatabase, LogReader, LogRow,
+    Claim, Claimed, Claiming, Cursor, CursorRead, Keeper, Lane, LogDatabase, LogReader, LogRow,
     PublishAfter, Schema, Start, Step, UnroutedPolicy,
 };
 use onceward_core::TopicGlob;
@@ -62,16 +62,14 @@ pub(crate) async fn read(
     cursor: &mut Cursor,
     limit: usize,
 ) -> Vec<LogRow> {
-    let ask = LaneRead {
+    let ask = CursorRead {
         lane,
         cursor: cursor.clone(),
         limit,
+        bytes: PLENTY,
     };
-    let read = reader
-        .read(&[ask], PLENTY, &PublishAfter::Visible)
-        .await
-        .unwrap();
-    let (_, Step { rows, after }) = read.lanes.into_iter().next().unwrap();
+    let read = reader.read(&[ask], &PublishAfter::Visible).await.unwrap();
+    let Step { rows, after } = read.steps.into_iter().next().unwrap();
     *cursor = after;
     rows
 }

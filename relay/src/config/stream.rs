@@ -9,12 +9,13 @@ use onceward_core::{RouteTemplate, Source, Topic, TopicGlob};
 use super::StreamConfig;
 use super::destination;
 use super::reader::Reader;
-use crate::settings::{PublishAfter, Start, StreamSettings, Unrouted};
+use crate::settings::{OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
 
 const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 const POLL_CEILING: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 const OFFER_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const DETOUR_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const CHUNK: RangeInclusive<usize> = 1..=10_000;
 const IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
 const IN_FLIGHT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
@@ -104,8 +105,8 @@ fn words(section: &mut Reader<'_>, settings: &mut StreamSettings) {
     settings.start = section.choice("start", &starts).unwrap_or_default();
     let kinds = [("keep", Unrouted::Keep), ("discard", Unrouted::Discard)];
     settings.unrouted = section.choice("unrouted", &kinds).unwrap_or_default();
-    // Holding the key of a refused message comes with detours; until then there is one way.
-    let _: Option<()> = section.choice("on_refusal", &[("go_on", ())]);
+    let ways = [("go_on", OnRefusal::GoOn), ("hold", OnRefusal::Hold)];
+    settings.on_refusal = section.choice("on_refusal", &ways).unwrap_or_default();
     let standby = section.text("standby");
     let after = section
         .text("publish_after")
@@ -139,6 +140,7 @@ fn limits(section: &mut Reader<'_>, settings: &mut StreamSettings) {
         in_flight_messages,
         in_flight_bytes,
         in_flight_per_topic,
+        detour_after,
         offer_deadline,
         drain,
         ..
@@ -147,6 +149,7 @@ fn limits(section: &mut Reader<'_>, settings: &mut StreamSettings) {
     *poll_ceiling = section.duration("poll_ceiling", *poll_ceiling, POLL_CEILING);
     *offer_deadline = section.duration("offer_deadline", *offer_deadline, OFFER_DEADLINE);
     *drain = section.duration("drain", *drain, DRAIN);
+    *detour_after = section.duration("detour_after", *detour_after, DETOUR_AFTER);
     *chunk = section.count("chunk", *chunk, CHUNK);
     *in_flight_messages = section.count("in_flight_messages", *in_flight_messages, IN_FLIGHT);
     *in_flight_per_topic = section.count("in_flight_per_topic", *in_flight_per_topic, IN_FLIGHT);

@@ -154,7 +154,11 @@ fn a_wrong_type_is_told_with_what_is_allowed() {
             "unrouted = \"drop\"",
             &["unrouted = \"drop\"", "discard, keep"],
         ),
-        ("on_refusal = \"hold\"", &["on_refusal = \"hold\"", "go_on"]),
+        (
+            "on_refusal = \"wait\"",
+            &["on_refusal = \"wait\"", "go_on", "hold"],
+        ),
+        ("detour_after = \"2h\"", &["detour_after", "1h"]),
         (
             "publish_after = \"soon\"",
             &["publish_after = \"soon\"", "flushed, replicated, visible"],

@@ -1,11 +1,11 @@
 //! One stream while this relay holds its lease: a single task that owns all state and performs what is decided elsewhere.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward::{Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Unrouted};
-use onceward_core::Publisher;
+use onceward_core::{Lane, Publisher};
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,11 @@ use super::routing::Routing;
 use super::session::{Ending, Stage};
 use super::status::StatusHandle;
 use crate::destination::Destination;
+use crate::detours::Detours;
 use crate::pace::Pace;
 use crate::pause::Pauses;
 use crate::settings::StreamSettings;
-use crate::window::Window;
+use crate::window::{Line, Window};
 
 /// The least wait for a time to come.
 const LEAST_WAIT: Duration = Duration::from_micros(100);
@@ -80,7 +81,12 @@ pub(super) struct Holder<D: Destination> {
 
     // Reading: how far we have read, which is ahead of what is stored.
     pub(super) reader: Option<Box<LogReader>>,
-    pub(super) cursors: [Cursor; 3],
+    pub(super) cursors: BTreeMap<Line, Cursor>,
+    pub(super) detours: Detours,
+    /// Which of the detours is read next.
+    pub(super) detour_turn: usize,
+    /// Detours that are being closed.
+    pub(super) closing: Vec<Line>,
     pub(super) pace: Pace,
     pub(super) read_at: Instant,
     pub(super) routing: Routing,
@@ -90,12 +96,13 @@ pub(super) struct Holder<D: Destination> {
     // Keeping: what is stored under the lease.
     pub(super) lease: LeaseClock,
     pub(super) keeper: Option<Box<Keeper>>,
-    pub(super) to_store: [Option<Cursor>; 3],
+    pub(super) to_store: BTreeMap<Line, Cursor>,
     pub(super) notes: Vec<Unrouted>,
     pub(super) store_at: Instant,
     pub(super) renew_at: Instant,
     pub(super) replays_at: Instant,
     pub(super) sweep_at: Instant,
+    pub(super) waiting_at: Instant,
     pub(super) paused: PausedNote,
     pub(super) to_park: Vec<ToPark>,
     pub(super) parking: bool,
@@ -129,25 +136,30 @@ impl<D: Destination> Holder<D> {
     ) -> Option<Self> {
         let now = Instant::now();
         let lease = *keeper.lease()?;
-        Some(Self {
+        let main = Lane::ALL.map(Line::main).into_iter();
+        let mut holder = Self {
             jobs: JoinSet::new(),
             metrics: StreamMetrics::new(&settings.name),
             status,
             clock: DatabaseClock::default(),
             reader: Some(Box::new(reader)),
-            cursors: claimed.cursors,
+            cursors: main.zip(claimed.cursors).collect(),
+            detours: Detours::default(),
+            detour_turn: 0,
+            closing: Vec::new(),
             pace: Pace::new(settings.poll_ceiling),
             read_at: now,
             routing: Routing::new(settings.topics.clone(), settings.route.clone()),
             skip: claimed.parked.into_iter().collect(),
             lease,
             keeper: Some(Box::new(keeper)),
-            to_store: [None, None, None],
+            to_store: BTreeMap::new(),
             notes: Vec::new(),
             store_at: now,
             renew_at: now,
             replays_at: now,
             sweep_at: now,
+            waiting_at: now,
             paused: PausedNote::default(),
             to_park: Vec::new(),
             parking: false,
@@ -166,7 +178,9 @@ impl<D: Destination> Holder<D> {
             report_at: now,
             settings,
             destination,
-        })
+        };
+        holder.add_detours(claimed.detours);
+        Some(holder)
     }
 
     /// Reads, publishes and stores until told to stop or until the lease is lost.
@@ -216,9 +230,9 @@ impl<D: Destination> Holder<D> {
 
     fn apply(&mut self, done: Done<D::Publisher>) -> Result<(), LogError> {
         match done {
-            Done::Read(reader, result) => {
+            Done::Read(reader, lines, result) => {
                 self.reader = Some(reader);
-                self.on_read(result?);
+                self.on_read(&lines, result?);
             }
             Done::Kept(keeper, result) => {
                 if let Some(lease) = keeper.lease() {
@@ -253,7 +267,9 @@ impl<D: Destination> Holder<D> {
             if self.has_to_store() {
                 wake = wake.min(self.store_at);
             }
+            wake = self.waiting_at().map_or(wake, |at| wake.min(at));
         }
+        wake = self.next_detour_at().map_or(wake, |at| wake.min(at));
         if self.may_end_a_pause()
             && let Some(due) = self.pauses.next_due()
         {

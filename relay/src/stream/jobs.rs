@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::keeping::Kept;
 use crate::destination::Destination;
-use crate::window::Offer;
+use crate::window::{Line, Offer};
 
 /// How much longer than the broker's deadline a receipt is waited for: an adapter answers by then, or is broken.
 const RECEIPT_GRACE: Duration = Duration::from_secs(5);
@@ -22,8 +22,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// A job that ended.
 #[derive(Debug)]
 pub(super) enum Done<P: Publisher> {
-    /// The log was read, and what was read may be published.
-    Read(Box<LogReader>, Result<Read, LogError>),
+    /// The log was read for these lines, and what was read may be published.
+    Read(Box<LogReader>, Vec<Line>, Result<Read, LogError>),
     /// Something was written under the lease.
     Kept(Box<Keeper>, Result<Kept, LogError>),
     /// A session was opened, or not.

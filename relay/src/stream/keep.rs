@@ -11,6 +11,12 @@ pub(super) struct Facts {
     pub(super) to_park: bool,
     /// A replay ended and its row waits to be told so.
     pub(super) replayed: bool,
+    /// Topics that have been paused for long wait for a detour.
+    pub(super) to_open: bool,
+    /// Detours have come to where their parents stand.
+    pub(super) to_close: bool,
+    /// Some key is held: then what it waits for is looked at.
+    pub(super) waiting_at: Option<Instant>,
     /// Cursors or notes wait to be stored.
     pub(super) to_store: bool,
     /// Not before this are cursors stored again: a hot row is slow while an old snapshot is held.
@@ -47,6 +53,12 @@ pub(super) enum Next {
     Park,
     /// Tell the row of a replay how it ended.
     Replayed,
+    /// Give topics a detour: only then may their stream pass them.
+    OpenDetours,
+    /// Let the main cursors read again what detours have read.
+    CloseDetours,
+    /// Look which held keys still wait for a decision.
+    LoadWaiting,
     /// Store cursors and notes.
     Checkpoint,
     /// Renew the lease.
@@ -68,14 +80,20 @@ pub(super) fn next(facts: &Facts) -> Next {
         Next::Park
     } else if facts.replayed {
         Next::Replayed
+    } else if facts.to_open && !stopping {
+        Next::OpenDetours
     } else if facts.to_store && (facts.store_at <= facts.now || facts.stop == Stop::Drained) {
         Next::Checkpoint
     } else if facts.stop == Stop::Drained {
         Next::Release
     } else if facts.renew_at <= facts.now {
         Next::Renew
+    } else if facts.to_close && !stopping {
+        Next::CloseDetours
     } else if facts.paused {
         Next::StorePaused
+    } else if facts.waiting_at.is_some_and(|at| at <= facts.now) && !stopping {
+        Next::LoadWaiting
     } else if facts.replays_at <= facts.now && !stopping {
         Next::LoadReplays
     } else if facts.sweep_at <= facts.now && !stopping {
@@ -98,6 +116,9 @@ mod tests {
             now,
             to_park: false,
             replayed: false,
+            to_open: false,
+            to_close: false,
+            waiting_at: None,
             to_store: false,
             store_at: later,
             paused: false,
@@ -121,6 +142,24 @@ mod tests {
 
         assert_eq!(next(&busy), Next::Park);
         assert_eq!(next(&facts), Next::Wait);
+    }
+
+    #[test]
+    fn a_detour_is_opened_before_the_stream_passes_its_topic() {
+        let facts = Facts {
+            to_open: true,
+            to_close: true,
+            to_store: true,
+            store_at: idle().now,
+            ..idle()
+        };
+
+        assert_eq!(next(&facts), Next::OpenDetours);
+        let stopping = Facts {
+            stop: Stop::Draining,
+            ..facts
+        };
+        assert_eq!(next(&stopping), Next::Checkpoint);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{Checkpoint, DueMessage, Keeper, LogError, Park, PausedTopic, Refused, StoredGlobs};
+use onceward::{
+    Checkpoint, DetourCursor, DueMessage, Keeper, LogError, Park, PausedTopic, Refused, StoredGlobs,
+};
+use onceward_core::{Key, Topic};
 use tracing::{error, info};
 
 use super::holder::{Holder, Session};
@@ -50,8 +53,14 @@ impl Default for PausedNote {
 /// What was written.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// Messages are parked: their followers may be offered.
-    Parked(Vec<ToPark>),
+    /// Messages are parked: their followers may be offered, but for those of keys that are held now.
+    Parked(Vec<ToPark>, Vec<DetourCursor>),
+    /// Detours are open.
+    Opened(Vec<DetourCursor>),
+    /// Detours are closed.
+    Closed,
+    /// Of these keys a message is undecided.
+    Waiting(Vec<(Topic, Key)>),
     /// Cursors are stored.
     Stored,
     /// The lease is renewed; this is what the streams of the database read.
@@ -76,6 +85,9 @@ impl<D: Destination> Holder<D> {
             Next::Wait => {}
             Next::Park => self.park(),
             Next::Replayed => self.store_replayed(),
+            Next::OpenDetours => self.open_detours(now),
+            Next::CloseDetours => self.close_detours(),
+            Next::LoadWaiting => self.load_waiting(now),
             Next::Checkpoint => self.checkpoint(now),
             Next::Renew => self.renew(now),
             Next::StorePaused => self.store_paused(now),
@@ -90,6 +102,9 @@ impl<D: Destination> Holder<D> {
             now,
             to_park: self.has_to_park(),
             replayed: self.replayed.is_some(),
+            to_open: !self.to_open(now).is_empty(),
+            to_close: !self.to_close().is_empty(),
+            waiting_at: self.waiting_at(),
             to_store: self.has_to_store(),
             store_at: self.store_at,
             paused: self.paused.at <= now && self.paused.topics != self.paused_notes(),
@@ -122,32 +137,29 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn has_to_store(&self) -> bool {
-        !self.notes.is_empty() || self.to_store.iter().any(Option::is_some)
+        !self.notes.is_empty() || !self.to_store.is_empty()
     }
 
     /// Takes the cursors behind everything that is done without a gap.
     pub(super) fn store_what_is_done(&mut self) {
         let done = self.window.advance();
         if planted(Bug::CheckpointBeforeConfirm) {
-            self.to_store = self.cursors.clone().map(Some);
+            self.to_store = self.cursors.clone();
             return;
         }
-        for (store, done) in self.to_store.iter_mut().zip(done) {
-            if done.is_some() {
-                *store = done;
-            }
-        }
+        self.to_store.extend(done);
     }
 
     fn park(&mut self) {
         pass(Failpoint::BeforePark);
+        let holds = self.holds_for(&self.to_park);
         let parks: Vec<ToPark> = std::mem::take(&mut self.to_park);
         let rows: Vec<Park> = parks
             .iter()
             .filter_map(|park| {
                 let outgoing = self.window.get(park.entry)?;
                 Some(Park {
-                    lane: park.entry.lane,
+                    lane: park.entry.line.lane,
                     message: outgoing.message.clone(),
                     kind: park.refusal.kind,
                     error: park.refusal.what.clone(),
@@ -156,17 +168,30 @@ impl<D: Destination> Holder<D> {
             .collect();
         self.parking = true;
         self.write(|mut keeper| async move {
-            let result = keeper.park(&rows).await.map(|()| Kept::Parked(parks));
+            let result = keeper.set_aside(&rows, &holds).await;
             pass(Failpoint::AfterPark);
-            (keeper, result)
+            (keeper, result.map(|opened| Kept::Parked(parks, opened)))
         });
     }
 
     fn checkpoint(&mut self, now: Instant) {
-        let checkpoint = Checkpoint {
-            cursors: std::mem::take(&mut self.to_store),
+        let mut checkpoint = Checkpoint {
             unrouted: std::mem::take(&mut self.notes),
+            ..Checkpoint::default()
         };
+        for (line, cursor) in std::mem::take(&mut self.to_store) {
+            match self.detours.of(line) {
+                Some(detour) => checkpoint.detours.push(DetourCursor {
+                    lane: line.lane,
+                    detour: detour.clone(),
+                    cursor,
+                }),
+                None => {
+                    let place = usize::from(line.lane.number().unsigned_abs());
+                    checkpoint.cursors[place] = Some(cursor);
+                }
+            }
+        }
         self.store_at = now + STORE_EVERY;
         pass(Failpoint::BeforeCheckpoint);
         self.write(|mut keeper| async move {
@@ -255,7 +280,7 @@ impl<D: Destination> Holder<D> {
     }
 
     /// Lets a job have the keeper for one statement.
-    fn write<F, J>(&mut self, statement: F)
+    pub(super) fn write<F, J>(&mut self, statement: F)
     where
         F: FnOnce(Box<Keeper>) -> J,
         J: Future<Output = (Box<Keeper>, Result<Kept, LogError>)> + Send + 'static,
@@ -271,8 +296,13 @@ impl<D: Destination> Holder<D> {
 
     pub(super) fn on_kept(&mut self, kept: Kept) {
         match kept {
-            Kept::Parked(parks) => self.on_parked(parks),
-            Kept::Stored | Kept::Replayed | Kept::Noted => {}
+            Kept::Parked(parks, opened) => self.on_parked(parks, opened),
+            Kept::Opened(opened) => self.on_opened_detours(opened),
+            Kept::Closed => self.on_closed_detours(),
+            Kept::Waiting(keys) => self.detours.set_waiting(keys),
+            // Whoever waits for it may go on.
+            Kept::Replayed => self.waiting_at = Instant::now(),
+            Kept::Stored | Kept::Noted => {}
             Kept::Renewed(globs) => self.routing.set_stored(globs),
             Kept::Due(due) => self.replays.extend(due),
             Kept::Released => {
@@ -282,8 +312,9 @@ impl<D: Destination> Holder<D> {
         }
     }
 
-    fn on_parked(&mut self, parks: Vec<ToPark>) {
+    fn on_parked(&mut self, parks: Vec<ToPark>, opened: Vec<DetourCursor>) {
         self.parking = false;
+        self.add_detours(opened);
         self.metrics.parked(parks.len());
         for park in parks {
             if let Some(outgoing) = self.window.get(park.entry) {
@@ -293,9 +324,14 @@ impl<D: Destination> Holder<D> {
                     "message parked; see `onceward parked list`"
                 );
                 self.skip.extend(outgoing.message.seq);
+                if let Some(key) = &outgoing.message.key {
+                    self.detours.add_waiting(&outgoing.message.topic, key);
+                }
             }
             self.window.done(park.entry);
         }
+        self.leave_to_detours();
+        self.acquit_what_is_held();
         self.store_what_is_done();
     }
 }

@@ -13,6 +13,7 @@ pub(super) struct StreamMetrics {
     unrouted: Counter,
     lease_held: Gauge,
     in_flight: Gauge,
+    detours: Gauge,
     publish_duration: Histogram,
 }
 
@@ -40,6 +41,7 @@ impl StreamMetrics {
             unrouted: counter!("onceward_unrouted_total", &labels),
             lease_held: gauge!("onceward_lease_held", &labels),
             in_flight: gauge!("onceward_in_flight", &labels),
+            detours: gauge!("onceward_detours", &labels),
             publish_duration: histogram!("onceward_publish_duration_seconds", &labels),
         }
     }
@@ -70,6 +72,15 @@ impl StreamMetrics {
     pub(super) fn held(&self, held: bool) {
         self.lease_held.set(if held { 1.0 } else { 0.0 });
         self.in_flight(0);
+        if !held {
+            self.detours(0);
+        }
+    }
+
+    /// So many detours are open.
+    #[expect(clippy::cast_precision_loss, reason = "at most some dozens")]
+    pub(super) fn detours(&self, open: usize) {
+        self.detours.set(open as f64);
     }
 
     /// So many messages are read and not confirmed.

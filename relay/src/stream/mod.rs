@@ -1,6 +1,7 @@
 //! One stream: stands by until it can claim the lease, then reads, publishes and stores until it ends.
 
 mod clock;
+mod detouring;
 mod holder;
 mod jobs;
 mod keep;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceward_core::{Fault, Publisher, Receipts, Route, TopicReport};
+use onceward_core::{Fault, Outgoing, Publisher, Receipts, Route, TopicReport};
 use tracing::{debug, info, warn};
 
 use super::holder::{Holder, Session};
@@ -10,7 +10,7 @@ use super::jobs;
 use super::session::{self, Ending, Facts, Next, Stage};
 use crate::destination::Destination;
 use crate::faults::{Bug, Failpoint, pass, planted};
-use crate::pause::{CHECKED_AT_A_TIME, Stage as PauseStage};
+use crate::pause::{Allowance, CHECKED_AT_A_TIME, Stage as PauseStage};
 use crate::plan::{self, Fate, Refusal};
 use crate::window::{EntryId, Offer};
 
@@ -81,6 +81,9 @@ impl<D: Destination> Holder<D> {
         let destination = self.destination.clone();
         self.session = Session::Busy;
         self.progress = false;
+        // Nothing is on its way now: what came back to a line and is another's is left to that.
+        self.leave_to_detours();
+        self.store_what_is_done();
         self.pauses.set_destination_stage(PauseStage::Checking);
         self.jobs
             .spawn(async move { jobs::open(&*destination, OPEN_DEADLINE).await });
@@ -128,10 +131,14 @@ impl<D: Destination> Holder<D> {
 
     fn offer_waiting(&mut self) -> bool {
         let most = self.settings.chunk;
-        let pauses = &self.pauses;
-        let offer = self
-            .window
-            .offer(most, OFFER_BYTES, |route| pauses.allowance(route));
+        let (pauses, detours) = (&self.pauses, &self.detours);
+        let offer = self.window.offer(most, OFFER_BYTES, |line, route| {
+            if detours.is_held(line) {
+                Allowance::None
+            } else {
+                pauses.allowance(route)
+            }
+        });
         offer.is_some_and(|offer| self.offer(offer))
     }
 
@@ -221,8 +228,9 @@ impl<D: Destination> Holder<D> {
             for ((id, outgoing), fate) in offer.entries.iter().zip(&offer.batch.messages).zip(fates)
             {
                 if fate == Fate::Done {
-                    self.metrics.published(id.lane, outgoing, at);
+                    self.metrics.published(id.line.lane, outgoing, at);
                 }
+                let fate = self.held_back(*id, outgoing, fate);
                 self.settle(*id, &outgoing.route, fate);
             }
             self.store_what_is_done();
@@ -237,6 +245,14 @@ impl<D: Destination> Holder<D> {
                     what: plan::chain(&error),
                 });
             }
+        }
+    }
+
+    /// A refused message whose key cannot be held, for want of room, holds its topic instead.
+    fn held_back(&self, id: EntryId, outgoing: &Outgoing, fate: Fate) -> Fate {
+        match fate {
+            Fate::Park(refusal) if !self.may_park(id.line, outgoing) => Fate::PauseTopic(refusal),
+            other => other,
         }
     }
 
@@ -374,7 +390,7 @@ impl<D: Destination> Holder<D> {
         if self.pauses.pause_topic(route, refusal.clone(), now, chance) {
             warn!(
                 stream = %self.settings.name, %route, kind = refusal.kind.name(), error = %refusal.what,
-                "topic paused; it holds its stream; will try again"
+                "topic paused; will try again"
             );
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onceward::{LaneRead, LogRow, Read, Unrouted};
+use onceward::{CursorRead, LogRow, Read, Unrouted};
 use onceward_core::{Lane, Outgoing};
 
 use super::holder::Holder;
@@ -10,6 +10,10 @@ use super::jobs::Done;
 use super::routing::Way;
 use crate::destination::Destination;
 use crate::faults::{Failpoint, pass};
+use crate::window::Line;
+
+/// How many detours are read at a time, so that the statement stays small.
+const DETOURS_AT_A_TIME: usize = 4;
 
 impl<D: Destination> Holder<D> {
     /// Reads on, if it is time and there is room.
@@ -17,19 +21,17 @@ impl<D: Destination> Holder<D> {
         if self.draining.is_some() || now < self.read_at || !self.routing.is_ready() {
             return;
         }
-        let asks = self.asks();
+        let (lines, asks): (Vec<Line>, Vec<CursorRead>) = self.asks().into_iter().unzip();
         if asks.is_empty() {
             return;
         }
         let Some(mut reader) = self.reader.take() else {
             return;
         };
-        // Late and new rows of each lane may bring as much.
-        let bytes = self.window.byte_room() / (2 * asks.len());
         let publish_after = self.settings.publish_after.clone();
         self.jobs.spawn(async move {
-            let result = reader.read(&asks, bytes, &publish_after).await;
-            Done::Read(reader, result)
+            let result = reader.read(&asks, &publish_after).await;
+            Done::Read(reader, lines, result)
         });
     }
 
@@ -41,37 +43,53 @@ impl<D: Destination> Holder<D> {
             && !self.asks().is_empty()
     }
 
-    fn asks(&self) -> Vec<LaneRead> {
-        let ask = |(lane, cursor): (Lane, &onceward::Cursor)| {
-            let limit = self.window.room(lane).min(self.settings.chunk);
-            (limit > 0).then(|| LaneRead {
-                lane,
-                cursor: cursor.clone(),
-                limit,
-            })
+    /// What to read: the main lines, and some of the detours in turn.
+    fn asks(&self) -> Vec<(Line, CursorRead)> {
+        let standing = self.standing();
+        let reads = |line: &Line| !standing.contains(line);
+        let main = Lane::ALL.map(Line::main).into_iter().filter(reads);
+        let main = main.map(|line| (line, self.window.room(line.lane)));
+        let mut asks: Vec<(Line, usize)> = main.filter(|(_, room)| *room > 0).collect();
+        let detours = self.detours.lines().map(|(line, _)| line).filter(reads);
+        let detours = detours.map(|line| (line, self.window.detour_room(line, self.flows(line))));
+        let mut detours: Vec<(Line, usize)> = detours.filter(|(_, room)| *room > 0).collect();
+        if !detours.is_empty() {
+            let turn = self.detour_turn % detours.len();
+            detours.rotate_left(turn);
+        }
+        asks.extend(detours.into_iter().take(DETOURS_AT_A_TIME));
+        // Late and new rows of each line may bring as much.
+        let share = 2 * asks.len().max(1);
+        let (of_main, of_detours) = (self.window.byte_room(), self.window.detour_byte_room());
+        let ask = |(line, room): (Line, usize)| {
+            let bytes = if line.is_main() { of_main } else { of_detours };
+            let read = CursorRead {
+                lane: line.lane,
+                cursor: self.cursors.get(&line)?.clone(),
+                limit: room.min(self.settings.chunk),
+                bytes: bytes / share,
+            };
+            Some((line, read))
         };
-        Lane::ALL
-            .into_iter()
-            .zip(&self.cursors)
-            .filter_map(ask)
-            .collect()
+        asks.into_iter().filter_map(ask).collect()
     }
 
-    pub(super) fn on_read(&mut self, read: Read) {
+    pub(super) fn on_read(&mut self, lines: &[Line], read: Read) {
         self.clock.set(read.now);
+        self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
         let mut rows = 0;
-        for (lane, step) in read.lanes {
+        for (line, step) in lines.iter().zip(read.steps) {
             let found = step.rows.len();
             rows += found;
-            self.cursors[usize::from(lane.number().unsigned_abs())] = step.after.clone();
+            self.cursors.insert(*line, step.after.clone());
             let messages: Vec<Outgoing> = step
                 .rows
                 .into_iter()
-                .filter_map(|row| self.route(lane, row))
+                .filter_map(|row| self.route(*line, row))
                 .collect();
             // An idle log moves the snapshot at every poll; storing that would be a write per poll, and tell nothing.
             if found > 0 {
-                self.window.push(lane, messages, step.after);
+                self.window.push(*line, messages, step.after);
             }
         }
         if rows > 0 {
@@ -81,13 +99,17 @@ impl<D: Destination> Holder<D> {
         self.read_at = Instant::now() + self.pace.after_read(rows);
     }
 
-    /// Where a row goes: none if it is parked, another stream's, or nobody's.
-    fn route(&mut self, lane: Lane, row: LogRow) -> Option<Outgoing> {
+    /// Where a row goes: none if it is parked, another line's or stream's, or nobody's.
+    fn route(&mut self, line: Line, row: LogRow) -> Option<Outgoing> {
         if self.skip.contains(&row.seq) {
             return None;
         }
         let slot = row.slot;
         let mut message = row.into_message();
+        let (lane, key) = (line.lane, message.key.as_ref());
+        if self.detours.owner(lane, &message.topic, key) != line {
+            return None;
+        }
         match self.routing.way(&message.topic) {
             Way::Publish(route) => {
                 message.source = Some(self.settings.source.clone());

@@ -1,6 +1,6 @@
 //! What was read and is not yet passed by the stored cursor: which messages wait, are on offer or are done. Pure.
 
-mod lane;
+mod line;
 #[cfg(test)]
 mod tests;
 
@@ -10,13 +10,45 @@ use std::sync::Arc;
 use onceward_core::{Batch, Lane, Outgoing, Route};
 
 use crate::pause::Allowance;
-use lane::{LaneWindow, Taken};
+use line::{LineWindow, Taken};
+
+/// One of the cursors by which a stream reads: the main one of a lane, or a detour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Line {
+    /// Detours come behind main lines.
+    detour: u32,
+    /// Its lane.
+    pub(crate) lane: Lane,
+}
+
+impl Line {
+    /// The main line of a lane.
+    #[must_use]
+    pub(crate) const fn main(lane: Lane) -> Self {
+        Self { detour: 0, lane }
+    }
+
+    /// A detour's line; `number` is from 1 and given once.
+    #[must_use]
+    pub(crate) const fn detour(lane: Lane, number: u32) -> Self {
+        Self {
+            detour: number,
+            lane,
+        }
+    }
+
+    /// Whether it is the main line of its lane.
+    #[must_use]
+    pub(crate) const fn is_main(self) -> bool {
+        self.detour == 0
+    }
+}
 
 /// One message of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EntryId {
-    /// Its lane.
-    pub(crate) lane: Lane,
+    /// Where it was read.
+    pub(crate) line: Line,
     chunk: u64,
     index: usize,
 }
@@ -24,16 +56,19 @@ pub(crate) struct EntryId {
 /// What the window may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Messages not done, all lanes together; each lane gets a third.
+    /// Messages not done, all lanes together; each lane gets a third, and each detour as much.
     pub(crate) messages: usize,
-    /// Bytes of messages not done, all lanes together.
+    /// Bytes of messages not done, all lanes together; the detours may hold a quarter more.
     pub(crate) bytes: usize,
-    /// Messages not done of one route.
+    /// Messages not done of one route in the lanes, and of one detour.
     pub(crate) per_route: usize,
 }
 
 /// How many times a lane's share is held at most, counting what is done behind a message that waits.
 const HELD: usize = 10;
+
+/// How many rows are read for a detour whose topic does not take messages now: one of them is what it is tried with.
+const PROBE_ROWS: usize = 100;
 
 /// Messages to hand over together, and where they stand in the window.
 #[derive(Debug, Clone)]
@@ -57,12 +92,11 @@ impl Offer {
     }
 }
 
-/// The messages between the stored cursor and the last read, by lane. `C` is the cursor behind a chunk.
+/// The messages between the stored cursors and the last read, by line. `C` is the cursor behind a chunk.
 #[derive(Debug)]
 pub(crate) struct Window<C> {
-    lanes: [LaneWindow<C>; 3],
+    lines: Vec<(Line, LineWindow<C>)>,
     routes: HashMap<Route, Load>,
-    bytes: usize,
     turn: usize,
     bounds: Bounds,
 }
@@ -71,6 +105,7 @@ pub(crate) struct Window<C> {
 #[derive(Debug, Default, Clone, Copy)]
 struct Load {
     open: usize,
+    of_lanes: usize,
     offered: usize,
     suspects: usize,
 }
@@ -79,60 +114,106 @@ impl<C> Window<C> {
     /// An empty window.
     #[must_use]
     pub(crate) fn new(bounds: Bounds) -> Self {
+        let main = |lane| (Line::main(lane), LineWindow::new());
         Self {
-            lanes: [LaneWindow::new(), LaneWindow::new(), LaneWindow::new()],
+            lines: Lane::ALL.map(main).into(),
             routes: HashMap::new(),
-            bytes: 0,
             turn: 0,
             bounds,
         }
     }
 
-    /// Takes a chunk in; `after` is the lane's cursor once all of it is done. A chunk may be empty.
-    pub(crate) fn push(&mut self, lane: Lane, messages: Vec<Outgoing>, after: C) {
-        for outgoing in &messages {
-            self.bytes += outgoing.message.weight();
-            self.routes.entry(outgoing.route.clone()).or_default().open += 1;
-        }
-        self.lane_mut(lane).push(messages, after);
+    /// Makes room for a line.
+    pub(crate) fn open_line(&mut self, line: Line) {
+        self.lines.push((line, LineWindow::new()));
     }
 
-    /// How many more messages a read of the lane may bring. A message that waits holds back what is done behind it; of that too
-    /// only so much is held. While one route has filled its share, nothing is read:
-    /// a cursor cannot pass what waits.
+    /// Forgets a line, which must be empty.
+    pub(crate) fn close_line(&mut self, line: Line) {
+        self.lines.retain(|(known, _)| *known != line);
+    }
+
+    /// Takes a chunk in; `after` is the line's cursor once all of it is done. A chunk may be empty.
+    pub(crate) fn push(&mut self, line: Line, messages: Vec<Outgoing>, after: C) {
+        for outgoing in &messages {
+            let load = self.routes.entry(outgoing.route.clone()).or_default();
+            load.open += 1;
+            load.of_lanes += usize::from(line.is_main());
+        }
+        if let Some(window) = self.line_mut(line) {
+            window.push(messages, after);
+        }
+    }
+
+    /// How many more messages a read of a main line may bring. A message that waits holds back what is done behind it; of that too
+    /// only so much is held. While one route has filled its share, nothing is read: a cursor cannot pass what waits.
     #[must_use]
     pub(crate) fn room(&self, lane: Lane) -> usize {
-        let crowded = |load: &Load| load.open >= self.bounds.per_route;
-        if self.bytes >= self.bounds.bytes || self.routes.values().any(crowded) {
+        let crowded = |load: &Load| load.of_lanes >= self.bounds.per_route;
+        if self.byte_room() == 0 || self.routes.values().any(crowded) {
             return 0;
         }
-        let share = self.bounds.messages.div_ceil(self.lanes.len());
-        if self.lane(lane).held() >= share.saturating_mul(HELD) {
-            return 0;
-        }
-        share.saturating_sub(self.lane(lane).open())
+        self.share_left(Line::main(lane), self.share())
     }
 
-    /// How many bytes more a read may bring.
+    /// How many more messages a read of a detour may bring. One that does not `flow` needs a single message, to try its topic with.
+    #[must_use]
+    pub(crate) fn detour_room(&self, line: Line, flows: bool) -> usize {
+        let empty = self.line(line).is_some_and(|window| window.open() == 0);
+        if !flows {
+            return if empty { PROBE_ROWS } else { 0 };
+        }
+        if !empty && self.detour_byte_room() == 0 {
+            return 0;
+        }
+        self.share_left(line, self.share().min(self.bounds.per_route))
+    }
+
+    fn share(&self) -> usize {
+        self.bounds.messages.div_ceil(Lane::ALL.len())
+    }
+
+    fn share_left(&self, line: Line, share: usize) -> usize {
+        match self.line(line) {
+            Some(window) if window.held() < share.saturating_mul(HELD) => {
+                share.saturating_sub(window.open())
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// How many bytes more a read of the main lines may bring.
     #[must_use]
     pub(crate) fn byte_room(&self) -> usize {
-        self.bounds.bytes.saturating_sub(self.bytes)
+        self.bounds.bytes.saturating_sub(self.bytes(Line::is_main))
     }
 
-    /// The next messages to offer, at most `most` of them and about `bytes`; the lanes take turns. `allowance` tells how many of a route
-    /// may be on offer. A message is never taken before an earlier one of its lane and route, and none of a route that has a suspect.
+    /// How many bytes more a read of the detours may bring.
+    #[must_use]
+    pub(crate) fn detour_byte_room(&self) -> usize {
+        let held = self.bytes(|line| !line.is_main());
+        (self.bounds.bytes / 4).saturating_sub(held)
+    }
+
+    fn bytes(&self, of: impl Fn(Line) -> bool) -> usize {
+        let lines = self.lines.iter().filter(|(line, _)| of(*line));
+        lines.map(|(_, window)| window.bytes()).sum()
+    }
+
+    /// The next messages to offer, at most `most` of them and about `bytes`; the lines take turns. `allowance` tells how many of a route
+    /// may be on offer. A message is never taken before an earlier one of its line and route, and none of a route that has a suspect.
     pub(crate) fn offer(
         &mut self,
         most: usize,
         bytes: usize,
-        allowance: impl Fn(&Route) -> Allowance,
+        allowance: impl Fn(Line, &Route) -> Allowance,
     ) -> Option<Offer> {
         let mut taken = Taken::new(most, bytes);
         let routes = &mut self.routes;
-        let mut may = |route: &Route| {
+        let mut may = |line: Line, route: &Route| {
             let load = routes.entry(route.clone()).or_default();
             let allowed = load.suspects == 0
-                && match allowance(route) {
+                && match allowance(line, route) {
                     Allowance::Any => true,
                     Allowance::One => load.offered == 0,
                     Allowance::None => false,
@@ -140,13 +221,13 @@ impl<C> Window<C> {
             load.offered += usize::from(allowed);
             allowed
         };
-        self.turn = (self.turn + 1) % Lane::ALL.len();
-        let share = most.div_ceil(Lane::ALL.len());
-        for quota in [share, most] {
-            for step in 0..Lane::ALL.len() {
-                let lane = Lane::ALL[(self.turn + step) % Lane::ALL.len()];
-                let window = &mut self.lanes[index(lane)];
-                window.take(lane, quota, &mut taken, &mut may);
+        let lines = self.lines.len();
+        self.turn = (self.turn + 1) % lines;
+        for quota in [most.div_ceil(lines), most] {
+            for step in 0..lines {
+                let (line, window) = &mut self.lines[(self.turn + step) % lines];
+                let line = *line;
+                window.take(line, quota, &mut taken, &mut |route| may(line, route));
             }
         }
         self.seal(taken)
@@ -164,10 +245,9 @@ impl<C> Window<C> {
         };
         let suspected: HashSet<Route> = self.routes.iter().filter_map(suspected).collect();
         let mut taken = Taken::new(1, usize::MAX);
-        for lane in Lane::ALL {
-            let window = &mut self.lanes[index(lane)];
+        for (line, window) in &mut self.lines {
             if window.suspects() > 0 {
-                window.take(lane, 1, &mut taken, &mut |route| suspected.contains(route));
+                window.take(*line, 1, &mut taken, &mut |route| suspected.contains(route));
             }
         }
         for outgoing in taken.messages() {
@@ -181,12 +261,13 @@ impl<C> Window<C> {
 
     /// The entry is done: confirmed, or parked.
     pub(crate) fn done(&mut self, id: EntryId) {
-        let Some(finished) = self.lane_mut(id.lane).done(id.chunk, id.index) else {
+        let window = self.line_mut(id.line);
+        let Some(finished) = window.and_then(|window| window.done(id.chunk, id.index)) else {
             return;
         };
-        self.bytes = self.bytes.saturating_sub(finished.weight);
         self.unload(&finished.route, |load| {
             load.open = load.open.saturating_sub(1);
+            load.of_lanes = load.of_lanes.saturating_sub(usize::from(id.line.is_main()));
             load.offered = load.offered.saturating_sub(usize::from(finished.offered));
             load.suspects = load.suspects.saturating_sub(usize::from(finished.suspect));
         });
@@ -194,7 +275,8 @@ impl<C> Window<C> {
 
     /// The entry waits again, at its place.
     pub(crate) fn again(&mut self, id: EntryId) {
-        if let Some(route) = self.lane_mut(id.lane).again(id.chunk, id.index) {
+        let window = self.line_mut(id.line);
+        if let Some(route) = window.and_then(|window| window.again(id.chunk, id.index)) {
             self.unload(&route, |load| load.offered = load.offered.saturating_sub(1));
         }
     }
@@ -202,30 +284,73 @@ impl<C> Window<C> {
     /// The entry waits again and may be guilty.
     pub(crate) fn suspect(&mut self, id: EntryId) {
         self.again(id);
-        if let Some(route) = self.lane_mut(id.lane).suspect(id.chunk, id.index) {
+        let window = self.line_mut(id.line);
+        if let Some(route) = window.and_then(|window| window.suspect(id.chunk, id.index)) {
             self.routes.entry(route).or_default().suspects += 1;
+        }
+    }
+
+    /// Nothing of the line counts as suspect any more.
+    pub(crate) fn acquit(&mut self, line: Line) {
+        let window = self.line_mut(line);
+        for route in window.map(LineWindow::acquit).unwrap_or_default() {
+            self.unload(&route, |load| {
+                load.suspects = load.suspects.saturating_sub(1)
+            });
         }
     }
 
     /// The message of an entry that is not done.
     #[must_use]
     pub(crate) fn get(&self, id: EntryId) -> Option<&Outgoing> {
-        self.lane(id.lane).get(id.chunk, id.index)
+        self.line(id.line)?.get(id.chunk, id.index)
     }
 
     /// Routes that wait, the first ones and at most `most`, for asking a destination whether it is back.
     #[must_use]
     pub(crate) fn waiting_routes(&self, most: usize) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
-        for route in self.lanes.iter().flat_map(LaneWindow::waiting_routes) {
+        let windows = self.lines.iter().map(|(_, window)| window);
+        for outgoing in windows.flat_map(LineWindow::waiting) {
             if routes.len() >= most {
                 break;
             }
-            if !routes.contains(route) {
-                routes.push(route.clone());
+            if !routes.contains(&outgoing.route) {
+                routes.push(outgoing.route.clone());
             }
         }
         routes
+    }
+
+    /// The messages of a line that wait.
+    pub(crate) fn waiting(&self, line: Line) -> impl Iterator<Item = &Outgoing> {
+        self.line(line).into_iter().flat_map(LineWindow::waiting)
+    }
+
+    /// Whether some message of the route is on offer.
+    #[must_use]
+    pub(crate) fn is_offered(&self, route: &Route) -> bool {
+        self.routes.get(route).is_some_and(|load| load.offered > 0)
+    }
+
+    /// Forgets what waits in a line and is another's: it counts as done here.
+    pub(crate) fn leave_to_others(&mut self, line: Line, others: impl Fn(&Outgoing) -> bool) {
+        let window = self.line(line);
+        let ids = window.map(|window| window.waiting_ids(line, others));
+        for id in ids.unwrap_or_default() {
+            self.done(id);
+        }
+    }
+
+    /// All lines.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
+        self.lines.iter().map(|(line, _)| *line)
+    }
+
+    /// Whether nothing of a line waits to be passed.
+    #[must_use]
+    pub(crate) fn is_line_empty(&self, line: Line) -> bool {
+        self.line(line).is_none_or(LineWindow::is_empty)
     }
 
     /// Whether some message may be guilty, of a route that may be offered.
@@ -235,28 +360,31 @@ impl<C> Window<C> {
         routes.any(|(route, load)| load.suspects > 0 && allowance(route) != Allowance::None)
     }
 
-    /// Passes every chunk that is done without a gap; for each lane the cursor behind the last one, if any was passed.
-    pub(crate) fn advance(&mut self) -> [Option<C>; 3] {
-        self.lanes.each_mut().map(LaneWindow::advance)
+    /// Passes every chunk that is done without a gap; for each line that moved the cursor behind the last one.
+    pub(crate) fn advance(&mut self) -> Vec<(Line, C)> {
+        let lines = self.lines.iter_mut();
+        let passed = lines.filter_map(|(line, window)| Some((*line, window.advance()?)));
+        passed.collect()
     }
 
     /// Messages not done.
     #[must_use]
     pub(crate) fn open(&self) -> usize {
-        self.lanes.iter().map(LaneWindow::open).sum()
+        self.lines.iter().map(|(_, window)| window.open()).sum()
     }
 
     /// Whether nothing waits to be passed.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(LaneWindow::is_empty)
+        self.lines.iter().all(|(_, window)| window.is_empty())
     }
 
     fn seal(&mut self, taken: Taken) -> Option<Offer> {
         let offer = taken.into_offer()?;
         for (at, id) in offer.entries.iter().enumerate() {
-            self.lane_mut(id.lane)
-                .offered(id.chunk, id.index, &offer.batch, at);
+            if let Some(window) = self.line_mut(id.line) {
+                window.offered(id.chunk, id.index, &offer.batch, at);
+            }
         }
         Some(offer)
     }
@@ -270,19 +398,13 @@ impl<C> Window<C> {
         }
     }
 
-    fn lane(&self, lane: Lane) -> &LaneWindow<C> {
-        &self.lanes[index(lane)]
+    fn line(&self, line: Line) -> Option<&LineWindow<C>> {
+        let mut lines = self.lines.iter();
+        lines.find_map(|(known, window)| (*known == line).then_some(window))
     }
 
-    fn lane_mut(&mut self, lane: Lane) -> &mut LaneWindow<C> {
-        &mut self.lanes[index(lane)]
-    }
-}
-
-const fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Critical => 0,
-        Lane::Standard => 1,
-        Lane::Bulk => 2,
+    fn line_mut(&mut self, line: Line) -> Option<&mut LineWindow<C>> {
+        let mut lines = self.lines.iter_mut();
+        lines.find_map(|(known, window)| (*known == line).then_some(window))
     }
 }

@@ -1,14 +1,14 @@
-//! One lane of the window: chunks in the order they were read.
+//! One line of the window: chunks in the order they were read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use onceward_core::{Batch, Lane, Outgoing, Route};
+use onceward_core::{Batch, Outgoing, Route};
 
-use super::{EntryId, Offer};
+use super::{EntryId, Line, Offer};
 
 #[derive(Debug)]
-pub(super) struct LaneWindow<C> {
+pub(super) struct LineWindow<C> {
     chunks: VecDeque<Chunk<C>>,
     /// The number of the first chunk.
     first: u64,
@@ -18,6 +18,8 @@ pub(super) struct LaneWindow<C> {
     /// Entries of all chunks, done or not.
     held: usize,
     suspects: usize,
+    /// Of entries that are not done.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -46,10 +48,18 @@ enum State {
     Done,
 }
 
+impl Entry {
+    fn waiting(&self) -> Option<&Outgoing> {
+        match &self.state {
+            State::Waiting(outgoing) => Some(outgoing),
+            State::Taken | State::Offered(..) | State::Done => None,
+        }
+    }
+}
+
 /// What an entry was when it was done.
 pub(super) struct Finished {
     pub(super) route: Route,
-    pub(super) weight: usize,
     pub(super) offered: bool,
     pub(super) suspect: bool,
 }
@@ -97,7 +107,7 @@ impl Taken {
     }
 }
 
-impl<C> LaneWindow<C> {
+impl<C> LineWindow<C> {
     pub(super) fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
@@ -106,11 +116,16 @@ impl<C> LaneWindow<C> {
             open: 0,
             held: 0,
             suspects: 0,
+            bytes: 0,
         }
     }
 
     pub(super) fn push(&mut self, messages: Vec<Outgoing>, after: C) {
         let open = messages.len();
+        self.bytes += messages
+            .iter()
+            .map(|outgoing| outgoing.message.weight())
+            .sum::<usize>();
         // Nothing of it is ours: it is passed with the chunk before it.
         if open == 0
             && let Some(last) = self.chunks.back_mut()
@@ -137,7 +152,7 @@ impl<C> LaneWindow<C> {
     /// Takes up to `quota` waiting entries, in order. Once one of a route is left, the rest of that route is left too.
     pub(super) fn take(
         &mut self,
-        lane: Lane,
+        line: Line,
         quota: usize,
         taken: &mut Taken,
         may: &mut dyn FnMut(&Route) -> bool,
@@ -156,7 +171,7 @@ impl<C> LaneWindow<C> {
                     let state = std::mem::replace(&mut entry.state, State::Taken);
                     if let State::Waiting(outgoing) = state {
                         let id = EntryId {
-                            lane,
+                            line,
                             chunk,
                             index: at,
                         };
@@ -205,13 +220,14 @@ impl<C> LaneWindow<C> {
             State::Offered(batch, at) => (batch.messages.get(*at)?, true),
             State::Taken | State::Done => return None,
         };
+        let weight = outgoing.message.weight();
         let finished = Finished {
             route: outgoing.route.clone(),
-            weight: outgoing.message.weight(),
             offered,
             suspect,
         };
         self.open -= 1;
+        self.bytes -= weight;
         self.suspects -= usize::from(suspect);
         if let Some(chunk) = self.chunk(chunk) {
             chunk.open -= 1;
@@ -246,6 +262,20 @@ impl<C> LaneWindow<C> {
         Some(route)
     }
 
+    /// Nothing waiting is suspect any more; gives the routes of what was.
+    pub(super) fn acquit(&mut self) -> Vec<Route> {
+        let mut routes = Vec::new();
+        for entry in self.chunks.iter_mut().flat_map(|chunk| &mut chunk.entries) {
+            if let State::Waiting(outgoing) = &entry.state
+                && std::mem::replace(&mut entry.suspect, false)
+            {
+                routes.push(outgoing.route.clone());
+            }
+        }
+        self.suspects -= routes.len();
+        routes
+    }
+
     pub(super) fn get(&self, chunk: u64, index: usize) -> Option<&Outgoing> {
         let offset = usize::try_from(chunk.checked_sub(self.first)?).ok()?;
         match &self.chunks.get(offset)?.entries.get(index)?.state {
@@ -255,12 +285,20 @@ impl<C> LaneWindow<C> {
         }
     }
 
-    pub(super) fn waiting_routes(&self) -> impl Iterator<Item = &Route> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Outgoing> {
         let entries = self.chunks.iter().flat_map(|chunk| &chunk.entries);
-        entries.filter_map(|entry| match &entry.state {
-            State::Waiting(outgoing) => Some(&outgoing.route),
-            State::Taken | State::Offered(..) | State::Done => None,
-        })
+        entries.filter_map(Entry::waiting)
+    }
+
+    /// The waiting entries that are so.
+    pub(super) fn waiting_ids(&self, line: Line, so: impl Fn(&Outgoing) -> bool) -> Vec<EntryId> {
+        let chunks = (self.first..).zip(&self.chunks);
+        let entries = chunks.flat_map(|(chunk, found)| {
+            let entries = found.entries.iter().enumerate();
+            entries.map(move |(index, entry)| (EntryId { line, chunk, index }, entry))
+        });
+        let found = entries.filter(|(_, entry)| entry.waiting().is_some_and(&so));
+        found.map(|(id, _)| id).collect()
     }
 
     pub(super) fn advance(&mut self) -> Option<C> {
@@ -287,7 +325,10 @@ impl<C> LaneWindow<C> {
         self.suspects
     }
 
-    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }

@@ -1,0 +1,208 @@
+//! The stream's detours: opened around what waits, closed once they have come to where their parents stand.
+
+use std::time::{Duration, Instant};
+
+use onceward::{Cursor, DetourCursor, NewDetour};
+use onceward_core::{Lane, Outgoing, Topic};
+use tracing::{info, warn};
+
+use super::holder::Holder;
+use super::keeping::Kept;
+use super::publishing::ToPark;
+use crate::destination::Destination;
+use crate::pause::Allowance;
+use crate::settings::OnRefusal;
+use crate::window::Line;
+
+/// How often it is looked which held keys still wait.
+const WAITING_EVERY: Duration = Duration::from_secs(1);
+
+impl<D: Destination> Holder<D> {
+    /// Takes note of detours that are stored.
+    pub(super) fn add_detours(&mut self, opened: Vec<DetourCursor>) {
+        for DetourCursor {
+            lane,
+            detour,
+            cursor,
+        } in opened
+        {
+            let line = self.detours.open(lane, detour);
+            self.window.open_line(line);
+            self.cursors.insert(line, cursor);
+        }
+        self.metrics.detours(self.detours.lines().count());
+    }
+
+    /// The detours to open now: around topics that have been paused for long and of which nothing is on its way.
+    pub(super) fn to_open(&self, now: Instant) -> Vec<NewDetour> {
+        if self.pauses.destination().is_some() || self.detours.room() == 0 {
+            return Vec::new();
+        }
+        let long = |began: Instant| now >= began + self.settings.detour_after;
+        let paused = self.pauses.topics();
+        let routes: Vec<_> = paused
+            .filter(|(route, pause)| long(pause.began()) && !self.window.is_offered(route))
+            .map(|(route, _)| route)
+            .collect();
+        if routes.is_empty() {
+            return Vec::new();
+        }
+        let waiting = Lane::ALL.into_iter().flat_map(|lane| {
+            let waiting = self.window.waiting(Line::main(lane));
+            let of_paused = waiting.filter(|outgoing| routes.contains(&&outgoing.route));
+            of_paused.map(move |outgoing| (lane, &outgoing.message.topic))
+        });
+        self.detours.around(waiting)
+    }
+
+    /// When the next paused topic has been paused for long enough, if its messages hold a main line.
+    pub(super) fn next_detour_at(&self) -> Option<Instant> {
+        let paused = self.pauses.topics();
+        let times = paused.map(|(_, pause)| pause.began() + self.settings.detour_after);
+        times.filter(|at| *at > Instant::now()).min()
+    }
+
+    pub(super) fn open_detours(&mut self, now: Instant) {
+        let detours = self.to_open(now);
+        self.write(|mut keeper| async move {
+            let opened = keeper.open_detours(&detours).await;
+            (keeper, opened.map(Kept::Opened))
+        });
+    }
+
+    pub(super) fn on_opened_detours(&mut self, opened: Vec<DetourCursor>) {
+        for DetourCursor { lane, detour, .. } in &opened {
+            warn!(stream = %self.settings.name, %lane, topic = %detour.topic, "topic gets a detour; the stream goes on without it");
+        }
+        self.add_detours(opened);
+        self.leave_to_detours();
+        self.store_what_is_done();
+    }
+
+    /// Forgets what waits in one line and is now another's, which reads it again.
+    pub(super) fn leave_to_detours(&mut self) {
+        if self.detours.is_empty() {
+            return;
+        }
+        let lines: Vec<Line> = self.window.lines().collect();
+        let detours = &self.detours;
+        for line in lines {
+            self.window.leave_to_others(line, |outgoing| {
+                let (topic, key) = (&outgoing.message.topic, outgoing.message.key.as_ref());
+                detours.owner(line.lane, topic, key) != line
+            });
+        }
+    }
+
+    /// What is held is offered to nobody, so that it must not keep a search for guilty messages going.
+    pub(super) fn acquit_what_is_held(&mut self) {
+        let lines = self.detours.lines().map(|(line, _)| line);
+        let held: Vec<Line> = lines.filter(|line| self.detours.is_held(*line)).collect();
+        for line in held {
+            self.window.acquit(line);
+        }
+    }
+
+    /// The detours to open with what is set aside, so that the keys of it wait.
+    pub(super) fn holds_for(&self, parks: &[ToPark]) -> Vec<NewDetour> {
+        if self.settings.on_refusal == OnRefusal::GoOn {
+            return Vec::new();
+        }
+        let mut holds: Vec<NewDetour> = Vec::new();
+        for park in parks {
+            let outgoing = self.window.get(park.entry);
+            let hold = outgoing.and_then(|outgoing| self.hold_of(park.entry.line.lane, outgoing));
+            holds.extend(hold.filter(|hold| !holds.contains(hold)));
+        }
+        holds
+    }
+
+    fn hold_of(&self, lane: Lane, outgoing: &Outgoing) -> Option<NewDetour> {
+        let message = &outgoing.message;
+        self.detours
+            .hold(lane, &message.topic, message.key.as_ref()?)
+    }
+
+    /// Whether a refused message may be set aside: its key must be held with it, for which there must be room.
+    pub(super) fn may_park(&self, line: Line, outgoing: &Outgoing) -> bool {
+        let already = self.holds_for(&self.to_park).len();
+        self.settings.on_refusal == OnRefusal::GoOn
+            || self.hold_of(line.lane, outgoing).is_none()
+            || already < self.detours.room()
+    }
+
+    /// Whether a line may be published now, as far as its own state goes.
+    pub(super) fn flows(&self, line: Line) -> bool {
+        let allowed = |topic: &Topic| {
+            let route = self.settings.route.route(topic);
+            self.pauses.allowance(&route) == Allowance::Any
+        };
+        let detour = self.detours.of(line);
+        detour.is_none_or(|detour| allowed(&detour.topic) && !self.detours.is_held(line))
+    }
+
+    /// Whether a detour has read to exactly where its parent has: then neither reads on until the detour is closed.
+    fn has_come(&self, line: Line) -> bool {
+        let at = |line: Line| self.cursors.get(&line);
+        let whole = |cursor: &&Cursor| cursor.paging.is_none();
+        self.flows(line) && at(line).filter(whole) == at(self.detours.parent(line))
+    }
+
+    /// The lines that must not read on now: detours that are to be closed, and the lines that will read for them.
+    pub(super) fn standing(&self) -> Vec<Line> {
+        let mut standing = Vec::new();
+        for (line, _) in self.detours.lines() {
+            if self.closing.contains(&line) || self.has_come(line) {
+                standing.extend([line, self.detours.parent(line)]);
+            }
+        }
+        standing
+    }
+
+    /// The detours that can be closed: come, and all they read is published.
+    pub(super) fn to_close(&self) -> Vec<Line> {
+        let lines = self.detours.lines().map(|(line, _)| line);
+        lines
+            .filter(|line| self.window.is_line_empty(*line) && self.has_come(*line))
+            .collect()
+    }
+
+    pub(super) fn close_detours(&mut self) {
+        self.closing = self.to_close();
+        let named = self.closing.iter().filter_map(|line| {
+            let detour = self.detours.of(*line)?;
+            Some((line.lane, detour.clone()))
+        });
+        let named: Vec<_> = named.collect();
+        self.write(|mut keeper| async move {
+            let closed = keeper.close_detours(&named).await;
+            (keeper, closed.map(|()| Kept::Closed))
+        });
+    }
+
+    pub(super) fn on_closed_detours(&mut self) {
+        for line in std::mem::take(&mut self.closing) {
+            if let Some(detour) = self.detours.of(line) {
+                info!(stream = %self.settings.name, lane = %line.lane, topic = %detour.topic, "detour has caught up and is closed");
+            }
+            self.detours.close(line);
+            self.window.close_line(line);
+            self.cursors.remove(&line);
+            self.to_store.remove(&line);
+        }
+        self.metrics.detours(self.detours.lines().count());
+    }
+
+    /// When it is looked which held keys still wait; none while no key is held.
+    pub(super) fn waiting_at(&self) -> Option<Instant> {
+        self.detours.holds_keys().then_some(self.waiting_at)
+    }
+
+    pub(super) fn load_waiting(&mut self, now: Instant) {
+        self.waiting_at = now + WAITING_EVERY;
+        self.write(|mut keeper| async move {
+            let waiting = keeper.waiting_keys().await;
+            (keeper, waiting.map(Kept::Waiting))
+        });
+    }
+}
