@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrics::gauge;
-use onceward::schema::{self, StreamOverview};
+use onceward::schema::{self, CursorOverview, StreamOverview};
 use onceward_core::{BoxError, Lane, Schema};
 use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -50,15 +50,16 @@ async fn read(pool: &PgPool, schema: &Schema) -> Result<Vec<StreamOverview>, Box
     reason = "a gauge is a float; these are counts that fit"
 )]
 fn set(stream: &StreamOverview) {
-    for cursor in stream
-        .cursors
-        .iter()
-        .filter(|cursor| cursor.detour.is_empty())
-    {
+    let main = |cursor: &&CursorOverview| cursor.detour.is_empty();
+    for cursor in stream.cursors.iter().filter(main) {
+        // What waits in a detour is not published either.
+        let of_lane = stream.cursors.iter().filter(|one| one.lane == cursor.lane);
+        let oldest = of_lane.filter_map(|one| one.oldest_seconds);
+        let oldest = oldest.fold(0.0, f64::max);
         let lane = Lane::from_number(cursor.lane).map_or("unknown", Lane::name);
         let labels = [("stream", stream.stream.clone()), ("lane", lane.to_owned())];
         gauge!("onceward_outbox_depth", &labels).set(cursor.depth as f64);
-        gauge!("onceward_message_age_seconds", &labels).set(cursor.oldest_seconds.unwrap_or(0.0));
+        gauge!("onceward_message_age_seconds", &labels).set(oldest);
     }
     let parked = stream
         .parked

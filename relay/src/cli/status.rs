@@ -157,7 +157,7 @@ fn paused(answer: &Answer) -> String {
         return String::new();
     }
     format!(
-        "\n{}A paused topic holds its stream once its share of what may be in flight is full.\n",
+        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n",
         table.render()
     )
 }

@@ -13,7 +13,7 @@ pub struct StreamStatus {
     pub role: Role,
     /// Why nothing can be published now, if so.
     pub destination_paused: Option<Paused>,
-    /// Routes that cannot be published to now. Each holds its stream once its share of the window is full.
+    /// Routes that cannot be published to now. Those that are so for long have detours, and the stream goes on without them.
     pub paused_topics: Vec<Paused>,
     /// Messages read and not confirmed.
     pub in_flight: usize,
