@@ -12,7 +12,7 @@
 //! use onceward_testkit::ledger::{Ledger, Stop, Tap, Workload};
 //! use std::time::Duration;
 //!
-//! let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), "orders")).await;
+//! let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), &["orders"])).await;
 //! let written = Workload::default().run(database.url(), Stop::new()).await;
 //! assert!(written.messages >= 1000);
 //! let verdict = ledger.verdict_within(Duration::from_secs(60)).await;

@@ -98,7 +98,7 @@ fn everything_that_happens() -> Workload {
 async fn an_honest_run_on_nats_is_green_and_dishonest_ones_are_not() {
     let (database, nats) = (database().await, Nats::shared().await);
     let stream = stream(nats).await;
-    let tap = Tap::nats(nats.url(), &stream);
+    let tap = Tap::nats(nats.url(), &[&stream]);
     let mut ledger = Ledger::open(database.pool(), tap)
         .await
         .with_effects(database.pool())
@@ -196,7 +196,7 @@ async fn writers_go_on_when_the_database_comes_back_and_leave_nothing_prepared()
     onceward_migrations::run(database.pool()).await.unwrap();
     let ledger = Ledger::open(
         database.pool(),
-        Tap::nats(Nats::shared().await.url(), "none"),
+        Tap::nats(Nats::shared().await.url(), &["none"]),
     )
     .await;
     let workload = Workload {
@@ -247,7 +247,11 @@ async fn writers_go_on_when_the_database_comes_back_and_leave_nothing_prepared()
 #[tokio::test]
 async fn one_transaction_of_many_messages_is_in_order() {
     let (database, nats) = (database().await, Nats::shared().await);
-    let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), &stream(nats).await)).await;
+    let ledger = Ledger::open(
+        database.pool(),
+        Tap::nats(nats.url(), &[&stream(nats).await]),
+    )
+    .await;
 
     let mut transaction = database.pool().begin().await.unwrap();
     append_many(&mut transaction, "orders.created", "k", 2_000)
@@ -277,7 +281,7 @@ async fn one_transaction_of_many_messages_is_in_order() {
 async fn a_checkpoint_by_somebody_who_lost_the_lease_turns_the_ledger_red() {
     let (database, nats) = (database().await, Nats::shared().await);
     let stream = stream(nats).await;
-    let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), &stream))
+    let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), &[&stream]))
         .await
         .with_fence()
         .await;

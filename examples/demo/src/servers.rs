@@ -88,7 +88,7 @@ impl RunningBroker {
     /// A tap that reads the broker with a plain client.
     pub(crate) fn tap(&self) -> Tap {
         match self {
-            Self::Nats(nats) => Tap::nats(nats.url(), STREAM),
+            Self::Nats(nats) => Tap::nats(nats.url(), &[STREAM]),
             Self::Kafka(kafka) => Tap::kafka(kafka.brokers(), &[TOPIC]),
         }
     }

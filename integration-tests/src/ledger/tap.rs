@@ -11,12 +11,12 @@ pub type TapError = Box<dyn std::error::Error + Send + Sync>;
 /// A place where messages arrive.
 #[derive(Debug, Clone)]
 pub enum Tap {
-    /// A JetStream stream, read whole.
+    /// JetStream streams, read whole.
     Nats {
         /// The server.
         url: String,
-        /// The stream's name.
-        stream: String,
+        /// The streams' names.
+        streams: Vec<String>,
     },
     /// Kafka topics, all partitions, from the beginning to the end.
     Kafka {
@@ -28,12 +28,12 @@ pub enum Tap {
 }
 
 impl Tap {
-    /// A tap on a JetStream stream. The stream must keep all of its messages.
+    /// A tap on JetStream streams. They must keep all of their messages.
     #[must_use]
-    pub fn nats(url: &str, stream: &str) -> Self {
+    pub fn nats(url: &str, streams: &[&str]) -> Self {
         Self::Nats {
             url: url.to_owned(),
-            stream: stream.to_owned(),
+            streams: streams.iter().map(|&stream| stream.to_owned()).collect(),
         }
     }
 
@@ -52,7 +52,13 @@ impl Tap {
     /// That of the broker which does not answer, or has forgotten messages; ask again.
     pub async fn all(&self) -> Result<Vec<Arrival>, TapError> {
         match self {
-            Self::Nats { url, stream } => nats::all(url, stream).await,
+            Self::Nats { url, streams } => {
+                let mut arrivals = Vec::new();
+                for stream in streams {
+                    arrivals.extend(nats::all(url, stream).await?);
+                }
+                Ok(arrivals)
+            }
             Self::Kafka { brokers, topics } => {
                 let (brokers, topics) = (brokers.clone(), topics.clone());
                 // librdkafka's calls block.
@@ -67,7 +73,13 @@ impl Tap {
     /// That of the broker which does not answer; ask again.
     pub async fn count(&self) -> Result<u64, TapError> {
         match self {
-            Self::Nats { url, stream } => nats::count(url, stream).await,
+            Self::Nats { url, streams } => {
+                let mut count = 0;
+                for stream in streams {
+                    count += nats::count(url, stream).await?;
+                }
+                Ok(count)
+            }
             Self::Kafka { brokers, topics } => {
                 let (brokers, topics) = (brokers.clone(), topics.clone());
                 tokio::task::spawn_blocking(move || kafka::count(&brokers, &topics)).await?

@@ -8,6 +8,7 @@
 
 mod bad_messages;
 mod crashes;
+mod detours;
 mod failover;
 mod failpoints;
 mod kills;

@@ -81,6 +81,11 @@ pub(crate) struct Stage {
 impl Stage {
     /// A database of `postgres` and a JetStream stream for the topics of this test.
     pub(crate) async fn nats(postgres: &Postgres, nats: &Nats) -> Self {
+        Self::nats_with(postgres, nats, &[]).await
+    }
+
+    /// As [`nats`](Self::nats), with further streams, each for the subjects `<its name>.>`. They are judged as well.
+    pub(crate) async fn nats_with(postgres: &Postgres, nats: &Nats, others: &[&str]) -> Self {
         let name = unique("e2e");
         let config = async_nats::jetstream::stream::Config {
             name: name.clone(),
@@ -90,8 +95,17 @@ impl Stage {
             ..Default::default()
         };
         let jetstream = async_nats::jetstream::new(nats.client().await);
+        for other in others {
+            let other = async_nats::jetstream::stream::Config {
+                name: (*other).to_owned(),
+                subjects: vec![format!("{other}.>")],
+                ..config.clone()
+            };
+            jetstream.create_stream(other).await.unwrap();
+        }
         jetstream.create_stream(config).await.unwrap();
-        let tap = Tap::nats(nats.url(), &name);
+        let streams: Vec<&str> = others.iter().copied().chain([name.as_str()]).collect();
+        let tap = Tap::nats(nats.url(), &streams);
         Self::new(postgres, name, Kind::Nats, nats.url(), tap).await
     }
 
