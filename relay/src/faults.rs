@@ -7,6 +7,8 @@ pub(crate) enum Bug {
     CheckpointBeforeConfirm,
     /// `followers-before-park`: a message is parked only after its followers are published.
     FollowersBeforePark,
+    /// `detour-from-what-was-read`: a detour begins behind what its parent has read, not where that is stored.
+    DetourFromWhatWasRead,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -70,6 +72,7 @@ mod switches {
         let known = |name: &str| match name.trim() {
             "checkpoint-before-confirm" => Some(Bug::CheckpointBeforeConfirm),
             "followers-before-park" => Some(Bug::FollowersBeforePark),
+            "detour-from-what-was-read" => Some(Bug::DetourFromWhatWasRead),
             _ => None,
         };
         named.split(',').filter_map(known).collect()

@@ -148,3 +148,31 @@ async fn a_held_key_comes_in_order_with_its_refused_message_and_the_others_go_on
     let verdict = stage.must_be_green(&[one, other]).await;
     assert_eq!(verdict.published, verdict.committed, "{verdict}");
 }
+
+#[tokio::test]
+async fn a_detour_that_begins_behind_what_was_read_turns_the_ledger_red() {
+    let (nats, away) = (Nats::shared().await, unique("away"));
+    let stage = Stage::nats_with(Postgres::shared().await, nats, &[&away]).await;
+    let absent = stage.topics()[0].clone();
+    let settings =
+        format!("detour_after = \"0s\"\nroutes = {{ \"{absent}\" = \"{away}.orders\" }}");
+    let workload = Workload {
+        messages: 200,
+        ..stage.workload()
+    };
+    stage.write_all(workload.clone()).await;
+    fill(nats, &away, true).await;
+    let relay = stage.relay(&Changes {
+        stream: settings,
+        ..Changes::fault("detour-from-what-was-read")
+    });
+    has_detours(&stage, &[format!("topic:{absent}")]).await;
+    fill(nats, &away, false).await;
+    stage.write_all(workload).await;
+    has_detours(&stage, &[]).await;
+    stage.wait_until_passed().await;
+    relay.stop().await;
+
+    let verdict = stage.ledger.verdict().await;
+    assert!(verdict.lost > 0, "{verdict}");
+}

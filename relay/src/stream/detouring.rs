@@ -10,6 +10,7 @@ use super::holder::Holder;
 use super::keeping::Kept;
 use super::publishing::ToPark;
 use crate::destination::Destination;
+use crate::faults::{Bug, planted};
 use crate::pause::Allowance;
 use crate::settings::OnRefusal;
 use crate::window::Line;
@@ -70,7 +71,13 @@ impl<D: Destination> Holder<D> {
         });
     }
 
-    pub(super) fn on_opened_detours(&mut self, opened: Vec<DetourCursor>) {
+    pub(super) fn on_opened_detours(&mut self, mut opened: Vec<DetourCursor>) {
+        if planted(Bug::DetourFromWhatWasRead) {
+            for one in &mut opened {
+                let read = self.cursors.get(&Line::main(one.lane));
+                one.cursor = read.cloned().unwrap_or(one.cursor.clone());
+            }
+        }
         for DetourCursor { lane, detour, .. } in &opened {
             warn!(stream = %self.settings.name, %lane, topic = %detour.topic, "topic gets a detour; the stream goes on without it");
         }
