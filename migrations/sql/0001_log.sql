@@ -17,37 +17,14 @@ comment on column {{schema}}.settings.max_payload is 'May be changed; every othe
 insert into {{schema}}.settings (message_slots, message_slot_seconds, mark_slots, mark_slot_seconds, max_payload)
 values (12, 86400, 12, 86400, 1000000);
 
--- Whether a row can be read and published. One call in place of five constraints, which the server would parse anew at each
--- insert: that cost the producer a third of the whole. Names of the catalog's own, since the caller's path is in force here.
-create function {{schema}}.fits_log(lane smallint, topic text, key text, type text, headers jsonb) returns boolean
-language plpgsql immutable parallel safe
-as $function$
-declare
-  wrong text;
-begin
-  if lane operator(pg_catalog.>=) 0 and lane operator(pg_catalog.<=) 2
-    and pg_catalog.octet_length(topic) operator(pg_catalog.<=) 249
-    and topic operator(pg_catalog.~) '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$'
-    and (key is null or key operator(pg_catalog.<>) '' and pg_catalog.octet_length(key) operator(pg_catalog.<=) 1024)
-    and type operator(pg_catalog.<>) '' and pg_catalog.octet_length(type) operator(pg_catalog.<=) 255
-    and pg_catalog.jsonb_typeof(headers) operator(pg_catalog.=) 'object'
-  then
-    return true;
-  end if;
-  -- A column that is null is refused as such.
-  wrong := case
-    when lane operator(pg_catalog.<) 0 or lane operator(pg_catalog.>) 2 then 'lane'
-    when pg_catalog.jsonb_typeof(headers) operator(pg_catalog.<>) 'object' then 'headers'
-    when type operator(pg_catalog.=) '' or pg_catalog.octet_length(type) operator(pg_catalog.>) 255 then 'type'
-    when key operator(pg_catalog.=) '' or pg_catalog.octet_length(key) operator(pg_catalog.>) 1024 then 'key'
-    else 'topic'
-  end;
-  raise exception using
-    errcode = 'check_violation', column = wrong,
-    message = pg_catalog.format('the log takes no message with such a %s: use the functions enqueue, which say why', wrong);
-end
-$function$;
-comment on function {{schema}}.fits_log is 'Internal: refuses rows that no reader could take.';
+-- What the log takes. Domains and not constraints of the table, which the server would parse anew at each statement: with five of
+-- them a single insert took 414,000 instructions, so it takes 249,000 (counted by callgrind on PostgreSQL 15).
+create domain {{schema}}.message_lane as smallint check (value in (0, 1, 2));
+create domain {{schema}}.message_topic as text
+check (octet_length(value) between 1 and 249 and value ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$');
+create domain {{schema}}.message_key as text check (octet_length(value) between 1 and 1024);
+create domain {{schema}}.message_type as text check (octet_length(value) between 1 and 255);
+create domain {{schema}}.message_headers as jsonb check (jsonb_typeof(value) = 'object');
 
 -- Append-only: nothing ever updates or deletes a row. A slot is emptied by truncate.
 -- The only table without a primary key: an index on random ids would cost the producer more than the rest of the insert.
@@ -56,14 +33,13 @@ create table {{schema}}.messages (
   txid xid8 not null default pg_current_xact_id(),
   created_at timestamptz not null default clock_timestamp(),
   id uuid not null,
-  slot smallint not null default (floor(extract(epoch from clock_timestamp()) / 86400)::bigint % 12)::smallint,
-  lane smallint not null,
-  topic text not null,
-  key text,
-  type text not null,
-  headers jsonb not null default '{}',
-  payload bytea not null,
-  constraint messages_fits check ({{schema}}.fits_log(lane, topic, key, type, headers))
+  slot smallint not null default (floor(date_part('epoch', clock_timestamp()) / 86400)::bigint % 12)::smallint,
+  lane {{schema}}.message_lane not null,
+  topic {{schema}}.message_topic not null,
+  key {{schema}}.message_key,
+  type {{schema}}.message_type not null,
+  headers {{schema}}.message_headers not null default '{}',
+  payload bytea not null
 ) partition by list (slot);
 comment on table {{schema}}.messages is 'The log: every message that was enqueued, in order of seq. Append-only.';
 comment on column {{schema}}.messages.seq is 'Order within a key. No identity: a failover may give a number again.';

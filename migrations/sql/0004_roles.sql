@@ -21,7 +21,7 @@ begin
     grant execute on function
       {{schema}}.enqueue, {{schema}}.enqueue_json, {{schema}}.enqueue_many, {{schema}}.append, {{schema}}.refuse,
       {{schema}}.uuid_v7, {{schema}}.lane_number, {{schema}}.check_names, {{schema}}.checked_headers,
-      {{schema}}.payload_of, {{schema}}.check_element, {{schema}}.fits_log
+      {{schema}}.payload_of, {{schema}}.check_element
     to onceward_writer;
   end if;
 

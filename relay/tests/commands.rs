@@ -477,7 +477,7 @@ async fn doctor_names_what_keeps_old_slots() {
         r#"
         insert into onceward.messages (lane, id, topic, type, payload, created_at, slot)
         select 1, gen_random_uuid(), 'orders.created', 'orders.created', '', clock_timestamp() - interval '5 days',
-          (floor(extract(epoch from clock_timestamp()) / 86400)::bigint + 7) % 12;
+          (floor(date_part('epoch', clock_timestamp()) / 86400)::bigint + 7) % 12;
         "#,
     )
     .await;

@@ -16,7 +16,7 @@ const RETENTION: Duration = Duration::from_secs(3 * 86_400);
 /// A slot that is neither the current nor the next.
 async fn free_slot(database: &Database) -> i16 {
     sqlx::query_scalar(
-        "select ((floor(extract(epoch from clock_timestamp()) / 86400)::bigint + 5) % 12)::smallint",
+        "select ((floor(date_part('epoch', clock_timestamp()) / 86400)::bigint + 5) % 12)::smallint",
     )
     .fetch_one(database.pool())
     .await
