@@ -13,7 +13,7 @@ use crate::destination::Destination;
 use crate::faults::{Bug, planted};
 use crate::pause::Allowance;
 use crate::settings::OnRefusal;
-use crate::window::Line;
+use crate::window::{EntryId, Line};
 
 /// How often it is looked which held keys still wait.
 const WAITING_EVERY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl<D: Destination> Holder<D> {
         let long = |began: Instant| now >= began + self.settings.detour_after;
         let paused = self.pauses.topics();
         let routes: Vec<_> = paused
-            .filter(|(route, pause)| long(pause.began()) && !self.window.is_offered(route))
+            .filter(|(route, pause)| long(pause.began()) && self.window.only_waits(route))
             .map(|(route, _)| route)
             .collect();
         if routes.is_empty() {
@@ -131,11 +131,12 @@ impl<D: Destination> Holder<D> {
     }
 
     /// Whether a refused message may be set aside: its key must be held with it, for which there must be room.
-    pub(super) fn may_park(&self, line: Line, outgoing: &Outgoing) -> bool {
-        let already = self.holds_for(&self.to_park).len();
+    pub(super) fn may_park(&self, id: EntryId) -> bool {
+        let outgoing = self.window.get(id);
+        let hold = outgoing.and_then(|outgoing| self.hold_of(id.line.lane, outgoing));
         self.settings.on_refusal == OnRefusal::GoOn
-            || self.hold_of(line.lane, outgoing).is_none()
-            || already < self.detours.room()
+            || hold.is_none()
+            || self.holds_for(&self.to_park).len() < self.detours.room()
     }
 
     /// Whether a line may be published now, as far as its own state goes.

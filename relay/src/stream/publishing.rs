@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceward_core::{Fault, Outgoing, Publisher, Receipts, Route, TopicReport};
+use onceward_core::{Fault, Publisher, Receipts, Route, TopicReport};
 use tracing::{debug, info, warn};
 
 use super::holder::{Holder, Session};
@@ -230,7 +230,6 @@ impl<D: Destination> Holder<D> {
                 if fate == Fate::Done {
                     self.metrics.published(id.line.lane, outgoing, at);
                 }
-                let fate = self.held_back(*id, outgoing, fate);
                 self.settle(*id, &outgoing.route, fate);
             }
             self.store_what_is_done();
@@ -248,14 +247,6 @@ impl<D: Destination> Holder<D> {
         }
     }
 
-    /// A refused message whose key cannot be held, for want of room, holds its topic instead.
-    fn held_back(&self, id: EntryId, outgoing: &Outgoing, fate: Fate) -> Fate {
-        match fate {
-            Fate::Park(refusal) if !self.may_park(id.line, outgoing) => Fate::PauseTopic(refusal),
-            other => other,
-        }
-    }
-
     /// Does to one message what was decided. Whatever is not confirmed ends the session: the adapter sends nothing
     /// more of that key in it.
     fn settle(&mut self, id: EntryId, route: &Route, fate: Fate) {
@@ -270,6 +261,11 @@ impl<D: Destination> Holder<D> {
             Fate::Done => {}
             Fate::Again => self.window.again(id),
             Fate::Search => self.window.suspect(id),
+            // Its key cannot be held, for want of room: its topic waits instead.
+            Fate::Park(refusal) if !self.may_park(id) => {
+                self.window.again(id);
+                self.pause_topic(route, refusal);
+            }
             Fate::Park(refusal) => {
                 if !planted(Bug::FollowersBeforePark) {
                     self.window.again(id);

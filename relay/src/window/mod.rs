@@ -1,6 +1,7 @@
 //! What was read and is not yet passed by the stored cursor: which messages wait, are on offer or are done. Pure.
 
 mod line;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -11,47 +12,7 @@ use onceward_core::{Batch, Lane, Outgoing, Route};
 
 use crate::pause::Allowance;
 use line::{LineWindow, Taken};
-
-/// One of the cursors by which a stream reads: the main one of a lane, or a detour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Line {
-    /// Detours come behind main lines.
-    detour: u32,
-    /// Its lane.
-    pub(crate) lane: Lane,
-}
-
-impl Line {
-    /// The main line of a lane.
-    #[must_use]
-    pub(crate) const fn main(lane: Lane) -> Self {
-        Self { detour: 0, lane }
-    }
-
-    /// A detour's line; `number` is from 1 and given once.
-    #[must_use]
-    pub(crate) const fn detour(lane: Lane, number: u32) -> Self {
-        Self {
-            detour: number,
-            lane,
-        }
-    }
-
-    /// Whether it is the main line of its lane.
-    #[must_use]
-    pub(crate) const fn is_main(self) -> bool {
-        self.detour == 0
-    }
-}
-
-/// One message of the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct EntryId {
-    /// Where it was read.
-    pub(crate) line: Line,
-    chunk: u64,
-    index: usize,
-}
+pub(crate) use place::{EntryId, Line};
 
 /// What the window may hold.
 #[derive(Debug, Clone, Copy)]
@@ -327,10 +288,11 @@ impl<C> Window<C> {
         self.line(line).into_iter().flat_map(LineWindow::waiting)
     }
 
-    /// Whether some message of the route is on offer.
+    /// Whether messages of the route wait in main lines, and none of it is on offer.
     #[must_use]
-    pub(crate) fn is_offered(&self, route: &Route) -> bool {
-        self.routes.get(route).is_some_and(|load| load.offered > 0)
+    pub(crate) fn only_waits(&self, route: &Route) -> bool {
+        let load = self.routes.get(route);
+        load.is_some_and(|load| load.of_lanes > 0 && load.offered == 0)
     }
 
     /// Forgets what waits in a line and is another's: it counts as done here.
