@@ -72,7 +72,7 @@ impl Sqs {
     }
 
     /// Makes a queue, such as `("orders.fifo", &[("VisibilityTimeout", "5")])`, and gives its URL. A name that ends in `.fifo`
-    /// makes a FIFO queue.
+    /// makes a FIFO queue. From then on the queue survives a crash.
     ///
     /// # Panics
     /// When the server refuses it.
@@ -86,7 +86,20 @@ impl Sqs {
         }
         let body = json!({ "QueueName": name, "Attributes": all });
         let answer = self.call("CreateQueue", body).await;
-        answer["QueueUrl"].as_str().unwrap_or_default().to_owned()
+        let url = answer["QueueUrl"].as_str().unwrap_or_default().to_owned();
+        self.keep(name, &url).await;
+        url
+    }
+
+    /// ElasticMQ stores a queue in its own time, but before the first message that it confirms.
+    async fn keep(&self, name: &str, url: &str) {
+        let mut message = json!({ "QueueUrl": url, "MessageBody": "first" });
+        if name.ends_with(".fifo") {
+            message["MessageGroupId"] = "first".into();
+            message["MessageDeduplicationId"] = "first".into();
+        }
+        self.call("SendMessage", message).await;
+        self.drain(name).await;
     }
 
     /// The URL of a queue.

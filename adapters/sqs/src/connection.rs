@@ -1,7 +1,6 @@
 //! How SQS is reached: the client, as each session and each member has its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
@@ -20,9 +19,6 @@ use crate::errors::{self, Trouble};
 use crate::publisher::SqsPublisher;
 use crate::queue::QueueName;
 use crate::subscriber::SqsSubscriber;
-
-/// Credentials that do not say when they end, such as those of the environment, are looked up again after that long.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How SQS is reached.
 #[derive(Debug, Clone)]
@@ -81,7 +77,6 @@ impl Sqs {
             .operation_timeout(config.request_timeout)
             .build();
         let cache = IdentityCache::lazy()
-            .default_expiration(LOOK_AGAIN)
             .load_timeout(config.request_timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())

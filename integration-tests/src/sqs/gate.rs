@@ -42,6 +42,8 @@ struct Shared {
     record: Mutex<Record>,
     /// Whether answers are kept back.
     withhold: watch::Sender<bool>,
+    /// Whether connections are broken and new ones are closed at once.
+    cut: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl Gate {
             rules: Mutex::default(),
             record: Mutex::default(),
             withhold: watch::Sender::new(false),
+            cut: watch::Sender::new(false),
         });
         let (alive, told) = watch::channel(());
         let (says, mut listens) = watch::channel(false);
@@ -125,6 +128,12 @@ impl Gate {
     /// closed.
     pub fn withhold(&self, withheld: bool) {
         self.shared.withhold.send_replace(withheld);
+    }
+
+    /// From now on the server is out of reach: connections break, and new ones are closed at once; or it is in reach again. What
+    /// the gate has taken over by then still arrives at the server.
+    pub fn cut(&self, cut: bool) {
+        self.shared.cut.send_replace(cut);
     }
 
     /// Asks `act` what to do with each call, before anything else. It replaces an earlier one.

@@ -57,6 +57,7 @@ pub(super) async fn serve(
 
 async fn connection(socket: TcpStream, way: Way) {
     socket.set_nodelay(true).ok();
+    let mut cut = way.shared.cut.subscribe();
     let service = service_fn(move |request| {
         let way = way.clone();
         // In a task of its own: what has begun is carried to its end also when the caller dies.
@@ -69,10 +70,13 @@ async fn connection(socket: TcpStream, way: Way) {
                 .ok_or("the connection breaks here")
         }
     });
-    hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(socket), service)
-        .await
-        .ok();
+    let served =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+    tokio::select! {
+        biased;
+        _ = cut.wait_for(|cut| *cut) => {}
+        _ = served => {}
+    }
 }
 
 impl Way {
