@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::elsewhere;
 pub use call::CallError;
-pub use gate::{Act, Call, Failure, Gate};
+pub use gate::{Act, Call, Failure, Gate, Recording};
 pub use record::Stored;
 use server::Server;
 

@@ -60,6 +60,13 @@ impl SqsConfig {
         }
     }
 
+    /// Lets standard queues be used too, which keep no order.
+    #[must_use]
+    pub fn without_order(mut self) -> Self {
+        self.order = Order::None;
+        self
+    }
+
     /// An emulator at this address, which takes any credentials.
     pub fn emulator(endpoint_url: impl Into<String>) -> Self {
         Self {

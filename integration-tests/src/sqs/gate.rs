@@ -144,8 +144,37 @@ impl Gate {
     /// What the server has confirmed to store in a queue, in its order. What it recognised as a duplicate is there once.
     #[must_use]
     pub fn stored(&self, queue: &str) -> Vec<Stored> {
-        let record = self.shared.record();
+        self.recording().stored(queue)
+    }
+
+    /// What is recorded, now and later.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        Recording(self.shared.clone())
+    }
+}
+
+/// What a gate records. It can be read also when the gate is gone.
+#[derive(Debug, Clone)]
+pub struct Recording(Arc<Shared>);
+
+impl Recording {
+    /// As [`Gate::stored`].
+    #[must_use]
+    pub fn stored(&self, queue: &str) -> Vec<Stored> {
+        let record = self.0.record();
         let of_queue = record.stored.iter().filter(|(name, _)| name == queue);
         of_queue.map(|(_, stored)| stored.clone()).collect()
+    }
+
+    /// How many messages are recorded of a queue.
+    #[must_use]
+    pub fn count(&self, queue: &str) -> usize {
+        let record = self.0.record();
+        record
+            .stored
+            .iter()
+            .filter(|(name, _)| name == queue)
+            .count()
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn check(
         match order {
             Order::PerKey if !name.is_fifo() => {
                 return Err(misconfigured(format!(
-                    "queue {name} is a standard queue, which keeps no order; read one whose name ends in .fifo, or set `order` to `Order::None`"
+                    "queue {name} is a standard queue, which keeps no order; read one whose name ends in .fifo, or say `without_order`"
                 )));
             }
             Order::PerKey | Order::None => names.push(name),
