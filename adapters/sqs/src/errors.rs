@@ -59,11 +59,16 @@ where
     }
     let SdkError::ServiceError(answered) = &error else {
         // A call that could not be built was never sent; of any other the answer is missing.
-        let unknown = !matches!(error, SdkError::ConstructionFailure(_));
+        let built = !matches!(error, SdkError::ConstructionFailure(_));
+        let what = if built {
+            "SQS does not answer"
+        } else {
+            "the call to SQS cannot be made; is a region set?"
+        };
         return Trouble {
             kind: ErrorKind::Unavailable,
-            what: "SQS does not answer".to_owned(),
-            unknown,
+            what: what.to_owned(),
+            unknown: built,
             credentials: false,
             source: error.into(),
         };

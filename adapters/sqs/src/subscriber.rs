@@ -59,6 +59,12 @@ pub struct SqsSubscriber {
 impl SqsSubscriber {
     pub(crate) async fn join(sqs: Sqs, config: SubscriberConfig) -> Result<Self, SubscribeError> {
         let names = join::check(&config, sqs.config().order)?;
+        // SQS counts whole seconds.
+        let visibility = Duration::from_secs(config.visibility.as_secs());
+        let config = SubscriberConfig {
+            visibility,
+            ..config
+        };
         let client = sqs.client().await;
         let readings: Arc<[Reading]> = join::find(&client, &names, config.attempts).await?.into();
         let fifo = readings.iter().all(|reading| reading.name.is_fifo());

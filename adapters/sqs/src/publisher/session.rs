@@ -101,7 +101,7 @@ impl Session {
                         "a call to SQS ended without an answer",
                     );
                 }
-                Event::Request(Some(request)) => self.on_request(request),
+                Event::Request(Some(request)) => self.on_request(request).await,
                 Event::Request(None) => return,
                 Event::Deadline => self.end(
                     ErrorKind::Unavailable,
@@ -204,7 +204,7 @@ impl Session {
         }
     }
 
-    fn on_request(&mut self, request: Request) {
+    async fn on_request(&mut self, request: Request) {
         match (request, &self.over) {
             (Request::Offer { batch, report }, Some(over)) => {
                 Offers::refuse(over, batch.messages.len(), report);
@@ -213,6 +213,8 @@ impl Session {
             (Request::Close(done), _) => self.closing.push(done),
             (Request::Abandon(done), _) => {
                 self.end(ErrorKind::Unavailable, "the session was abandoned");
+                // Until the last call is gone, it could still begin to send.
+                self.calls.shutdown().await;
                 done.send(()).ok();
             }
         }

@@ -252,7 +252,8 @@ impl Acker for SqsAcker {
     /// twelve hours in all, however often that is asked.
     async fn extend(&self, tokens: Vec<SqsToken>) -> Result<Vec<Option<Instant>>, SubscribeError> {
         let now = Instant::now();
-        let until = |token: &SqsToken| now + self.visibility.min(left(token));
+        let whole = |token: &SqsToken| self.visibility.min(left(token)).as_secs();
+        let until = |token: &SqsToken| now + Duration::from_secs(whole(token));
         let (live, over): (Vec<_>, Vec<_>) = tokens
             .iter()
             .cloned()
