@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-scripts/install-servers.sh build postgres nats kafka
+scripts/install-servers.sh build postgres nats kafka sqs
 cargo build --release -p onceward-relay -p onceward-bench
 exec target/release/onceward-bench "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: an order service, two relays and two billing consumers under load, with kills; then the ledger.
 #
-#   scripts/demo.sh [nats|kafka] [--json] [--rate N] [--seconds N]
+#   scripts/demo.sh [nats|kafka|sqs] [--json] [--rate N] [--seconds N]
 #
 # Installs and builds what is missing, with progress. Everything that it starts ends with it, also on Ctrl-C. What the
 # last run has printed stays in .demo/. Ends with 0 if the ledger is green, 1 if not, 130 after Ctrl-C.
@@ -10,10 +10,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 broker=nats
 case "${1:-}" in
-    nats | kafka) broker="$1"; shift ;;
+    nats | kafka | sqs) broker="$1"; shift ;;
     -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     '' | --*) ;;
-    *) echo "demo: unknown broker \"$1\": nats or kafka" >&2; exit 2 ;;
+    *) echo "demo: unknown broker \"$1\": nats, kafka or sqs" >&2; exit 2 ;;
 esac
 
 begin="$SECONDS"

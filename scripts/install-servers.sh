@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the real servers of the tests and of the demo are on this machine, and what their builds need.
 #
-#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka]      (default: all of them)
+#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of them)
 #
 # Idempotent: what is there is left alone. Files go to .servers/ in the checkout; only what has to come as a
 # Debian package (PostgreSQL, Java, Maven, build tools) goes to the system. No server is started.
@@ -152,6 +152,23 @@ install_kafka() {
     say kafka "$(basename "$(ls "$target"/kafka_2.13-*.jar | head -n 1)" .jar)"
 }
 
+install_sqs() {
+    local target="$servers/elasticmq" work
+    if ! ls "$target"/elasticmq-server_3-*.jar >/dev/null 2>&1; then
+        jvm_and_maven
+        say sqs "fetching ElasticMQ"
+        work="$(mktemp -d "$servers/.fetch.XXXXXX")"
+        mkdir "$work/jars"
+        quietly mvn -q -B -f "$root/scripts/elasticmq-pom.xml" dependency:copy-dependencies \
+            -DoutputDirectory="$work/jars" -DincludeScope=runtime
+        rm -rf "$target"
+        mv "$work/jars" "$target"
+        rm -rf "$work"
+    fi
+    has java || jvm_and_maven
+    say sqs "$(basename "$(ls "$target"/elasticmq-server_3-*.jar | head -n 1)" .jar)"
+}
+
 part=servers
 mkdir -p "$servers"
 chmod 755 "$servers"
@@ -160,7 +177,7 @@ has flock || debian util-linux
 exec 9>"$servers/.lock"
 flock 9
 trap 'rm -rf "$servers"/.fetch.*' EXIT
-if [ "$#" = 0 ]; then set -- build postgres postgres-newer nats kafka; fi
+if [ "$#" = 0 ]; then set -- build postgres postgres-newer nats kafka sqs; fi
 for part in "$@"; do
     case "$part" in
         build) install_build ;;
@@ -168,7 +185,8 @@ for part in "$@"; do
         postgres-newer) install_postgres_newer ;;
         nats) install_nats ;;
         kafka) install_kafka ;;
+        sqs) install_sqs ;;
         -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka" ;;
+        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs" ;;
     esac
 done

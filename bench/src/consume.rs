@@ -28,16 +28,16 @@ use crate::world::World;
 const MESSAGES: u64 = 30_000;
 
 /// Handlers at a time, and connections of the bare transactions.
-const CONCURRENCY: u32 = 16;
+pub(crate) const CONCURRENCY: u32 = 16;
 
 /// A run that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(180);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Counts, and does nothing.
 #[derive(Debug)]
-struct Count {
-    left: Arc<AtomicU64>,
-    done: Arc<Notify>,
+pub(crate) struct Count {
+    pub(crate) left: Arc<AtomicU64>,
+    pub(crate) done: Arc<Notify>,
 }
 
 impl Handler for Count {
@@ -71,7 +71,7 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-async fn pool(database: &Database) -> Outcome<PgPool> {
+pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
     let options = PgPoolOptions::new().max_connections(CONCURRENCY + 4);
     Ok(options.connect(database.url()).await?)
 }
@@ -135,7 +135,7 @@ async fn publish(world: &World, broker: Broker, route: &str) -> Outcome {
     }
 }
 
-async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch>>) -> Outcome {
+pub(crate) async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch>>) -> Outcome {
     let mut pending = Vec::new();
     for batch in batches {
         pending.push(publisher.offer(batch).await);
@@ -149,7 +149,7 @@ async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch>>) -> Outc
     Ok(())
 }
 
-fn batch(route: &str, first: u64) -> Outcome<Arc<Batch>> {
+pub(crate) fn batch(route: &str, first: u64) -> Outcome<Arc<Batch>> {
     let source = Source::try_from("/bench")?;
     let mut batch = Batch::default();
     for n in first..first + 1_000 {

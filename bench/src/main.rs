@@ -12,6 +12,7 @@ mod outcome;
 mod producer;
 mod relay;
 mod results;
+mod sqs;
 mod world;
 
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ struct Arguments {
     /// Where the results go, as JSON.
     #[arg(long, default_value = "bench/results.json")]
     output: PathBuf,
-    /// Only these workloads, such as `W1,W3`.
+    /// Only these workloads, such as `W1,W3`; W5 is SQS.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -74,6 +75,9 @@ async fn main() -> Outcome {
     }
     if arguments.wants("W4") {
         consume::measure(&world, &arguments, &mut results).await?;
+    }
+    if arguments.wants("W5") {
+        sqs::measure(&world, &arguments, &mut results).await?;
     }
     println!("{results}");
     results.write(&arguments.output)?;

@@ -97,6 +97,13 @@ impl RouteTemplate {
         Ok(Self { parts, named })
     }
 
+    /// The topics whose routes are listed by name, with these.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Route)> {
+        self.named
+            .iter()
+            .map(|(topic, route)| (topic.as_str(), route))
+    }
+
     /// The route of a topic.
     #[must_use]
     pub fn route(&self, topic: &Topic) -> Route {

@@ -12,6 +12,7 @@ use onceward_consumer::{Backoff, CancellationToken, Consumer, Handler, HandlerEr
 use onceward_consumer::{HandlerSettings, Limits, Message, Tx};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscriber, KafkaSubscription};
 use onceward_nats::{NatsConfig, NatsSubscriber, SubscriberConfig};
+use onceward_sqs::{Sqs, SqsConfig, SqsSubscriber};
 use onceward_testkit::ledger::effects;
 use sqlx::postgres::PgPoolOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,9 +88,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stop = stop_on_sigterm()?;
     match setting("E2E_BROKER")?.as_str() {
         "nats" => consumer.run(nats().await?, stop).await?,
+        "sqs" => consumer.run(sqs().await?, stop).await?,
         _ => consumer.run(kafka()?, stop).await?,
     }
     Ok(())
+}
+
+async fn sqs() -> Result<SqsSubscriber, Box<dyn Error>> {
+    let queues = topics()?;
+    let mut server = SqsConfig::emulator(setting("E2E_ADDRESS")?);
+    if queues.iter().any(|queue| !queue.ends_with(".fifo")) {
+        server = server.without_order();
+    }
+    let mut reads = onceward_sqs::SubscriberConfig::new(queues);
+    reads.visibility = Duration::from_secs(2);
+    reads.wait = Duration::from_secs(1);
+    Ok(Sqs::new(server).subscriber(reads).await?)
 }
 
 async fn nats() -> Result<NatsSubscriber, Box<dyn Error>> {

@@ -58,6 +58,15 @@ pub(crate) fn kafka() -> PathBuf {
     jars
 }
 
+/// The directory of ElasticMQ's jars.
+pub(crate) fn elasticmq() -> PathBuf {
+    let jars = servers().join("elasticmq");
+    if !jars.is_dir() || on_path("java").is_none() {
+        missing("ElasticMQ (its jars and java)", "sqs")
+    }
+    jars
+}
+
 fn missing(server: &str, part: &str) -> ! {
     panic!(
         "{server} is not on this machine: run `scripts/install-servers.sh {part}`, or name a running one by URL"

@@ -40,3 +40,8 @@ pub(crate) async fn kafka() -> Option<String> {
     let container = None;
     container
 }
+
+/// The URL of a server that speaks SQS, if one is named.
+pub(crate) fn sqs() -> Option<String> {
+    env::var("ONCEWARD_TEST_SQS_URL").ok()
+}

@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL, NATS and Kafka on free loopback ports, started, killed and started again.
+//! Real servers for tests: PostgreSQL, NATS, Kafka and SQS (ElasticMQ) on free loopback ports, started, killed and started again.
 //!
 //! ```no_run
 //! # async fn test() {
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Where a server comes from, in this order: a URL in the environment (`ONCEWARD_TEST_POSTGRES_URL`,
-//! `ONCEWARD_TEST_NATS_URL`, `ONCEWARD_TEST_KAFKA_BROKERS`), else, with the feature `containers`, a container where
-//! a Docker engine answers, else the programs that `scripts/install-servers.sh` puts on the machine. Servers of a
+//! `ONCEWARD_TEST_NATS_URL`, `ONCEWARD_TEST_KAFKA_BROKERS`, `ONCEWARD_TEST_SQS_URL`), else, with the feature `containers`
+//! and except for SQS, a container where a Docker engine answers, else the programs that `scripts/install-servers.sh` puts on the machine. Servers of a
 //! test's own, which it kills, are always such programs. A server that cannot be had fails the test; nothing is skipped.
 //!
 //! No server outlives the process that started it, however that ends, and what it wrote is removed. To look at
@@ -38,6 +38,7 @@ pub mod process;
 pub mod proxy;
 mod scratch;
 mod spawner;
+pub mod sqs;
 pub mod wait;
 
 pub use names::unique;

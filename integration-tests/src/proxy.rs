@@ -146,7 +146,7 @@ impl Proxy {
     }
 }
 
-fn run_on_a_thread(work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn run_on_a_thread(work: impl Future<Output = ()> + Send + 'static) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

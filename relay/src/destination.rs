@@ -9,8 +9,10 @@ use onceward_core::{Batch, Capabilities, PublishError, Publisher, Receipts, Rout
 
 use crate::config::DestinationConfig;
 
-#[cfg(not(any(feature = "kafka", feature = "nats")))]
-compile_error!("a relay without a broker publishes nothing: enable the feature `kafka` or `nats`");
+#[cfg(not(any(feature = "kafka", feature = "nats", feature = "sqs")))]
+compile_error!(
+    "a relay without a broker publishes nothing: enable the feature `kafka`, `nats` or `sqs`"
+);
 
 /// Where a stream publishes to: opens one session after another.
 pub trait Destination: Send + Sync + 'static {
@@ -29,9 +31,9 @@ pub trait Destination: Send + Sync + 'static {
 
 /// A broker of the configuration.
 #[derive(Debug)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
-    reason = "there is one of these for each stream"
+    reason = "there is one of these for each stream; whether they differ that much hangs on the features"
 )]
 pub enum Broker {
     /// Apache Kafka.
@@ -40,6 +42,9 @@ pub enum Broker {
     /// NATS JetStream.
     #[cfg(feature = "nats")]
     Nats(onceward_nats::NatsConfig),
+    /// Amazon SQS.
+    #[cfg(feature = "sqs")]
+    Sqs(onceward_sqs::Sqs),
 }
 
 /// A session to a broker of the configuration.
@@ -51,6 +56,9 @@ pub enum BrokerSession {
     /// To NATS JetStream.
     #[cfg(feature = "nats")]
     Nats(onceward_nats::NatsPublisher),
+    /// To Amazon SQS.
+    #[cfg(feature = "sqs")]
+    Sqs(onceward_sqs::SqsPublisher),
 }
 
 /// Why a broker of the configuration cannot be used.
@@ -71,6 +79,8 @@ impl Broker {
                 .map_err(|error| DestinationError(error.into())),
             #[cfg(feature = "nats")]
             DestinationConfig::Nats(config) => Ok(Self::Nats(config.clone())),
+            #[cfg(feature = "sqs")]
+            DestinationConfig::Sqs(config) => Ok(Self::Sqs(onceward_sqs::Sqs::new(config.clone()))),
         }
     }
 }
@@ -86,6 +96,8 @@ impl Destination for Broker {
             Self::Nats(config) => onceward_nats::NatsPublisher::connect(config)
                 .await
                 .map(BrokerSession::Nats),
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => sqs.publisher().await.map(BrokerSession::Sqs),
         }
     }
 }
@@ -98,6 +110,8 @@ macro_rules! each {
             BrokerSession::Kafka($publisher) => $call,
             #[cfg(feature = "nats")]
             BrokerSession::Nats($publisher) => $call,
+            #[cfg(feature = "sqs")]
+            BrokerSession::Sqs($publisher) => $call,
         }
     };
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::{Batch, MAX_PAYLOAD, Message, Outgoing, Receipts, Route};
+use onceward_core::{Batch, MAX_PAYLOAD, Message, Order, Outgoing, Receipts, Route};
 
 use crate::Record;
 
@@ -100,16 +100,62 @@ pub(crate) fn noise(n: usize) -> Vec<u8> {
     bytes
 }
 
-/// Asserts that what the broker stores of each key, copies left out, is a prefix of what one session was offered.
-pub(crate) fn assert_prefixes(stored: &[Record], offered: &[Outgoing]) {
+/// A text of `n` bytes that no compression makes small.
+pub(crate) fn text(n: usize) -> Vec<u8> {
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let noise = noise(n).into_iter();
+    noise
+        .map(|byte| letters[usize::from(byte) % letters.len()])
+        .collect()
+}
+
+/// Asserts that what the broker stores of each key, copies left out, is a prefix of what one session was offered; without
+/// order, that all of it was offered.
+pub(crate) fn assert_prefixes(order: Order, stored: &[Record], offered: &[Outgoing]) {
     let offered = ids_by_key(offered);
     for (key, ids) in first_arrivals(stored) {
         let expected = offered.get(&key).cloned().unwrap_or_default();
+        let fits = match order {
+            Order::PerKey => expected.starts_with(&ids),
+            Order::None => ids.iter().all(|id| expected.contains(id)),
+        };
         assert!(
-            expected.starts_with(&ids),
+            fits,
             "key {key}: the broker stores {ids:?}, no prefix of {expected:?}"
         );
     }
+}
+
+/// Asserts that the broker stores just that, copies left out; in order where it keeps order.
+pub(crate) fn assert_stores(order: Order, stored: &[Record], expected: &ByKey) {
+    let stored = first_arrivals(stored);
+    assert_eq!(in_any(order, stored), in_any(order, expected.clone()));
+}
+
+/// Ids as they are where the broker keeps order, else sorted.
+pub(crate) fn in_any(order: Order, mut ids: ByKey) -> ByKey {
+    for ids in ids.values_mut().filter(|_| order == Order::None) {
+        ids.sort();
+    }
+    ids
+}
+
+/// Asserts that of `ids` at least those came that are not `acked`, in their order; and none of others.
+///
+/// Brokers with positions give out an acked message again that lies behind an unacked one, others do not.
+pub(crate) fn assert_unacked_came(order: Order, came: &[String], ids: &[String], acked: &[String]) {
+    let place = |id: &String| ids.iter().position(|known| known == id);
+    let places: Vec<_> = came.iter().map(place).collect();
+    assert!(
+        places.iter().all(Option::is_some),
+        "{came:?} holds others than {ids:?}"
+    );
+    let in_order = order == Order::None || places.is_sorted();
+    assert!(in_order, "{came:?} is not in the order of {ids:?}");
+    let lost = ids
+        .iter()
+        .find(|id| !acked.contains(id) && !came.contains(id));
+    assert_eq!(lost, None, "lost; came: {came:?} of {ids:?}");
 }
 
 /// What the broker stores, copies left out.

@@ -118,13 +118,24 @@ pub(crate) async fn read<S: Subscriber>(member: &mut S, count: usize) -> Seen<S:
 
 /// Reads until that many different messages have come, acking each, as some brokers give out no more before.
 pub(crate) async fn read_and_ack<S: Subscriber>(member: &mut S, count: usize) -> Seen<S::Token> {
-    let acker = member.acker();
     let mut seen = Seen::new();
-    while seen.ids().len() < count {
+    let what = format!("{count} messages");
+    read_and_ack_until(member, &mut seen, &what, |seen| seen.ids().len() >= count).await;
+    seen
+}
+
+/// As [`read_until`], acking whatever comes.
+pub(crate) async fn read_and_ack_until<S: Subscriber>(
+    member: &mut S,
+    seen: &mut Seen<S::Token>,
+    what: &str,
+    enough: impl Fn(&Seen<S::Token>) -> bool,
+) {
+    let acker = member.acker();
+    while !enough(seen) {
         let before = seen.deliveries.len();
-        let what = format!("{count} messages");
-        read_until(member, &mut seen, &what, |seen| {
-            seen.deliveries.len() > before
+        read_until(member, seen, what, |seen| {
+            seen.deliveries.len() > before || enough(seen)
         })
         .await;
         let fresh = seen.deliveries[before..].iter();
@@ -134,7 +145,6 @@ pub(crate) async fn read_and_ack<S: Subscriber>(member: &mut S, count: usize) ->
         )
         .await;
     }
-    seen
 }
 
 /// Asserts that nothing is delivered for a while. Notices may come.

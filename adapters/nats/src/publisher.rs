@@ -2,8 +2,6 @@
 
 mod check;
 mod in_flight;
-mod keys;
-mod offers;
 mod session;
 mod warnings;
 
@@ -16,7 +14,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use onceward_core::{
     Batch, Capabilities, ErrorKind, InFlightPerKey, Order, PublishError, Publisher, Receipts,
-    Route, TopicReport,
+    Report, Route, TopicReport,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -105,6 +103,10 @@ impl Publisher for NatsPublisher {
             self.abandon().await;
         }
         // A session that is gone drops the request, and with it the report: the pending future tells.
+        let report = Report::new(move |receipts| {
+            // Whoever dropped the pending future does not want to know.
+            report.send(receipts).ok();
+        });
         let request = Request::Offer { batch, report };
         self.requests.send(request).await.ok();
         self.offering = false;

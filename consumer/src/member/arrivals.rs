@@ -196,7 +196,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             Some(deadlines) => {
                 for (number, deadline) in numbers.iter().zip(deadlines) {
                     let held = self.flights.set_deadline(*number, deadline);
-                    if let Some(deadline) = deadline.filter(|_| held) {
+                    // One that has passed cannot be moved on: it comes again, to whomever.
+                    if let Some(deadline) = deadline.filter(|at| held && *at > now) {
                         self.timers.extend_at(*number, extension(now, deadline));
                     }
                 }

@@ -11,6 +11,9 @@ use super::stop::Stopping;
 const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_BACKLOG: u32 = 5;
 
+/// Between two requests for more time for one delivery, at least.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
+
 /// A partition that is to be given back.
 #[derive(Debug)]
 pub(super) struct Revocation {
@@ -122,9 +125,9 @@ impl Timers {
     }
 }
 
-/// When to ask for more time: after a third of it.
+/// When to ask for more time: after a third of it. Never at once, as little is left near the end of what a broker allows.
 pub(super) fn extension(now: Instant, deadline: Instant) -> Instant {
-    now + deadline.saturating_duration_since(now) / 3
+    now + (deadline.saturating_duration_since(now) / 3).max(LEAST_PAUSE)
 }
 
 #[cfg(test)]

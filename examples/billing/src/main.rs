@@ -1,7 +1,7 @@
 //! A billing service: writes one invoice for each `orders.created`, however often the broker delivers it.
 //!
-//! Configuration: `DATABASE_URL`; `BROKER` (`nats` or `kafka`); `NATS_URL` or `KAFKA_BROKERS`; optional `METRICS_LISTEN`
-//! for Prometheus, and `FAIL_ONE_IN` to let about one attempt in so many fail.
+//! Configuration: `DATABASE_URL`; `BROKER` (`nats`, `kafka` or `sqs`); `NATS_URL`, `KAFKA_BROKERS`, or `QUEUE` and the usual
+//! variables of AWS; optional `METRICS_LISTEN` for Prometheus, and `FAIL_ONE_IN` to let about one attempt in so many fail.
 
 use std::env;
 use std::error::Error;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use onceward_consumer::{CancellationToken, Consumer, HandlerError, Tx};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscriber, KafkaSubscription};
 use onceward_nats::{NatsConfig, NatsSubscriber, SubscriberConfig};
+use onceward_sqs::{Sqs, SqsConfig, SqsSubscriber};
 use serde::Deserialize;
 use sqlx::postgres::PgPoolOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +82,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match setting("BROKER")?.as_str() {
         "nats" => consumer.run(nats().await?, stop).await?,
         "kafka" => consumer.run(kafka()?, stop).await?,
-        other => return Err(format!("BROKER={other} is unknown: nats or kafka").into()),
+        "sqs" => consumer.run(sqs().await?, stop).await?,
+        other => return Err(format!("BROKER={other} is unknown: nats, kafka or sqs").into()),
     }
     Ok(())
 }
@@ -100,6 +102,14 @@ fn kafka() -> Result<KafkaSubscriber, Box<dyn Error>> {
         KafkaConfig::new(setting("KAFKA_BROKERS")?).property("session.timeout.ms", "6000");
     let reads = KafkaSubscription::new(CONSUMER, [ORDERS]);
     Ok(Kafka::new(cluster)?.subscriber(reads)?)
+}
+
+/// On SQS the members share the keys: a key's messages go to one member at a time. What one that was killed held comes again
+/// once its time has run out.
+async fn sqs() -> Result<SqsSubscriber, Box<dyn Error>> {
+    let mut reads = onceward_sqs::SubscriberConfig::new([setting("QUEUE")?]);
+    reads.visibility = Duration::from_secs(5);
+    Ok(Sqs::new(SqsConfig::new()).subscriber(reads).await?)
 }
 
 fn setting(name: &str) -> Result<String, String> {

@@ -7,6 +7,7 @@ use onceward_testkit::kafka::{self, Kafka};
 use onceward_testkit::ledger::Tap;
 use onceward_testkit::nats::{self, Nats};
 use onceward_testkit::postgres::{self, Postgres};
+use onceward_testkit::sqs::{Gate, Sqs};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -16,6 +17,8 @@ use crate::settings::Broker;
 /// What the order service calls its event; also the name of the Kafka topic and of the NATS subject.
 pub(crate) const TOPIC: &str = "orders.created";
 const STREAM: &str = "ORDERS";
+/// A topic with a dot is no name of a queue.
+pub(crate) const QUEUE: &str = "orders.fifo";
 const PARTITIONS: u16 = 6;
 
 /// Running servers. They end when this is dropped.
@@ -36,6 +39,11 @@ pub(crate) struct Servers {
 pub(crate) enum RunningBroker {
     Nats(Nats),
     Kafka(Kafka),
+    /// The relays send through the gate, which keeps what the ledger reads: a queue cannot be read without consuming it.
+    Sqs {
+        sqs: Sqs,
+        gate: Gate,
+    },
 }
 
 impl Servers {
@@ -82,6 +90,12 @@ impl RunningBroker {
                 kafka.create_topic(TOPIC, PARTITIONS, &[]).await;
                 Ok(Self::Kafka(kafka))
             }
+            Broker::Sqs => {
+                let sqs = Sqs::start().await;
+                sqs.create_queue(QUEUE, &[]).await;
+                let gate = Gate::to(sqs.port()).await;
+                Ok(Self::Sqs { sqs, gate })
+            }
         }
     }
 
@@ -90,23 +104,25 @@ impl RunningBroker {
         match self {
             Self::Nats(nats) => Tap::nats(nats.url(), &[STREAM]),
             Self::Kafka(kafka) => Tap::kafka(kafka.brokers(), &[TOPIC]),
-        }
-    }
-
-    /// What clients connect to.
-    pub(crate) fn address(&self) -> &str {
-        match self {
-            Self::Nats(nats) => nats.url(),
-            Self::Kafka(kafka) => kafka.brokers(),
+            Self::Sqs { gate, .. } => Tap::sqs(gate, &[QUEUE]),
         }
     }
 
     /// The destination in the relay's configuration.
     pub(crate) fn section(&self) -> String {
-        let address = self.address();
         match self {
-            Self::Nats(_) => format!("[streams.events.nats]\nservers = [{address:?}]\n"),
-            Self::Kafka(_) => format!("[streams.events.kafka]\nbrokers = {address:?}\n"),
+            Self::Nats(nats) => {
+                format!("[streams.events.nats]\nservers = [{:?}]\n", nats.url())
+            }
+            Self::Kafka(kafka) => {
+                format!("[streams.events.kafka]\nbrokers = {:?}\n", kafka.brokers())
+            }
+            Self::Sqs { gate, .. } => format!(
+                "[streams.events.routes]\n{TOPIC:?} = {QUEUE:?}\n\
+                 [streams.events.sqs]\nregion = \"us-east-1\"\nendpoint_url = {:?}\n\
+                 access_key_id = \"demo\"\nsecret_access_key = \"demo\"\n",
+                gate.url()
+            ),
         }
     }
 }

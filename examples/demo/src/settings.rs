@@ -36,6 +36,8 @@ pub(crate) enum Broker {
     Nats,
     /// Apache Kafka: the consumers share the partitions.
     Kafka,
+    /// Amazon SQS, played by ElasticMQ: a FIFO queue, whose keys the consumers share.
+    Sqs,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Broker {
         match self {
             Self::Nats => "nats",
             Self::Kafka => "kafka",
+            Self::Sqs => "sqs",
         }
     }
 }
@@ -60,6 +63,7 @@ impl fmt::Display for Broker {
         f.write_str(match self {
             Self::Nats => "NATS JetStream",
             Self::Kafka => "Apache Kafka",
+            Self::Sqs => "Amazon SQS (ElasticMQ)",
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::books::Books;
 use crate::crew::{Member, Role};
 use crate::http::Connection;
 use crate::plot::Step;
-use crate::servers::{RunningBroker, Servers};
+use crate::servers::{QUEUE, RunningBroker, Servers};
 use crate::settings::{Broker, Settings};
 
 const START_TAKES_AT_MOST: Duration = Duration::from_secs(30);
@@ -254,6 +254,12 @@ fn consumer(broker: Broker, servers: &Servers, name: &str) -> Result<Member, Fai
     match &servers.broker {
         RunningBroker::Nats(nats) => command.env("NATS_URL", nats.url()),
         RunningBroker::Kafka(kafka) => command.env("KAFKA_BROKERS", kafka.brokers()),
+        RunningBroker::Sqs { sqs, .. } => command
+            .env("AWS_ENDPOINT_URL", sqs.url())
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "demo")
+            .env("AWS_SECRET_ACCESS_KEY", "demo")
+            .env("QUEUE", QUEUE),
     };
     Ok(Member::start(name, command, Some(metrics)))
 }

@@ -35,6 +35,7 @@ pub struct Ledger {
     watches_fence: bool,
     excused: BTreeSet<Uuid>,
     duplicates_allowed: Option<u64>,
+    unordered: bool,
 }
 
 impl Ledger {
@@ -51,7 +52,15 @@ impl Ledger {
             watches_fence: false,
             excused: BTreeSet::new(),
             duplicates_allowed: None,
+            unordered: false,
         }
+    }
+
+    /// Looks for no order, where the broker promises none.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.unordered = true;
+        self
     }
 
     /// Makes the table of effects in the consumer's database, and judges by it.
@@ -182,6 +191,7 @@ impl Ledger {
             fence,
             excused,
             duplicates_allowed,
+            unordered: self.unordered,
         })
     }
 }

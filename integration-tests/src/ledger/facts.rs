@@ -76,6 +76,8 @@ pub struct Facts {
     pub fence: Vec<FenceEvent>,
     /// Messages that are given up on for a reason the test knows: parked, or dead. They may be missing, or late.
     pub excused: BTreeSet<Uuid>,
+    /// Whether the broker promises no order: then none is looked for.
+    pub unordered: bool,
     /// How many copies the interruptions of the run explain; `None` is not checked.
     pub duplicates_allowed: Option<u64>,
 }

@@ -48,7 +48,8 @@ fn arrivals(facts: &Facts, committed: &HashMap<Uuid, &Committed>, verdict: &mut 
             .entry(key)
             .or_default()
             .insert(&arrival.partition);
-        if !facts.excused.contains(&origin.id) && !order.follows(key, origin.version) {
+        let judged = !facts.unordered && !facts.excused.contains(&origin.id);
+        if judged && !order.follows(key, origin.version) {
             verdict.out_of_order += 1;
             example(verdict, || {
                 format!("out of order: {} at {}", label(origin), place(arrival))
@@ -118,7 +119,8 @@ fn effects(facts: &Facts, committed: &HashMap<Uuid, &Committed>, verdict: &mut V
             continue;
         }
         let Some(key) = &origin.key else { continue };
-        if !facts.excused.contains(&origin.id) && !order.follows(key, origin.version) {
+        let judged = !facts.unordered && !facts.excused.contains(&origin.id);
+        if judged && !order.follows(key, origin.version) {
             verdict.effects_out_of_order += 1;
             example(verdict, || {
                 format!("effect out of order: {}", label(origin))

@@ -2,8 +2,10 @@
 
 mod kafka;
 mod nats;
+mod sqs;
 
 use super::facts::Arrival;
+use crate::sqs::{Gate, Recording};
 
 /// What stands between the tap and an answer. It is tried again.
 pub type TapError = Box<dyn std::error::Error + Send + Sync>;
@@ -24,6 +26,13 @@ pub enum Tap {
         brokers: String,
         /// The topics' names.
         topics: Vec<String>,
+    },
+    /// Queues of SQS, as a gate between relay and server has recorded them: a queue cannot be read without consuming it.
+    Sqs {
+        /// What is recorded.
+        recording: Recording,
+        /// The queues' names.
+        queues: Vec<String>,
     },
 }
 
@@ -46,6 +55,16 @@ impl Tap {
         }
     }
 
+    /// A tap on queues of SQS. Every relay must send through the gate, and the server behind it must not crash meanwhile: what
+    /// it stored and could not answer any more is not recorded.
+    #[must_use]
+    pub fn sqs(gate: &Gate, queues: &[&str]) -> Self {
+        Self::Sqs {
+            recording: gate.recording(),
+            queues: queues.iter().map(|&queue| queue.to_owned()).collect(),
+        }
+    }
+
     /// All that has arrived by now, in order within each partition.
     ///
     /// # Errors
@@ -64,6 +83,7 @@ impl Tap {
                 // librdkafka's calls block.
                 tokio::task::spawn_blocking(move || kafka::all(&brokers, &topics)).await?
             }
+            Self::Sqs { recording, queues } => Ok(sqs::all(recording, queues)),
         }
     }
 
@@ -84,6 +104,7 @@ impl Tap {
                 let (brokers, topics) = (brokers.clone(), topics.clone());
                 tokio::task::spawn_blocking(move || kafka::count(&brokers, &topics)).await?
             }
+            Self::Sqs { recording, queues } => Ok(sqs::count(recording, queues)),
         }
     }
 }

@@ -75,7 +75,7 @@ async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Progr
     members
 }
 
-async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
+pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
     let writers = ["critical", "standard", "bulk"].map(|lane| {
         stage.write(Workload {
             lane,

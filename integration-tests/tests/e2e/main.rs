@@ -18,4 +18,5 @@ mod path;
 mod planted_consumer;
 mod planted_relay;
 mod program;
+mod sqs;
 mod stage;

@@ -8,6 +8,7 @@ use onceward_testkit::ledger::{Ledger, Stop, Tap, Verdict, Workload, Written};
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::proxy::Proxy;
+use onceward_testkit::sqs::{Gate, Sqs};
 use onceward_testkit::{Scratch, unique, wait};
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,7 @@ pub(crate) const WINDOW: u64 = 600;
 pub(crate) enum Kind {
     Nats,
     Kafka,
+    Sqs,
 }
 
 /// How a relay differs from the usual.
@@ -74,6 +76,9 @@ pub(crate) struct Stage {
     pub(crate) ttl: &'static str,
     kind: Kind,
     address: String,
+    /// On SQS: the queue of all topics, and what the relay is told of the broker.
+    queue: String,
+    section: String,
     scratch: Scratch,
     lives: AtomicU32,
 }
@@ -121,6 +126,26 @@ impl Stage {
         Self::new(postgres, name, Kind::Kafka, kafka.brokers(), tap).await
     }
 
+    /// A database of `postgres` and one queue for the topics of this test, which relays reach through the gate.
+    pub(crate) async fn sqs(postgres: &Postgres, sqs: &Sqs, gate: &Gate, fifo: bool) -> Self {
+        let name = unique("e2e");
+        let queue = queue(&name, fifo);
+        sqs.create_queue(&queue, &[]).await;
+        let tap = Tap::sqs(gate, &[&queue]);
+        let mut stage = Self::new(postgres, name, Kind::Sqs, sqs.url(), tap).await;
+        let order = if fifo { "per_key" } else { "none" };
+        stage.queue = queue;
+        stage.section = format!(
+            "endpoint_url = \"{}\"\nregion = \"us-east-1\"\norder = \"{order}\"\n\
+             access_key_id = \"e2e\"\nsecret_access_key = \"e2e\"\n",
+            gate.url()
+        );
+        if !fifo {
+            stage.ledger = stage.ledger.unordered();
+        }
+        stage
+    }
+
     async fn new(postgres: &Postgres, name: String, kind: Kind, address: &str, tap: Tap) -> Self {
         let log = postgres.database().await;
         onceward_migrations::run(log.pool()).await.unwrap();
@@ -131,6 +156,8 @@ impl Stage {
             ledger,
             kind,
             address: address.to_owned(),
+            queue: String::new(),
+            section: String::new(),
             scratch: Scratch::new("e2e"),
             lives: AtomicU32::new(0),
             ttl: "2s",
@@ -189,9 +216,10 @@ impl Stage {
     fn configuration(&self, who: &str, changes: &Changes) -> String {
         let url = changes.url.as_deref().unwrap_or(self.log.url());
         let address = changes.address.as_deref().unwrap_or(&self.address);
-        let (broker, setting) = match self.kind {
-            Kind::Nats => ("nats", "servers"),
-            Kind::Kafka => ("kafka", "brokers"),
+        let (broker, route, section) = match self.kind {
+            Kind::Nats => ("nats", "{topic}", format!("servers = \"{address}\"\n")),
+            Kind::Kafka => ("kafka", "{topic}", format!("brokers = \"{address}\"\n")),
+            Kind::Sqs => ("sqs", self.queue.as_str(), self.section.clone()),
         };
         format!(
             "source = \"/e2e\"\n\
@@ -205,9 +233,10 @@ impl Stage {
              topics = [\"{name}.*\"]\n\
              lease_ttl = \"{ttl}\"\n\
              in_flight_messages = {window}\n\
+             route = \"{route}\"\n\
              {stream}\n\
              [streams.events.{broker}]\n\
-             {setting} = \"{address}\"\n",
+             {section}",
             name = self.name,
             ttl = self.ttl,
             window = changes.window.unwrap_or(WINDOW),
@@ -224,6 +253,7 @@ impl Stage {
         let (broker, reads) = match self.kind {
             Kind::Nats => ("nats", format!("{}.>", self.name)),
             Kind::Kafka => ("kafka", self.topics().join(",")),
+            Kind::Sqs => ("sqs", self.queue.clone()),
         };
         let mut command = example("e2e_consumer");
         command
@@ -349,6 +379,8 @@ impl Stage {
         match self.kind {
             Kind::Nats => limit_nats(&self.address, &self.name, bytes).await,
             Kind::Kafka => limit_kafka(&self.address, &self.topics(), bytes).await,
+            // ElasticMQ knows no limit of a queue; a test that needs one sets it on the gate.
+            Kind::Sqs => unimplemented!("a limit of an SQS queue is set on its gate"),
         }
     }
 }
@@ -367,6 +399,10 @@ pub(crate) fn behind(proxy: &Proxy, url: &str) -> String {
 
 fn topics(name: &str) -> Vec<String> {
     vec![format!("{name}.orders"), format!("{name}.payments")]
+}
+
+fn queue(name: &str, fifo: bool) -> String {
+    format!("{name}{}", if fifo { ".fifo" } else { "" })
 }
 
 fn faults(command: &mut std::process::Command, changes: &Changes) {

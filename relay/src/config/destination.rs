@@ -1,18 +1,25 @@
 //! Reads a stream's one destination.
 
+#[cfg(feature = "sqs")]
+mod sqs;
+
 use std::time::Duration;
 
 use super::DestinationConfig;
 use super::reader::Reader;
+use crate::settings::StreamSettings;
+#[cfg(feature = "sqs")]
+use sqs::sqs;
 
 /// Every broker that a stream may name, built in or not.
-const BROKERS: [&str; 2] = ["kafka", "nats"];
+const BROKERS: [&str; 3] = ["kafka", "nats", "sqs"];
 
 /// The section of exactly one broker.
 pub(super) fn destination(
     stream: &mut Reader<'_>,
-    deadline: Duration,
+    settings: &StreamSettings,
 ) -> Option<DestinationConfig> {
+    let deadline = settings.offer_deadline;
     let given: Vec<&str> = BROKERS
         .into_iter()
         .filter(|name| stream.has(name))
@@ -32,14 +39,21 @@ pub(super) fn destination(
             stream.refuse("", what);
         }
     }
-    // Both are read in any case, so that their own problems are told as well.
+    // Each is read in any case, so that its own problems are told as well.
     let kafka = stream
         .optional_section("kafka")
         .and_then(|section| kafka(section, deadline));
     let nats = stream
         .optional_section("nats")
         .and_then(|section| nats(section, deadline));
-    kafka.or(nats)
+    let sqs = stream
+        .optional_section("sqs")
+        .and_then(|section| sqs(section, settings));
+    #[cfg(feature = "sqs")]
+    if let Some(DestinationConfig::Sqs(config)) = &sqs {
+        sqs::queues(stream, settings, config.order);
+    }
+    kafka.or(nats).or(sqs)
 }
 
 #[cfg(feature = "kafka")]
@@ -188,7 +202,12 @@ fn nats(section: Reader<'_>, _: Duration) -> Option<DestinationConfig> {
     not_built_in(section)
 }
 
-#[cfg(not(all(feature = "kafka", feature = "nats")))]
+#[cfg(not(feature = "sqs"))]
+fn sqs(section: Reader<'_>, _: &StreamSettings) -> Option<DestinationConfig> {
+    not_built_in(section)
+}
+
+#[cfg(not(all(feature = "kafka", feature = "nats", feature = "sqs")))]
 fn not_built_in(mut section: Reader<'_>) -> Option<DestinationConfig> {
     section.refuse("", "this program was built without it");
     None

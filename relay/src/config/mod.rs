@@ -104,6 +104,9 @@ pub enum DestinationConfig {
     /// NATS JetStream.
     #[cfg(feature = "nats")]
     Nats(onceward_nats::NatsConfig),
+    /// Amazon SQS.
+    #[cfg(feature = "sqs")]
+    Sqs(onceward_sqs::SqsConfig),
 }
 
 impl Config {
@@ -174,6 +177,8 @@ impl DestinationConfig {
             Self::Kafka(_) => "kafka",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "nats",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "sqs",
         }
     }
 }

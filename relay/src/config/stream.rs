@@ -48,7 +48,7 @@ fn stream(
     route(&mut section, &mut settings);
     words(&mut section, &mut settings);
     limits(&mut section, &mut settings);
-    let destination = destination::destination(&mut section, settings.offer_deadline);
+    let destination = destination::destination(&mut section, &settings);
     section.finish();
     Some(StreamConfig {
         settings,

@@ -228,7 +228,10 @@ fn a_stream_has_exactly_one_destination() {
         "[streams.events.nats]\nservers = \"nats://h\"\n[streams.events.kafka]",
     );
 
-    assert_mentions(&none, &["streams.events", "no destination", "kafka, nats"]);
+    assert_mentions(
+        &none,
+        &["streams.events", "no destination", "kafka, nats, sqs"],
+    );
     assert_mentions(
         &two,
         &["streams.events", "2 destinations", "kafka and nats"],
@@ -481,4 +484,97 @@ fn a_file_that_was_asked_for_must_exist() {
         &error.to_string(),
         &["/nonexistent/onceward.toml", "cannot be read"],
     );
+}
+
+#[test]
+fn every_setting_of_sqs_is_read() {
+    let text = r#"
+        source = "/shop"
+        [database]
+        url = "postgres://h/d"
+        [streams.events]
+        topics = ["orders.*", "payments"]
+        route = "{topic}.fifo"
+        routes = { "orders.created" = "orders.fifo", "orders.paid" = "https://sqs.eu-west-1.amazonaws.com/1/orders.fifo" }
+        offer_deadline = "1m"
+        [streams.events.sqs]
+        region = "eu-west-1"
+        endpoint_url = "http://127.0.0.1:9324"
+        access_key_id = "AKIA"
+        secret_access_key = "hunter2"
+        session_token = "hunter3"
+        order = "per_key"
+        connect_timeout = "1s"
+        request_timeout = "2s"
+        max_in_flight = 100
+        max_calls = 8
+    "#;
+
+    let config = read(text).unwrap();
+
+    let DestinationConfig::Sqs(sqs) = &config.streams[0].destination else {
+        panic!("{config:?}");
+    };
+    assert_eq!(sqs.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(sqs.endpoint_url.as_deref(), Some("http://127.0.0.1:9324"));
+    assert_eq!(sqs.deadline, Duration::from_secs(60));
+    assert_eq!(sqs.connect_timeout, Duration::from_secs(1));
+    assert_eq!(sqs.request_timeout, Duration::from_secs(2));
+    assert_eq!((sqs.max_in_flight, sqs.max_calls), (100, 8));
+    let key = sqs.access_key.as_ref().unwrap();
+    assert_eq!(key.secret.expose_secret(), "hunter2");
+    assert!(key.session_token.is_some());
+    assert!(!format!("{config:?}").contains("hunter"));
+}
+
+#[test]
+fn sqs_needs_nothing_but_its_section() {
+    let text = "source = \"/s\"\n[database]\nurl = \"postgres://h/d\"\n[streams.a]\nroute = \"orders.fifo\"\n[streams.a.sqs]\n";
+
+    let config = read(text).unwrap();
+
+    assert_eq!(config.streams[0].destination.broker(), "sqs");
+}
+
+#[test]
+fn what_is_wrong_with_sqs_is_told_at_once() {
+    let text = r#"
+        source = "/s"
+        [database]
+        url = "postgres://h/d"
+        [streams.dots]
+        topics = ["orders.*"]
+        [streams.dots.sqs]
+        regions = "eu-west-1"
+        endpoint_url = "127.0.0.1:9324"
+        access_key_id = "AKIA"
+        order = "some"
+        [streams.standard]
+        routes = { "orders" = "orders" }
+        [streams.standard.sqs]
+        [streams.free]
+        topics = ["orders"]
+        [streams.free.sqs]
+        order = "none"
+    "#;
+
+    let told = read(text).expect_err("it should be refused").to_string();
+
+    assert_mentions(
+        &told,
+        &[
+            "streams.dots.route",
+            "orders.x",
+            "`routes`",
+            "streams.dots.sqs.regions",
+            "did you mean region?",
+            "streams.dots.sqs.endpoint_url",
+            "streams.dots.sqs.secret_access_key",
+            "streams.dots.sqs.order",
+            "per_key",
+            "streams.standard.routes.orders",
+            ".fifo",
+        ],
+    );
+    assert!(!told.contains("streams.free"), "{told}");
 }

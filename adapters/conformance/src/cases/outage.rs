@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use onceward_core::{Outcome, Outgoing, Publisher, Receipts, Route};
+use onceward_core::{Order, Outcome, Outgoing, Publisher, Receipts, Route};
 
 use crate::journey::{
-    all_but, assert_all_confirmed, assert_prefixes, batch, finish, first_arrivals, message,
+    all_but, assert_all_confirmed, assert_prefixes, assert_stores, batch, finish, first_arrivals,
+    message,
 };
 use crate::relay::{Relay, wait_until_clean};
 use crate::{Control, Harness, Offer, Sharing, Verdict};
@@ -24,6 +25,7 @@ async fn complete<H: Harness>(
     route: &Route,
     messages: &[Outgoing],
     receipts: &[Receipts],
+    order: Order,
 ) {
     let mut relay = Relay::of(messages);
     for (chunk, receipts) in messages.chunks(CHUNK).zip(receipts) {
@@ -32,7 +34,7 @@ async fn complete<H: Harness>(
     relay.finish(broker, Duration::from_secs(10)).await;
     assert_eq!(relay.parked, BTreeSet::new());
     let expected = all_but(messages, &relay.parked);
-    assert_eq!(first_arrivals(&broker.stored(route).await), expected);
+    assert_stores(order, &broker.stored(route).await, &expected);
 }
 
 /// The broker crashes while batches are on their way and comes back: what it has of each key is a prefix of what the session was
@@ -42,6 +44,7 @@ pub async fn a_broker_that_crashes_within_a_batch_loses_nothing<H: Harness>() ->
     let route = broker.route(1).await;
     let messages = messages(&route, 3_000);
     let mut session = broker.publisher(Duration::from_secs(5)).await;
+    let order = session.capabilities().order;
 
     let mut pending = Vec::new();
     for (number, chunk) in messages.chunks(CHUNK).enumerate() {
@@ -69,7 +72,7 @@ pub async fn a_broker_that_crashes_within_a_batch_loses_nothing<H: Harness>() ->
     let mut probe = broker.publisher(Duration::from_secs(10)).await;
     wait_until_clean(&mut probe, std::slice::from_ref(&route)).await;
     let stored = broker.stored(&route).await;
-    assert_prefixes(&stored, &messages);
+    assert_prefixes(order, &stored, &messages);
     let ids: BTreeSet<String> = first_arrivals(&stored).into_values().flatten().collect();
     for (chunk, receipts) in messages.chunks(CHUNK).zip(&receipts) {
         for (outgoing, outcome) in chunk.iter().zip(receipts.outcomes()) {
@@ -77,7 +80,7 @@ pub async fn a_broker_that_crashes_within_a_batch_loses_nothing<H: Harness>() ->
             assert!(there || !matches!(outcome, Outcome::Confirmed), "lost");
         }
     }
-    complete(&broker, &route, &messages, &receipts).await;
+    complete(&broker, &route, &messages, &receipts, order).await;
     Verdict::Held
 }
 
@@ -87,6 +90,7 @@ pub async fn a_report_that_never_comes_leaves_its_message_unconfirmed<H: Harness
     let route = broker.route(1).await;
     let deadline = Duration::from_secs(2);
     let mut session = broker.publisher(deadline).await;
+    let order = session.capabilities().order;
     let before = [message(&route, None, 0)];
     assert_all_confirmed(&finish(session.offer(batch(&before)).await).await);
     if broker.control(Control::Withhold(true)).await == Offer::NotOffered {
@@ -114,11 +118,11 @@ pub async fn a_report_that_never_comes_leaves_its_message_unconfirmed<H: Harness
     let _done = broker.control(Control::Withhold(false)).await;
     let mut offered = before.to_vec();
     offered.extend(messages.iter().cloned());
-    assert_prefixes(&broker.stored(&route).await, &offered);
+    assert_prefixes(order, &broker.stored(&route).await, &offered);
     let mut relay = Relay::of(&messages);
     relay.finish(&broker, Duration::from_secs(10)).await;
     let expected = all_but(&offered, &BTreeSet::new());
-    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
 }
 
@@ -128,6 +132,7 @@ pub async fn nothing_leaves_after_abandon<H: Harness>() -> Verdict {
     let route = broker.route(1).await;
     let messages = messages(&route, 3_000);
     let mut session = broker.publisher(Duration::from_secs(10)).await;
+    let order = session.capabilities().order;
     let mut pending = Vec::new();
     for chunk in messages.chunks(CHUNK) {
         pending.push(session.offer(batch(chunk)).await);
@@ -157,7 +162,7 @@ pub async fn nothing_leaves_after_abandon<H: Harness>() -> Verdict {
     assert!(!first_arrivals(&stored).contains_key("late"));
     let mut offered = messages;
     offered.extend(mark);
-    assert_prefixes(&stored, &offered);
+    assert_prefixes(order, &stored, &offered);
     Verdict::Held
 }
 
@@ -167,6 +172,7 @@ pub async fn a_clean_close_lets_what_is_on_its_way_arrive<H: Harness>() -> Verdi
     let route = broker.route(1).await;
     let messages = messages(&route, 1_000);
     let mut session = broker.publisher(Duration::from_secs(15)).await;
+    let order = session.capabilities().order;
     let mut pending = Vec::new();
     for chunk in messages.chunks(CHUNK) {
         pending.push(session.offer(batch(chunk)).await);
@@ -178,6 +184,6 @@ pub async fn a_clean_close_lets_what_is_on_its_way_arrive<H: Harness>() -> Verdi
         assert_all_confirmed(&finish(receipts).await);
     }
     let expected = all_but(&messages, &BTreeSet::new());
-    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
 }

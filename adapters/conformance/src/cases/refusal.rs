@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use onceward_core::{ErrorKind, Fault, Outcome, Outgoing, Publisher, Receipts, Route};
+use onceward_core::{ErrorKind, Fault, Order, Outcome, Outgoing, Publisher, Receipts, Route};
 
 use crate::journey::{
-    all_but, assert_all_confirmed, assert_prefixes, batch, finish, first_arrivals, message, noise,
+    all_but, assert_all_confirmed, assert_prefixes, assert_stores, batch, finish, message, noise,
     with_payload,
 };
 use crate::relay::Relay;
@@ -45,6 +45,7 @@ pub async fn a_refused_message_alone_in_its_request_is_named<H: Harness>() -> Ve
     let broker = H::start(Sharing::Own).await;
     let route = broker.route(1).await;
     let mut session = broker.publisher(DEADLINE).await;
+    let order = session.capabilities().order;
     let before = [message(&route, Some("a"), 1)];
     assert_all_confirmed(&finish(session.offer(batch(&before)).await).await);
     let limit = Control::Limit {
@@ -62,7 +63,7 @@ pub async fn a_refused_message_alone_in_its_request_is_named<H: Harness>() -> Ve
         panic!("the message is not named: {receipts:?}");
     };
     assert_eq!(error.kind, ErrorKind::TooLarge, "{error:?}");
-    assert_prefixes(&broker.stored(&route).await, &before);
+    assert_prefixes(order, &broker.stored(&route).await, &before);
     Verdict::Held
 }
 
@@ -72,6 +73,7 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
     let broker = H::start(Sharing::Own).await;
     let route = broker.route(1).await;
     let mut session = broker.publisher(DEADLINE).await;
+    let order = session.capabilities().order;
     // The session has spoken with the broker before the limit is set behind its back.
     let first = [message(&route, Some("first"), 0)];
     assert_all_confirmed(&finish(session.offer(batch(&first)).await).await);
@@ -89,7 +91,7 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
     assert_blames_only(&receipts, &messages, &guilty);
     let mut offered = first.to_vec();
     offered.extend(messages.iter().cloned());
-    assert_prefixes(&broker.stored(&route).await, &offered);
+    assert_prefixes(order, &broker.stored(&route).await, &offered);
     session.close(Duration::from_secs(1)).await;
 
     let mut relay = Relay::of(&messages);
@@ -98,7 +100,7 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
 
     assert_eq!(relay.parked, BTreeSet::from([guilty]));
     let expected = all_but(&offered, &relay.parked);
-    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
 }
 
@@ -114,6 +116,9 @@ pub async fn a_session_sends_nothing_more_of_a_key_that_was_refused<H: Harness>(
         return Verdict::not_promised("a limit on the size of messages");
     }
     let mut session = broker.publisher(DEADLINE).await;
+    if session.capabilities().order == Order::None {
+        return Verdict::not_promised("order per key");
+    }
     let guilty = [with_payload(&route, Some("a"), noise(TOO_LARGE))];
     let refused = finish(session.offer(batch(&guilty)).await).await;
     assert!(!refused.all_confirmed(), "{refused:?}");
@@ -142,6 +147,7 @@ pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Ve
         .map(|n| message(&route, Some(&format!("key-{}", n % 7)), n))
         .collect();
     let mut session = broker.publisher(DEADLINE).await;
+    let order = session.capabilities().order;
 
     let offering = async {
         let mut all = Vec::new();
@@ -164,7 +170,7 @@ pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Ve
     };
     let _done = broker.control(full(false)).await;
 
-    assert_prefixes(&broker.stored(&route).await, &messages);
+    assert_prefixes(order, &broker.stored(&route).await, &messages);
     let mut relay = Relay::of(&messages);
     for (chunk, receipts) in messages.chunks(30).zip(&receipts) {
         relay.note(chunk, receipts);
@@ -172,7 +178,7 @@ pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Ve
     relay.finish(&broker, DEADLINE).await;
     assert_eq!(relay.parked, BTreeSet::new());
     let expected = all_but(&messages, &relay.parked);
-    assert_eq!(first_arrivals(&broker.stored(&route).await), expected);
+    assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
 }
 

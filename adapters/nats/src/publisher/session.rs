@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures_util::StreamExt as _;
-use onceward_core::{Batch, ErrorKind, Key, Outcome, PublishError, Receipts, Route};
+use onceward_core::{
+    Batch, ErrorKind, Key, OfferTicket as Ticket, Offers, OnePerKey, Outcome, Over, PublishError,
+    Report, Route,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::in_flight::InFlight;
-use super::keys::Keys;
-use super::offers::{Offers, Over, Ticket};
 use crate::config::NatsConfig;
 use crate::connection::{Connection, Happening};
 use crate::{errors, headers};
@@ -20,10 +21,7 @@ use crate::{errors, headers};
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Take these messages.
-    Offer {
-        batch: Arc<Batch>,
-        report: oneshot::Sender<Receipts>,
-    },
+    Offer { batch: Arc<Batch>, report: Report },
     /// Send nothing more.
     Abandon(oneshot::Sender<()>),
     /// Tell when every offer is answered.
@@ -47,7 +45,7 @@ pub(crate) struct Session {
     /// Reports arrive under this prefix, with the message's number behind it.
     inbox: String,
     reports: Subscriber,
-    waiting: Keys<OrderKey, Ticket>,
+    waiting: OnePerKey<OrderKey, Ticket>,
     in_flight: InFlight<Sent>,
     offers: Offers,
     closing: Vec<oneshot::Sender<()>>,
@@ -82,7 +80,7 @@ impl Session {
             requests,
             inbox,
             reports,
-            waiting: Keys::new(),
+            waiting: OnePerKey::new(),
             in_flight: InFlight::new(),
             offers: Offers::default(),
             closing: Vec::new(),
@@ -217,7 +215,7 @@ impl Session {
         }
     }
 
-    fn queue(&mut self, batch: Arc<Batch>, report: oneshot::Sender<Receipts>) {
+    fn queue(&mut self, batch: Arc<Batch>, report: Report) {
         for ticket in self.offers.open(batch, report, Instant::now()) {
             let key = self.offers.message(ticket).and_then(|outgoing| {
                 let key = outgoing.message.key.clone()?;

@@ -1,22 +1,22 @@
-//! Offers whose receipts are not complete yet. Pure but for telling whoever waits.
+//! Offers whose receipts are not complete yet. Pure; used by adapters that keep the messages of many offers in one queue.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use onceward_core::{Batch, ErrorKind, Outcome, Outgoing, PublishError, Receipts};
-use tokio::sync::oneshot;
+use crate::{Batch, ErrorKind, Outcome, Outgoing, PublishError, Receipts};
 
 /// One message of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub struct OfferTicket {
     offer: u64,
     index: usize,
 }
 
 /// All offers that are not answered.
 #[derive(Debug, Default)]
-pub(crate) struct Offers {
+pub struct Offers {
     /// By number, the oldest first.
     open: BTreeMap<u64, Offer>,
     next: u64,
@@ -27,19 +27,42 @@ struct Offer {
     batch: Arc<Batch>,
     receipts: Receipts,
     unanswered: usize,
-    report: oneshot::Sender<Receipts>,
+    report: Report,
     taken: Instant,
+}
+
+/// Tells whoever waits for the receipts of an offer.
+pub struct Report(Box<dyn FnOnce(Receipts) + Send + Sync>);
+
+impl Report {
+    /// A report that calls `tell` once. Whoever does not want to know any more is to be ignored there.
+    pub fn new(tell: impl FnOnce(Receipts) + Send + Sync + 'static) -> Self {
+        Self(Box::new(tell))
+    }
+
+    fn send(self, receipts: Receipts) {
+        (self.0)(receipts);
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Report")
+    }
 }
 
 /// Why a session is over, to be told many times.
 #[derive(Debug, Clone)]
-pub(crate) struct Over {
-    pub(crate) kind: ErrorKind,
-    pub(crate) what: String,
+pub struct Over {
+    /// What can be decided by.
+    pub kind: ErrorKind,
+    /// What happened, for people.
+    pub what: String,
 }
 
 impl Over {
-    pub(crate) fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+    /// A reason.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self {
             kind,
             what: what.into(),
@@ -53,19 +76,18 @@ impl Over {
 
 impl Offers {
     /// Takes an offer at `now`, and gives a ticket for each of its messages.
-    pub(crate) fn open(
+    pub fn open(
         &mut self,
         batch: Arc<Batch>,
-        report: oneshot::Sender<Receipts>,
+        report: Report,
         now: Instant,
-    ) -> impl Iterator<Item = Ticket> + use<> {
+    ) -> impl Iterator<Item = OfferTicket> + use<> {
         let messages = batch.messages.len();
         let offer = self.next;
         self.next += 1;
         let receipts = Receipts::unconfirmed(messages);
         if messages == 0 {
-            // Whoever dropped the pending future does not want to know.
-            report.send(receipts).ok();
+            report.send(receipts);
         } else {
             self.open.insert(
                 offer,
@@ -78,11 +100,12 @@ impl Offers {
                 },
             );
         }
-        (0..messages).map(move |index| Ticket { offer, index })
+        (0..messages).map(move |index| OfferTicket { offer, index })
     }
 
     /// The message of a ticket.
-    pub(crate) fn message(&self, ticket: Ticket) -> Option<&Outgoing> {
+    #[must_use]
+    pub fn message(&self, ticket: OfferTicket) -> Option<&Outgoing> {
         self.open
             .get(&ticket.offer)?
             .batch
@@ -91,7 +114,7 @@ impl Offers {
     }
 
     /// Answers one message; once all of its offer are answered, tells.
-    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+    pub fn answer(&mut self, ticket: OfferTicket, outcome: Outcome) {
         let Some(offer) = self.open.get_mut(&ticket.offer) else {
             return;
         };
@@ -100,41 +123,50 @@ impl Offers {
         if offer.unanswered == 0
             && let Some(offer) = self.open.remove(&ticket.offer)
         {
-            offer.report.send(offer.receipts).ok();
+            offer.report.send(offer.receipts);
         }
     }
 
     /// Tells everybody that the session is over; what is not answered is unconfirmed.
-    pub(crate) fn end(&mut self, over: &Over) {
+    pub fn end(&mut self, over: &Over) {
         for (_, mut offer) in std::mem::take(&mut self.open) {
             offer.receipts.end_session(over.error());
-            offer.report.send(offer.receipts).ok();
+            offer.report.send(offer.receipts);
         }
     }
 
     /// Refuses an offer that comes after the session's end.
-    pub(crate) fn refuse(over: &Over, messages: usize, report: oneshot::Sender<Receipts>) {
+    pub fn refuse(over: &Over, messages: usize, report: Report) {
         let mut receipts = Receipts::unconfirmed(messages);
         receipts.end_session(over.error());
-        report.send(receipts).ok();
+        report.send(receipts);
     }
 
     /// When the oldest offer that is not answered was taken.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
         self.open.first_key_value().map(|(_, offer)| offer.taken)
     }
 
     /// Whether every offer is answered.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use onceward_core::{Message, Route};
+    use std::sync::mpsc;
 
     use super::*;
+    use crate::{Message, Route};
+
+    fn report() -> (Report, mpsc::Receiver<Receipts>) {
+        let (tell, told) = mpsc::channel();
+        let report = Report::new(move |receipts| tell.send(receipts).unwrap());
+        (report, told)
+    }
 
     fn batch(messages: usize) -> Arc<Batch> {
         let message = Message::bytes("t", "x").finish(10).unwrap().message;
@@ -151,8 +183,8 @@ mod tests {
     #[test]
     fn an_offer_is_told_once_all_its_messages_are_answered() {
         let mut offers = Offers::default();
-        let (report, mut receipts) = oneshot::channel();
-        let tickets: Vec<_> = offers.open(batch(2), report, Instant::now()).collect();
+        let (tell, receipts) = report();
+        let tickets: Vec<_> = offers.open(batch(2), tell, Instant::now()).collect();
 
         offers.answer(tickets[1], Outcome::Confirmed);
         assert!(receipts.try_recv().is_err());
@@ -165,8 +197,8 @@ mod tests {
     #[test]
     fn the_end_of_the_session_keeps_what_is_confirmed_and_leaves_the_rest_unknown() {
         let mut offers = Offers::default();
-        let (report, mut receipts) = oneshot::channel();
-        let tickets: Vec<_> = offers.open(batch(2), report, Instant::now()).collect();
+        let (tell, receipts) = report();
+        let tickets: Vec<_> = offers.open(batch(2), tell, Instant::now()).collect();
         offers.answer(tickets[0], Outcome::Confirmed);
 
         offers.end(&Over::new(ErrorKind::Unavailable, "lost"));
@@ -181,11 +213,11 @@ mod tests {
 
     #[test]
     fn an_empty_offer_is_answered_at_once() {
-        let (report, mut receipts) = oneshot::channel();
+        let (tell, receipts) = report();
 
         assert_eq!(
             Offers::default()
-                .open(batch(0), report, Instant::now())
+                .open(batch(0), tell, Instant::now())
                 .count(),
             0
         );
@@ -200,10 +232,10 @@ mod tests {
             Instant::now(),
             Instant::now() + std::time::Duration::from_secs(1),
         );
-        let (report, _receipts) = oneshot::channel();
-        let tickets: Vec<Ticket> = offers.open(batch(1), report, first).collect();
-        let (report, _later) = oneshot::channel();
-        assert_eq!(offers.open(batch(1), report, second).count(), 1);
+        let (tell, _receipts) = report();
+        let tickets: Vec<OfferTicket> = offers.open(batch(1), tell, first).collect();
+        let (tell, _later) = report();
+        assert_eq!(offers.open(batch(1), tell, second).count(), 1);
 
         assert_eq!(offers.oldest(), Some(first));
         offers.answer(tickets[0], Outcome::Confirmed);

@@ -1,4 +1,5 @@
-//! Which message may be sent next, so that at most one of each key is unconfirmed. Pure.
+//! Which message may be sent next, so that at most one of each key is unconfirmed. Pure; used by adapters whose brokers let a
+//! later message of a key pass one that was refused.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -7,7 +8,7 @@ use std::hash::Hash;
 ///
 /// `K` names a key; a message without one waits for nobody. `T` is whatever stands for a message.
 #[derive(Debug)]
-pub(crate) struct Keys<K, T> {
+pub struct OnePerKey<K, T> {
     ready: VecDeque<(Option<K>, T)>,
     /// Only keys that are on their way, or of which nothing more is sent.
     keys: HashMap<K, Key<T>>,
@@ -21,8 +22,10 @@ enum Key<T> {
     Ended,
 }
 
-impl<K: Hash + Eq + Clone, T> Keys<K, T> {
-    pub(crate) fn new() -> Self {
+impl<K: Hash + Eq + Clone, T> OnePerKey<K, T> {
+    /// Nobody waits.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             ready: VecDeque::new(),
             keys: HashMap::new(),
@@ -31,7 +34,7 @@ impl<K: Hash + Eq + Clone, T> Keys<K, T> {
     }
 
     /// Lines a message up; gives it back if nothing more of its key is sent.
-    pub(crate) fn push(&mut self, key: Option<K>, message: T) -> Option<T> {
+    pub fn push(&mut self, key: Option<K>, message: T) -> Option<T> {
         let Some(key) = key else {
             self.ready.push_back((None, message));
             return None;
@@ -52,12 +55,12 @@ impl<K: Hash + Eq + Clone, T> Keys<K, T> {
     }
 
     /// The next message that may go. Its key is on its way until [`confirmed`](Self::confirmed) or [`end`](Self::end).
-    pub(crate) fn pop(&mut self) -> Option<(Option<K>, T)> {
+    pub fn pop(&mut self) -> Option<(Option<K>, T)> {
         self.ready.pop_front()
     }
 
     /// The message of this key that was on its way is confirmed: the next one may go.
-    pub(crate) fn confirmed(&mut self, key: K) {
+    pub fn confirmed(&mut self, key: K) {
         let Some(Key::Busy(followers)) = self.keys.get_mut(&key) else {
             return;
         };
@@ -73,7 +76,7 @@ impl<K: Hash + Eq + Clone, T> Keys<K, T> {
     }
 
     /// The message of this key that was on its way is not confirmed: gives back its followers, none of which is ever sent.
-    pub(crate) fn end(&mut self, key: K) -> Vec<T> {
+    pub fn end(&mut self, key: K) -> Vec<T> {
         let followers = match self.keys.insert(key, Key::Ended) {
             Some(Key::Busy(followers)) => Vec::from(followers),
             Some(Key::Ended) | None => Vec::new(),
@@ -83,15 +86,28 @@ impl<K: Hash + Eq + Clone, T> Keys<K, T> {
     }
 
     /// How many messages wait, whether they may go or not.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.ready.len() + self.waiting
     }
 
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Forgets every message.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.ready.clear();
         self.keys.clear();
         self.waiting = 0;
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> Default for OnePerKey<K, T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -103,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_follower_waits_for_its_predecessor_and_other_keys_do_not() {
-        let mut keys = Keys::new();
+        let mut keys = OnePerKey::new();
         for (key, n) in [("a", 1), ("a", 2), ("b", 3)] {
             assert_eq!(keys.push(Some(key), n), None);
         }
@@ -119,7 +135,7 @@ mod tests {
 
     #[test]
     fn after_a_message_that_is_not_confirmed_nothing_more_of_its_key_goes() {
-        let mut keys = Keys::new();
+        let mut keys = OnePerKey::new();
         for n in 1..=3 {
             keys.push(Some("a"), n);
         }
@@ -132,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_idle_takes_no_memory() {
-        let mut keys = Keys::new();
+        let mut keys = OnePerKey::new();
         for n in 0..100 {
             keys.push(Some(n), n);
             keys.pop();
@@ -148,7 +164,7 @@ mod tests {
             pushes in prop::collection::vec(prop::option::of(0..4_u8), 1..60),
             fates in prop::collection::vec(any::<u8>(), 60),
         ) {
-            let mut keys = Keys::new();
+            let mut keys = OnePerKey::new();
             let mut offered: HashMap<u8, Vec<usize>> = HashMap::new();
             let mut sent: HashMap<u8, Vec<usize>> = HashMap::new();
             let mut on_the_way: Vec<(Option<u8>, usize)> = Vec::new();

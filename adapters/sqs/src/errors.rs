@@ -1,0 +1,343 @@
+//! What SQS answers, as kinds of errors. Pure. What is not known is `Unavailable`.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::BatchResultErrorEntry;
+use onceward_core::{BoxError, ErrorKind, PublishError, SubscribeError, SubscribeErrorKind};
+
+/// Why a call failed as a whole.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) kind: ErrorKind,
+    pub(crate) what: String,
+    /// Whether SQS may have done what it was asked all the same.
+    pub(crate) unknown: bool,
+    /// Whether nobody with these credentials gets anything done: they are to be looked up anew.
+    pub(crate) credentials: bool,
+    source: BoxError,
+}
+
+impl Trouble {
+    /// As an error of one message among others; the source goes to the first that asks.
+    pub(crate) fn to_publish_error(&self) -> PublishError {
+        PublishError::new(self.kind, self.what.clone())
+    }
+
+    pub(crate) fn into_publish_error(self) -> PublishError {
+        PublishError::with_source(self.kind, self.what, self.source)
+    }
+
+    pub(crate) fn into_subscribe_error(self) -> SubscribeError {
+        let kind = match self.kind {
+            ErrorKind::Unauthorized => SubscribeErrorKind::Unauthorized,
+            ErrorKind::Unavailable
+            | ErrorKind::Throttled
+            | ErrorKind::UnknownTopic
+            | ErrorKind::TooLarge
+            | ErrorKind::Rejected => SubscribeErrorKind::Unavailable,
+        };
+        SubscribeError::with_source(kind, self.what, self.source)
+    }
+}
+
+/// Why a call failed.
+pub(crate) fn trouble<E>(error: SdkError<E, HttpResponse>) -> Trouble
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    if has_no_credentials(&error) {
+        return Trouble {
+            kind: ErrorKind::Unauthorized,
+            what: "there are no credentials for SQS, or they cannot be had now".to_owned(),
+            unknown: false,
+            credentials: true,
+            source: error.into(),
+        };
+    }
+    let SdkError::ServiceError(answered) = &error else {
+        // A call that could not be built was never sent; of any other the answer is missing.
+        let built = !matches!(error, SdkError::ConstructionFailure(_));
+        let what = if built {
+            "SQS does not answer"
+        } else {
+            "the call to SQS cannot be made; is a region set?"
+        };
+        return Trouble {
+            kind: ErrorKind::Unavailable,
+            what: what.to_owned(),
+            unknown: built,
+            credentials: false,
+            source: error.into(),
+        };
+    };
+    let status = answered.raw().status().as_u16();
+    let refusal = answered.err().meta();
+    let code = bare(refusal.code().unwrap_or_default()).to_owned();
+    let said = refusal.message().unwrap_or_default();
+    let kind = kind_of_call(&code, said, status);
+    Trouble {
+        kind,
+        what: format!("SQS refuses: {code} ({status}): {said}"),
+        unknown: kind == ErrorKind::Unavailable && status >= 500,
+        credentials: is_about_credentials(&code),
+        source: error.into(),
+    }
+}
+
+fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The code without its namespace, of which there are several in use.
+fn bare(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code)
+}
+
+fn is_about_credentials(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "InvalidSignatureException"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "InvalidSecurity"
+            | "OptInRequired"
+    )
+}
+
+fn kind_of_call(code: &str, said: &str, status: u16) -> ErrorKind {
+    match code {
+        "QueueDoesNotExist" | "NonExistentQueue" | "QueueDeletedRecently" | "InvalidAddress" => {
+            ErrorKind::UnknownTopic
+        }
+        "BatchRequestTooLong" => ErrorKind::TooLarge,
+        "InvalidMessageContents" => ErrorKind::Rejected,
+        // Whose parameter it is, a refusal of the whole call does not say, unless it speaks of the size.
+        "InvalidParameterValue" | "InvalidAttributeValue" if speaks_of_size(said) => {
+            ErrorKind::TooLarge
+        }
+        _ => kind_of_any(code, status),
+    }
+}
+
+/// What may befall a call and an entry alike.
+fn kind_of_any(code: &str, status: u16) -> ErrorKind {
+    match code {
+        "RequestThrottled"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "OverLimit"
+        | "SlowDown"
+        | "KmsThrottled" => ErrorKind::Throttled,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthFailure"
+        | "NotAuthorized"
+        | "UnauthorizedOperation"
+        | "KmsAccessDenied"
+        | "KmsDisabled"
+        | "KmsInvalidKeyUsage"
+        | "KmsInvalidState"
+        | "KmsNotFound"
+        | "KmsOptInRequired" => ErrorKind::Unauthorized,
+        code if is_about_credentials(code) => ErrorKind::Unauthorized,
+        _ => match status {
+            401 | 403 => ErrorKind::Unauthorized,
+            429 => ErrorKind::Throttled,
+            _ => ErrorKind::Unavailable,
+        },
+    }
+}
+
+fn speaks_of_size(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    [
+        "too long",
+        "toolong",
+        "too large",
+        "shorter than",
+        "exceeds",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
+}
+
+/// Why one entry of a batch was refused by itself.
+pub(crate) fn entry(refused: &BatchResultErrorEntry) -> PublishError {
+    let code = bare(&refused.code);
+    let said = refused.message.as_deref().unwrap_or_default();
+    let kind = match code {
+        "InvalidMessageContents" => ErrorKind::Rejected,
+        "BatchRequestTooLong" => ErrorKind::TooLarge,
+        "InvalidParameterValue" | "InvalidAttributeValue" | "MissingParameter"
+            if refused.sender_fault =>
+        {
+            if speaks_of_size(said) {
+                ErrorKind::TooLarge
+            } else {
+                ErrorKind::Rejected
+            }
+        }
+        _ => kind_of_any(code, 0),
+    };
+    PublishError::new(kind, format!("SQS refuses the message: {code}: {said}"))
+}
+
+/// Whether an entry of an ack was refused because its delivery is no longer ours: its time has run out, or it is gone.
+pub(crate) fn has_run_out(refused: &BatchResultErrorEntry) -> bool {
+    match bare(&refused.code) {
+        "ReceiptHandleIsInvalid" | "MessageNotInflight" => true,
+        // That is how SQS says that a handle has expired, or that a message was held for twelve hours.
+        "InvalidParameterValue" | "InvalidParameterCombination" => refused.sender_fault,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_a_call_are_told_apart_by_whose_fault_they_are() {
+        for (code, said, status, kind) in [
+            (
+                "com.amazonaws.sqs#QueueDoesNotExist",
+                "",
+                400,
+                ErrorKind::UnknownTopic,
+            ),
+            (
+                "AWS.SimpleQueueService.NonExistentQueue",
+                "",
+                400,
+                ErrorKind::UnknownTopic,
+            ),
+            ("RequestThrottled", "", 400, ErrorKind::Throttled),
+            (
+                "ThrottlingException",
+                "Rate exceeded",
+                400,
+                ErrorKind::Throttled,
+            ),
+            (
+                "com.amazon.coral.service#ExpiredTokenException",
+                "",
+                403,
+                ErrorKind::Unauthorized,
+            ),
+            ("InvalidClientTokenId", "", 403, ErrorKind::Unauthorized),
+            ("AccessDeniedException", "", 400, ErrorKind::Unauthorized),
+            ("KmsDisabled", "", 400, ErrorKind::Unauthorized),
+            ("Something", "", 403, ErrorKind::Unauthorized),
+            (
+                "AWS.SimpleQueueService.BatchRequestTooLong",
+                "",
+                400,
+                ErrorKind::TooLarge,
+            ),
+            (
+                "InvalidAttributeValue",
+                "MessageTooLong",
+                400,
+                ErrorKind::TooLarge,
+            ),
+            (
+                "InvalidAttributeValue",
+                "the url",
+                400,
+                ErrorKind::Unavailable,
+            ),
+            ("InternalFailure", "", 500, ErrorKind::Unavailable),
+            ("SomethingNew", "", 400, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(
+                kind_of_call(bare(code), said, status),
+                kind,
+                "{code} {said}"
+            );
+        }
+    }
+
+    fn refused(code: &str, said: &str, sender_fault: bool) -> BatchResultErrorEntry {
+        BatchResultErrorEntry::builder()
+            .id("0")
+            .code(code)
+            .message(said)
+            .sender_fault(sender_fault)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn refusals_of_an_entry_blame_it_only_where_sqs_does() {
+        for (code, said, sender, kind) in [
+            ("InvalidMessageContents", "", true, ErrorKind::Rejected),
+            (
+                "InvalidParameterValue",
+                "Message must be shorter than 9 bytes",
+                true,
+                ErrorKind::TooLarge,
+            ),
+            (
+                "InvalidAttributeValue",
+                "eleven attributes",
+                true,
+                ErrorKind::Rejected,
+            ),
+            (
+                "InvalidParameterValue",
+                "odd",
+                false,
+                ErrorKind::Unavailable,
+            ),
+            ("InternalError", "", false, ErrorKind::Unavailable),
+            ("ThrottlingException", "", false, ErrorKind::Throttled),
+            ("KmsAccessDenied", "", true, ErrorKind::Unauthorized),
+            ("SomethingNew", "", true, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(
+                entry(&refused(code, said, sender)).kind,
+                kind,
+                "{code} {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_is_no_longer_ours_is_told_apart_from_an_outage() {
+        assert!(has_run_out(&refused("ReceiptHandleIsInvalid", "", true)));
+        assert!(has_run_out(&refused(
+            "AWS.SimpleQueueService.MessageNotInflight",
+            "",
+            true
+        )));
+        assert!(has_run_out(&refused(
+            "InvalidParameterValue",
+            "The receipt handle has expired",
+            true
+        )));
+        assert!(!has_run_out(&refused("InternalError", "", false)));
+    }
+}

@@ -1,0 +1,162 @@
+//! What waits for the handle: filled by the member, emptied by `next`, and kept from running out meanwhile.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use onceward_core::{Arrival, Delivery, Partition, SubscribeError, SubscribeErrorKind};
+use tokio::sync::Notify;
+
+use super::acker::SqsToken;
+
+/// What both ends look at.
+#[derive(Debug, Default)]
+struct State {
+    notices: VecDeque<Partition>,
+    deliveries: VecDeque<Delivery<SqsToken>>,
+    /// The handle is told of an outage once, however long that lasts.
+    failure: Option<SubscribeError>,
+    paused: BTreeSet<Partition>,
+    ended: bool,
+}
+
+/// The way from the member's tasks to its handle.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    // Locked for a few moves at a time, by the member's tasks and by the handle; never across an await.
+    state: Mutex<State>,
+    /// Told when there may be something to take.
+    filled: Notify,
+    /// Told when there may be room, or a partition was paused or resumed.
+    changed: Notify,
+}
+
+impl Shelf {
+    /// Nothing but the news that these partitions are read.
+    pub(super) fn new(partitions: impl Iterator<Item = Partition>) -> Self {
+        let state = State {
+            notices: partitions.collect(),
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            filled: Notify::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for arrivals, at most `room` of them deliveries, none of a paused partition.
+    ///
+    /// Cancel safe: it waits only while it holds nothing.
+    pub(super) async fn take(&self, room: usize) -> Result<Vec<Arrival<SqsToken>>, SubscribeError> {
+        loop {
+            let filled = self.filled.notified();
+            if let Some(taken) = self.try_take(room) {
+                self.changed.notify_one();
+                return taken;
+            }
+            filled.await;
+        }
+    }
+
+    fn try_take(&self, room: usize) -> Option<Result<Vec<Arrival<SqsToken>>, SubscribeError>> {
+        let mut state = self.locked();
+        let mut taken: Vec<_> = state.notices.drain(..).map(Arrival::Assigned).collect();
+        let most = taken.len() + room;
+        let mut left = VecDeque::new();
+        while let Some(delivery) = state.deliveries.pop_front() {
+            if taken.len() < most && !state.paused.contains(&delivery.origin.partition) {
+                taken.push(Arrival::Delivery(delivery));
+            } else {
+                left.push_back(delivery);
+            }
+        }
+        state.deliveries = left;
+        if !taken.is_empty() {
+            return Some(Ok(taken));
+        }
+        if let Some(failure) = state.failure.take() {
+            return Some(Err(failure));
+        }
+        state.ended.then(|| {
+            let what = "the member has ended";
+            Err(SubscribeError::new(SubscribeErrorKind::Unavailable, what))
+        })
+    }
+
+    pub(super) fn put(&self, delivery: Delivery<SqsToken>) {
+        self.locked().deliveries.push_back(delivery);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn fail(&self, failure: SubscribeError) {
+        self.locked().failure.get_or_insert(failure);
+        self.filled.notify_one();
+    }
+
+    /// The outage is over: a handle that has not heard of it need not.
+    pub(super) fn well(&self) {
+        self.locked().failure = None;
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&self) {
+        let mut state = self.locked();
+        state.ended = true;
+        state.deliveries.clear();
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn pause(&self, partition: &Partition, paused: bool) {
+        let mut state = self.locked();
+        if paused {
+            state.paused.insert(partition.clone());
+        } else {
+            state.paused.remove(partition);
+        }
+        drop(state);
+        self.filled.notify_one();
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_paused(&self, partition: &Partition) -> bool {
+        self.locked().paused.contains(partition)
+    }
+
+    /// How many deliveries wait.
+    pub(super) fn len(&self) -> usize {
+        self.locked().deliveries.len()
+    }
+
+    /// Waits until there may be room, or a partition was paused or resumed.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Deliveries that wait.
+    pub(super) fn tokens(&self) -> Vec<SqsToken> {
+        let state = self.locked();
+        state
+            .deliveries
+            .iter()
+            .map(|waiting| waiting.token.clone())
+            .collect()
+    }
+
+    /// Notes new deadlines, and drops what is no longer ours: it comes again.
+    pub(super) fn extended(&self, deadlines: &[(SqsToken, Option<Instant>)], now: Instant) {
+        self.locked().deliveries.retain_mut(|waiting| {
+            let number = waiting.token.number;
+            let new = deadlines.iter().find(|(token, _)| token.number == number);
+            if let Some((_, deadline)) = new {
+                waiting.deadline = *deadline;
+            }
+            waiting.deadline.is_none_or(|deadline| deadline > now)
+        });
+    }
+}

@@ -1,0 +1,216 @@
+//! W5: SQS by way of ElasticMQ. Sending, and receiving with each message handled once, beside the bare SDK on the same server.
+//!
+//! The bare client does what a careful user writes by hand: calls of ten messages of ten groups, the CloudEvents attributes, as
+//! many calls at a time as the adapter makes, and a look at each entry's outcome.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::{BehaviorVersion, Region};
+use aws_sdk_sqs::types::{
+    DeleteMessageBatchRequestEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
+};
+use onceward_consumer::{CancellationToken, Consumer, Limits};
+use onceward_sqs::{Sqs, SqsConfig, SubscriberConfig};
+use onceward_testkit::sqs::Sqs as Server;
+use onceward_testkit::unique;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::Arguments;
+use crate::backlog::{KEYS, payload};
+use crate::consume::{CONCURRENCY, Count, DEADLINE, batch, offer, pool};
+use crate::outcome::Outcome;
+use crate::results::Results;
+use crate::world::World;
+
+/// Messages of one run: the emulator is slow.
+const MESSAGES: u64 = 5_000;
+/// Calls at a time, as the adapter makes them.
+const CALLS: usize = 32;
+/// Polls at a time, as the adapter makes them.
+const POLLS: usize = 2;
+
+pub(crate) async fn measure(
+    world: &World,
+    arguments: &Arguments,
+    results: &mut Results,
+) -> Outcome {
+    let server = Server::start().await;
+    let client = client(&server);
+    for _ in 0..arguments.repeats {
+        let (bare, ours) = (queue(&server).await, queue(&server).await);
+        let rate = send_bare(&client, &bare.1).await?;
+        results.add(("W5", "send"), "raw-client", ("rate", "msg/s"), rate);
+        let rate = send(&server, &ours.0).await?;
+        results.add(("W5", "send"), "onceward", ("rate", "msg/s"), rate);
+        let rate = receive_bare(&client, &bare.1).await?;
+        results.add(("W5", "receive"), "raw-client", ("rate", "msg/s"), rate);
+        let rate = handle(world, &server, &ours.0).await?;
+        results.add(("W5", "receive"), "onceward", ("rate", "msg/s"), rate);
+    }
+    Ok(())
+}
+
+fn client(server: &Server) -> Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(server.url())
+        .credentials_provider(Credentials::from_keys("bench", "bench", None))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    Client::from_conf(config)
+}
+
+/// The name and the URL of a fresh queue.
+async fn queue(server: &Server) -> (String, String) {
+    let name = format!("{}.fifo", unique("bench"));
+    let url = server.create_queue(&name, &[]).await;
+    (name, url)
+}
+
+async fn send(server: &Server, queue: &str) -> Outcome<f64> {
+    let batches = (0..MESSAGES)
+        .step_by(1_000)
+        .map(|first| batch(queue, first));
+    let batches = batches.collect::<Outcome<Vec<_>>>()?;
+    let mut config = SqsConfig::emulator(server.url());
+    config.deadline = DEADLINE;
+    let publisher = Sqs::new(config).publisher().await?;
+    let begun = Instant::now();
+    offer(publisher, batches).await?;
+    Ok(per_second(begun.elapsed()))
+}
+
+async fn send_bare(client: &Client, url: &str) -> Outcome<f64> {
+    let begun = Instant::now();
+    let turns = Arc::new(Semaphore::new(CALLS));
+    let mut calls: JoinSet<Outcome> = JoinSet::new();
+    for first in (0..MESSAGES).step_by(10) {
+        let turn = turns.clone().acquire_owned().await?;
+        let entries = (first..first + 10)
+            .map(entry)
+            .collect::<Outcome<Vec<_>>>()?;
+        let call = client
+            .send_message_batch()
+            .queue_url(url)
+            .set_entries(Some(entries));
+        calls.spawn(async move {
+            let answer = call.send().await?;
+            drop(turn);
+            match answer.failed.is_empty() {
+                true => Ok(()),
+                false => Err("an entry failed".into()),
+            }
+        });
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended??;
+    }
+    Ok(per_second(begun.elapsed()))
+}
+
+fn entry(n: u64) -> Outcome<SendMessageBatchRequestEntry> {
+    let id = uuid::Uuid::now_v7().to_string();
+    let attributes = [
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", id.clone()),
+        ("ce-type", "bench".to_owned()),
+        ("ce-source", "/bench".to_owned()),
+        ("ce-partitionkey", format!("k{}", n % KEYS)),
+        ("onceward-seq", n.to_string()),
+    ];
+    let mut entry = SendMessageBatchRequestEntry::builder()
+        .id((n % 10).to_string())
+        .message_body(String::from_utf8_lossy(&payload()))
+        .message_group_id(format!("k{}", n % KEYS))
+        .message_deduplication_id(id);
+    for (name, value) in attributes {
+        let value = MessageAttributeValue::builder()
+            .data_type("String")
+            .string_value(value)
+            .build()?;
+        entry = entry.message_attributes(name, value);
+    }
+    Ok(entry.build()?)
+}
+
+/// Receives and deletes everything.
+async fn receive_bare(client: &Client, url: &str) -> Outcome<f64> {
+    let begun = Instant::now();
+    let left = Arc::new(AtomicU64::new(MESSAGES));
+    let mut polls: JoinSet<Outcome> = JoinSet::new();
+    for _ in 0..POLLS {
+        let (client, url, left) = (client.clone(), url.to_owned(), left.clone());
+        polls.spawn(async move {
+            while left.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+                let poll = client.receive_message().queue_url(&url);
+                let poll = poll
+                    .max_number_of_messages(10)
+                    .message_attribute_names("All");
+                let messages = poll.send().await?.messages.unwrap_or_default();
+                let mut entries = Vec::new();
+                for (n, message) in messages.iter().enumerate() {
+                    let entry = DeleteMessageBatchRequestEntry::builder()
+                        .id(n.to_string())
+                        .set_receipt_handle(message.receipt_handle.clone());
+                    entries.push(entry.build()?);
+                }
+                if entries.is_empty() {
+                    continue;
+                }
+                let deleted = entries.len() as u64;
+                let call = client.delete_message_batch().queue_url(&url);
+                call.set_entries(Some(entries)).send().await?;
+                left.fetch_sub(deleted, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = polls.join_next().await {
+        ended??;
+    }
+    Ok(per_second(begun.elapsed()))
+}
+
+async fn handle(world: &World, server: &Server, queue: &str) -> Outcome<f64> {
+    let database = world.database().await?;
+    let done = Arc::new(Notify::new());
+    let handler = Count {
+        left: Arc::new(AtomicU64::new(MESSAGES)),
+        done: done.clone(),
+    };
+    let limits = Limits {
+        concurrency: usize::try_from(CONCURRENCY)?,
+        ..Limits::default()
+    };
+    let consumer = Consumer::builder("bench")
+        .pool(pool(&database).await?)
+        .handler("*", handler)
+        .limits(limits)
+        .build()?;
+    let mut reads = SubscriberConfig::new([queue]);
+    reads.receivers = POLLS;
+    reads.wait = Duration::from_secs(1);
+    let member = Sqs::new(SqsConfig::emulator(server.url()))
+        .subscriber(reads)
+        .await?;
+    let stop = CancellationToken::new();
+    let begun = Instant::now();
+    let running = tokio::spawn(consumer.run(member, stop.clone()));
+    timeout(DEADLINE, done.notified()).await?;
+    let elapsed = begun.elapsed();
+    stop.cancel();
+    running.await??;
+    Ok(per_second(elapsed))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn per_second(elapsed: Duration) -> f64 {
+    MESSAGES as f64 / elapsed.as_secs_f64()
+}
