@@ -7,6 +7,8 @@ use crate::plan::Outcome;
 pub struct Settled {
     /// Their handler's effects are committed.
     pub handled: u64,
+    /// They wait in the database for another attempt, or behind one of their key.
+    pub deferred: u64,
     /// They had been settled before.
     pub duplicates: u64,
     /// They are dead letters now.
@@ -19,6 +21,7 @@ impl Settled {
     pub(crate) fn count(&mut self, outcome: Outcome) {
         let counted = match outcome {
             Outcome::Handled => &mut self.handled,
+            Outcome::Deferred => &mut self.deferred,
             Outcome::Duplicate => &mut self.duplicates,
             Outcome::Dead => &mut self.dead,
             Outcome::Ignored => &mut self.ignored,

@@ -18,6 +18,11 @@ pub const SEQ: &str = "onceward-seq";
 /// The header that carries the topic, where the route is not the topic itself.
 pub const TOPIC: &str = "onceward-topic";
 
+/// The header of a message that was replayed as a new one: the id of the old one.
+pub const REPLAY_OF: &str = "onceward-replay-of";
+/// What the headers of a dead letter that was sent on begin with.
+pub const DEAD_LETTER: &str = "onceward-dead-letter-";
+
 /// How a protocol writes the names of CloudEvents attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {

@@ -1,0 +1,221 @@
+//! One message that has waited, from its turn until it has left its line or waits again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tracing::{debug, error, warn};
+
+use super::told::log_run;
+use super::{Errand, OVERDUE, Past, Report, Workshop, wait};
+use crate::dead_letter::Letter;
+use crate::handler::AnyHandler;
+use crate::history::History;
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling, Tally};
+use crate::transaction::{Claimed, Order, Ran, Verdict};
+use crate::trouble::chain;
+
+/// When to look again after a line that somebody else works on, or that could not be worked on.
+const LATER: Duration = Duration::from_millis(500);
+
+/// What a run at a message in its line came to.
+struct Attempted {
+    claimed: Claimed,
+    ran: Ran,
+}
+
+impl Workshop {
+    /// Works on the first message of a line, once it is ours, until it has left the line or waits again.
+    pub(crate) async fn retry(self: Arc<Self>, errand: Errand) -> Report {
+        let mut due = Some(LATER);
+        let outcome = self.first_of_line(&errand, &mut due).await;
+        if let Some(outcome) = outcome {
+            self.meters.settled(outcome);
+        }
+        Report {
+            number: errand.number,
+            outcome,
+            due,
+        }
+    }
+
+    async fn first_of_line(&self, errand: &Errand, due: &mut Option<Duration>) -> Option<Outcome> {
+        let route = self.route_of(&errand.due.kind);
+        let verdict = match self.handler(route) {
+            Some(Some(handler)) => return self.handle_waiting(errand, route, handler, due).await,
+            Some(None) => None,
+            None => Some(format!("no handler for type {:?}", errand.due.kind)),
+        };
+        let claimed = self.look(errand).await?;
+        let verdict = match &verdict {
+            None => Verdict::Ignored,
+            Some(why) => Verdict::Dead {
+                letter: letter(&claimed, DeadReason::NoHandler, why, &claimed.history),
+                ended: None,
+            },
+        };
+        self.end(&claimed, &verdict, due).await
+    }
+
+    /// Runs the handler until the plan says what becomes of the message.
+    async fn handle_waiting(
+        &self,
+        errand: &Errand,
+        route: Option<usize>,
+        handler: &dyn AnyHandler,
+        due: &mut Option<Duration>,
+    ) -> Option<Outcome> {
+        let settings = self.settings(route);
+        let mut tally = Tally::default();
+        loop {
+            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let attempted = self.claim_and_try(errand, handler, settings.deadline);
+            let Attempted { claimed, ran } = attempted.await?;
+            let mut past = Past {
+                tally: Tally {
+                    attempts: claimed.attempts,
+                    forgiven: claimed.forgiven,
+                    ..tally
+                },
+                history: claimed.history.clone(),
+            };
+            self.count(&mut past, &ran, began);
+            tally = past.tally;
+            let chance = fastrand::f64();
+            let next = plan::after_run(ran.run, tally, settings, Came::FromRetries, chance);
+            log_run(&claimed.message, &ran, tally, next);
+            let verdict = match next {
+                Next::Settled(outcome) => {
+                    *due = ran.next;
+                    return Some(outcome);
+                }
+                Next::Leave => return None,
+                Next::Again(delay) => {
+                    wait(delay, &errand.leave).await?;
+                    continue;
+                }
+                Next::Pause(_) => {
+                    // It is in the database, and found there when that answers.
+                    self.health.outage(&ran.error);
+                    return None;
+                }
+                Next::Defer(delay) => Verdict::PutOff {
+                    delay,
+                    attempts: tally.attempts,
+                    history: &past.history,
+                    error: &ran.error,
+                },
+                Next::GiveUp(reason) => Verdict::Dead {
+                    letter: letter(&claimed, reason, &ran.error, &past.history),
+                    ended: ran.ended.as_deref(),
+                },
+            };
+            return self.end(&claimed, &verdict, due).await;
+        }
+    }
+
+    /// Claims the message and runs its handler. None: it is not there for us, or its type is not what was said.
+    async fn claim_and_try(
+        &self,
+        errand: &Errand,
+        handler: &dyn AnyHandler,
+        deadline: Duration,
+    ) -> Option<Attempted> {
+        let claimed = self.database.claim(errand.due.line, deadline).await;
+        let (session, claimed) = self.claimed(errand, claimed)?;
+        let order = Order {
+            handler,
+            message: &claimed.message,
+            mark: &claimed.mark,
+            attempt: claimed.attempts + 1,
+            deadline,
+            kill: &self.kill,
+        };
+        errand.alarm.set(deadline + OVERDUE);
+        let ran = self.database.retry(&order, session, &claimed).await;
+        errand.alarm.clear();
+        Some(Attempted { claimed, ran })
+    }
+
+    /// Claims the message and lets it go again, to settle it without a handler.
+    async fn look(&self, errand: &Errand) -> Option<Claimed> {
+        let claimed = self.database.claim(errand.due.line, OVERDUE).await;
+        let (session, claimed) = self.claimed(errand, claimed)?;
+        drop(session.roll_back(Duration::from_secs(1)).await);
+        Some(claimed)
+    }
+
+    fn claimed<T>(
+        &self,
+        errand: &Errand,
+        claimed: Result<Option<(T, Claimed)>, sqlx::Error>,
+    ) -> Option<(T, Claimed)> {
+        match claimed {
+            Ok(Some((session, claimed))) => {
+                let kind = claimed.message.kind.as_str();
+                // Dropped, the session ends the transaction.
+                (kind == errand.due.kind).then_some((session, claimed))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.health.outage(&chain(&error));
+                None
+            }
+        }
+    }
+
+    /// Writes what becomes of a message without its handler. None: it waits as before.
+    async fn end(
+        &self,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+        due: &mut Option<Duration>,
+    ) -> Option<Outcome> {
+        let outcome = match verdict {
+            Verdict::Dead { .. } => Some(Outcome::Dead),
+            Verdict::Ignored => Some(Outcome::Ignored),
+            // It was deferred before, and still is.
+            Verdict::PutOff { .. } => None,
+        };
+        let mark = claimed.mark.id;
+        match self.database.settle_claimed(claimed, verdict).await {
+            Ok((Settling::Written, next)) => {
+                *due = next;
+                match verdict {
+                    Verdict::Dead { letter, .. } => {
+                        warn!(%mark, reason = letter.reason.code(), "dead letter");
+                    }
+                    Verdict::Ignored | Verdict::PutOff { .. } => {
+                        debug!(%mark, ?outcome, "settled without a handler");
+                    }
+                }
+                outcome
+            }
+            Ok((Settling::Duplicate, next)) => {
+                *due = next;
+                Some(Outcome::Duplicate)
+            }
+            Ok((Settling::IdConflict | Settling::Elsewhere | Settling::Failed, _)) => None,
+            Err(error) => {
+                let error = chain(&error);
+                error!(%mark, %error, "a message that waits cannot be settled; its key waits");
+                self.health.outage(&error);
+                None
+            }
+        }
+    }
+}
+
+fn letter<'a>(
+    claimed: &'a Claimed,
+    reason: DeadReason,
+    error: &'a str,
+    history: &'a History,
+) -> Letter<'a> {
+    Letter {
+        content: &claimed.content,
+        reason,
+        error,
+        history,
+    }
+}
