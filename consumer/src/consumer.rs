@@ -6,9 +6,11 @@ use std::sync::Arc;
 use onceward_core::{Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
@@ -151,6 +153,9 @@ impl Consumer {
             health,
             meters,
             kill: CancellationToken::new(),
+            member: Uuid::now_v7(),
+            places: Semaphore::new(limits.concurrency),
+            all_places: u32::try_from(limits.concurrency).unwrap_or(u32::MAX),
         };
         let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
         tokio::select! {

@@ -69,6 +69,8 @@ pub(crate) enum DeadReason {
     TransactionEnded,
     /// Another message with its id was settled before.
     IdConflict,
+    /// Each time its handler ran alone, the process died.
+    Crashed,
 }
 
 impl DeadReason {
@@ -82,6 +84,7 @@ impl DeadReason {
             Self::Attempts => "attempts",
             Self::TransactionEnded => "transaction_ended",
             Self::IdConflict => "id_conflict",
+            Self::Crashed => "crashed",
         }
     }
 }
@@ -107,6 +110,8 @@ pub(crate) enum Run {
     Outage,
     /// The handler committed or rolled back by itself.
     Ended,
+    /// It was not run: it has killed its process too often.
+    Crashed,
     /// The consumer stops.
     Stopped,
 }
@@ -166,7 +171,12 @@ impl Tally {
                 outages: self.outages.saturating_add(1),
                 ..rest
             },
-            Run::Handled | Run::LinedUp | Run::Duplicate | Run::IdConflict | Run::Stopped => rest,
+            Run::Handled
+            | Run::LinedUp
+            | Run::Duplicate
+            | Run::IdConflict
+            | Run::Crashed
+            | Run::Stopped => rest,
         }
     }
 
@@ -218,6 +228,7 @@ pub(crate) fn after_run(
         Run::Stopped => Next::Leave,
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
+        Run::Crashed => Next::GiveUp(DeadReason::Crashed),
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),
         Run::Failed(_) if tally.is_used_up(settings) => Next::GiveUp(DeadReason::Attempts),

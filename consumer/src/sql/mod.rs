@@ -2,6 +2,7 @@
 
 mod marks;
 mod retries;
+mod starts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,9 @@ pub(crate) struct Statements {
     pub(crate) move_line: Text,
     pub(crate) end_line: Text,
     pub(crate) put_off: Text,
+    pub(crate) start: Text,
+    pub(crate) start_alone: Text,
+    pub(crate) end_start: Text,
 }
 
 impl Statements {
@@ -77,6 +81,9 @@ impl Statements {
             move_line: fill(retries::MOVE_LINE),
             end_line: fill(retries::END_LINE),
             put_off: fill(retries::PUT_OFF),
+            start: fill(starts::START),
+            start_alone: fill(starts::START_ALONE),
+            end_start: fill(starts::END),
             #[cfg(feature = "faults")]
             schema,
         }

@@ -29,7 +29,7 @@ values (
 /// The first messages of due lines on which nobody works. Due lines by `held_keys_due`, the first of each by
 /// `retries_line`; what is locked is passed over. The locks end with the statement. $1 consumer, $2 how many.
 pub(super) const DUE: &str = "
-select h.line, r.type
+select h.line, r.message_id, r.type
 from {schema}.held_keys h
 join {schema}.retries r on r.id = (
   select f.id

@@ -33,6 +33,8 @@ pub(crate) struct Order<'a> {
     pub(crate) deadline: Duration,
     /// Ends the handler as its deadline would, without an attempt.
     pub(crate) kill: &'a CancellationToken,
+    /// Whose start is written, to be ended with the transaction.
+    pub(crate) started: Option<Uuid>,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -55,7 +57,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    pub(super) fn new(run: Run, error: impl Into<String>) -> Self {
+    pub(crate) fn new(run: Run, error: impl Into<String>) -> Self {
         Self {
             run,
             error: error.into(),
@@ -246,6 +248,13 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Duration>>, sqlx::Error> {
+        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
+            return Ok(Some(None));
+        }
+        if let Some(member) = order.started {
+            self.end_start_on(session.connection(), order.mark, member)
+                .await?;
+        }
         let mut next = None;
         if let Some(claimed) = claimed {
             if !self.is_ours(order, session, marked).await? {

@@ -10,6 +10,7 @@ mod outbound;
 mod planted;
 mod retry;
 mod settle;
+mod start;
 
 use std::future::Future;
 use std::time::Duration;

@@ -26,9 +26,20 @@ use crate::trouble::{chain, classify, clean};
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct DueLine {
     pub(crate) line: Uuid,
-    /// The type of that message, as far as anybody knows before it is claimed.
+    /// That message, as far as anybody knows before it is claimed.
+    pub(crate) message_id: Uuid,
     #[sqlx(rename = "type")]
     pub(crate) kind: String,
+}
+
+impl DueLine {
+    /// The mark of that message.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            id: self.message_id,
+            digest: None,
+        }
+    }
 }
 
 /// What is due.

@@ -7,13 +7,14 @@ use onceward_core::Message;
 use time::OffsetDateTime;
 use tracing::error;
 
+use super::guard::Guarded;
 use super::told::{log_end, log_run};
-use super::{Body, Job, OVERDUE, Past, Report, Workshop, wait};
+use super::{Body, CRASHED, Job, OVERDUE, Past, Report, Workshop, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::line::line_of;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling};
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling};
 use crate::stored::Stored;
 use crate::transaction::{ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
 use crate::trouble::chain;
@@ -116,6 +117,11 @@ impl Workshop {
         past: &mut Past,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
+        let guarded = match self.guard(&job.mark, job.suspect).await {
+            Guarded::Run(guarded) => guarded,
+            Guarded::Crashed => return Ran::new(Run::Crashed, CRASHED),
+            Guarded::Outage(error) => return Ran::new(Run::Outage, error),
+        };
         let order = Order {
             handler,
             message,
@@ -123,6 +129,7 @@ impl Workshop {
             attempt: past.tally.attempts + 1,
             deadline,
             kill: &self.kill,
+            started: guarded.started,
         };
         let keyed = message.key.is_some();
         let place = Place {
@@ -135,6 +142,9 @@ impl Workshop {
         let ran = self.database.attempt(&order, &place).await;
         job.alarm.clear();
         self.count(past, &ran, began);
+        if ran.run != Run::Handled {
+            self.unguard(&job.mark, guarded.started).await;
+        }
         ran
     }
 
@@ -177,7 +187,11 @@ impl Workshop {
             history: &past.history,
         };
         let ended = ran.ended.as_deref();
-        self.settle(job, SettleAs::Dead(letter), ended).await
+        let settled = self.settle(job, SettleAs::Dead(letter), ended).await;
+        if reason == DeadReason::Crashed {
+            self.unguard(&job.mark, Some(self.member)).await;
+        }
+        settled
     }
 
     /// Gives up a delivery whose id another message has, under a mark of its own.

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tracing::{debug, error, warn};
+use uuid::Uuid;
 
+use super::guard::Guarded;
 use super::told::log_run;
-use super::{Errand, OVERDUE, Past, Report, Workshop, wait};
+use super::{CRASHED, Errand, OVERDUE, Past, Report, Workshop, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling, Tally};
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
 use crate::transaction::{Claimed, Order, Ran, Verdict};
 use crate::trouble::chain;
 
@@ -110,7 +112,11 @@ impl Workshop {
                     ended: ran.ended.as_deref(),
                 },
             };
-            return self.end(&claimed, &verdict, due).await;
+            let ended = self.end(&claimed, &verdict, due).await;
+            if ran.run == Run::Crashed {
+                self.unguard(&claimed.mark, Some(self.member)).await;
+            }
+            return ended;
         }
     }
 
@@ -121,6 +127,38 @@ impl Workshop {
         handler: &dyn AnyHandler,
         deadline: Duration,
     ) -> Option<Attempted> {
+        // Nobody knows what came of earlier attempts: each is a suspect.
+        let mark = errand.due.mark();
+        let guarded = match self.guard(&mark, true).await {
+            Guarded::Run(guarded) => guarded,
+            Guarded::Crashed => {
+                let claimed = self.look(errand).await?;
+                let ran = Ran::new(Run::Crashed, CRASHED);
+                return Some(Attempted { claimed, ran });
+            }
+            Guarded::Outage(error) => {
+                self.health.outage(&error);
+                return None;
+            }
+        };
+        let attempted = self.attempt_claimed(errand, handler, deadline, guarded.started);
+        let attempted = attempted.await;
+        let handled = attempted
+            .as_ref()
+            .is_some_and(|one| one.ran.run == Run::Handled);
+        if !handled {
+            self.unguard(&mark, guarded.started).await;
+        }
+        attempted
+    }
+
+    async fn attempt_claimed(
+        &self,
+        errand: &Errand,
+        handler: &dyn AnyHandler,
+        deadline: Duration,
+        started: Option<Uuid>,
+    ) -> Option<Attempted> {
         let claimed = self.database.claim(errand.due.line, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed)?;
         let order = Order {
@@ -130,6 +168,7 @@ impl Workshop {
             attempt: claimed.attempts + 1,
             deadline,
             kill: &self.kill,
+            started,
         };
         errand.alarm.set(deadline + OVERDUE);
         let ran = self.database.retry(&order, session, &claimed).await;
@@ -152,9 +191,10 @@ impl Workshop {
     ) -> Option<(T, Claimed)> {
         match claimed {
             Ok(Some((session, claimed))) => {
-                let kind = claimed.message.kind.as_str();
+                let same = claimed.mark.id == errand.due.message_id
+                    && claimed.message.kind.as_str() == errand.due.kind;
                 // Dropped, the session ends the transaction.
-                (kind == errand.due.kind).then_some((session, claimed))
+                same.then_some((session, claimed))
             }
             Ok(None) => None,
             Err(error) => {
