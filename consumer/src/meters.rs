@@ -22,7 +22,7 @@ impl Meters {
         );
         metrics::describe_counter!(
             "onceward_handled_total",
-            "Settled deliveries by outcome: handled, deferred, duplicate, dead, ignored"
+            "Settled deliveries by outcome: handled, deferred, duplicate, dead, expired, ignored"
         );
         metrics::describe_histogram!(
             "onceward_handle_duration_seconds",

@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
     Deferred,
     Duplicate,
     Dead,
+    /// It was of no use any more.
+    Expired,
     Ignored,
 }
 
@@ -47,6 +49,7 @@ impl Outcome {
             Self::Deferred => "deferred",
             Self::Duplicate => "duplicate",
             Self::Dead => "dead",
+            Self::Expired => "expired",
             Self::Ignored => "ignored",
         }
     }
@@ -112,6 +115,8 @@ pub(crate) enum Run {
     Ended,
     /// It was not run: it has killed its process too often.
     Crashed,
+    /// It was not run: it is of no use any more.
+    Expired,
     /// The consumer stops.
     Stopped,
 }
@@ -142,6 +147,8 @@ pub(crate) enum Next {
     Defer(Duration),
     /// Wait until the database answers, at least this long; then again.
     Pause(Duration),
+    /// Settle it without its handler, as of no use any more.
+    Expire,
     /// Give up on it, in the transaction of the mark.
     GiveUp(DeadReason),
     /// Leave it: it comes again.
@@ -176,6 +183,7 @@ impl Tally {
             | Run::Duplicate
             | Run::IdConflict
             | Run::Crashed
+            | Run::Expired
             | Run::Stopped => rest,
         }
     }
@@ -229,6 +237,7 @@ pub(crate) fn after_run(
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
         Run::Crashed => Next::GiveUp(DeadReason::Crashed),
+        Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),
         Run::Failed(_) if tally.is_used_up(settings) => Next::GiveUp(DeadReason::Attempts),

@@ -13,6 +13,8 @@ pub struct Settled {
     pub duplicates: u64,
     /// They are dead letters now.
     pub dead: u64,
+    /// They had expired, and were not handled.
+    pub expired: u64,
     /// The consumer ignores them.
     pub ignored: u64,
 }
@@ -24,6 +26,7 @@ impl Settled {
             Outcome::Deferred => &mut self.deferred,
             Outcome::Duplicate => &mut self.duplicates,
             Outcome::Dead => &mut self.dead,
+            Outcome::Expired => &mut self.expired,
             Outcome::Ignored => &mut self.ignored,
         };
         *counted += 1;

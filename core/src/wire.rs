@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::UndecodableReason;
-pub use crate::headers::CONTENT_TYPE;
+pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT};
 use crate::{Headers, Key, Kind, Message, MessageId, Outgoing, Source, Topic, Undecodable};
 
 /// The header that carries a message's number in its log.

@@ -78,7 +78,7 @@ alter table {{schema}}.dead_letters
   add constraint dead_letters_decisions check (jsonb_typeof(decisions) = 'array');
 comment on column {{schema}}.dead_letters.decisions is 'What was decided about it: an array of objects with at, what and by.';
 
--- As before, but for what a replay and a dead letter that is sent on say of themselves.
+-- As before, but for when a message expires, and what a replay and a dead letter that is sent on say of themselves.
 create or replace function {{schema}}.checked_headers(place text, headers jsonb, content_type text) returns jsonb
 language plpgsql immutable
 as $function$
@@ -100,7 +100,7 @@ begin
     elsif header.name !~ '^[A-Za-z0-9._-]+$' then
       perform {{schema}}.refuse(place, 'headers', format(
         'the header name %s holds a character that is not allowed; allowed are A-Z a-z 0-9 - _ .', to_json(header.name)));
-    elsif header.name !~ '^onceward-(replay-of|dead-letter-[a-z]+)$'
+    elsif header.name !~ '^onceward-(expires-at|replay-of|dead-letter-[a-z]+)$'
       and header.name ~* '^(ce-|ce_|nats-|onceward-|content-type$)'
     then
       perform {{schema}}.refuse(place, 'headers', format(

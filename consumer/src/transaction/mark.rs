@@ -16,6 +16,7 @@ pub(crate) enum Says {
     /// It waits in `retries`.
     Deferred = 1,
     Dead = 2,
+    Expired = 3,
     Ignored = 4,
 }
 

@@ -88,6 +88,7 @@ pub(crate) enum Verdict<'a> {
         ended: Option<&'a str>,
     },
     Ignored,
+    Expired,
     /// It waits again, at the head of its line.
     PutOff {
         delay: Duration,
@@ -237,6 +238,7 @@ impl Database {
         let (says, ended) = match verdict {
             Verdict::Dead { ended, .. } => (Says::Dead, *ended),
             Verdict::Ignored => (Says::Ignored, None),
+            Verdict::Expired => (Says::Expired, None),
             Verdict::PutOff {
                 delay,
                 attempts,

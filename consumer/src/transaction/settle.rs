@@ -1,4 +1,4 @@
-//! Settling a delivery without a handler: a dead letter, a message that is ignored or is to wait, with its mark in one
+//! Settling a delivery without a handler: a dead letter, a message that is ignored, has expired or is to wait, with its mark in one
 //! transaction.
 
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 /// What a delivery is to be settled as.
 pub(crate) enum SettleAs<'a> {
     Ignored,
+    Expired,
     Dead(Letter<'a>),
     Deferred(Waiting<'a>),
 }
@@ -56,6 +57,7 @@ impl Database {
     ) -> Result<Settling, sqlx::Error> {
         let says = match settle.what {
             SettleAs::Ignored => Says::Ignored,
+            SettleAs::Expired => Says::Expired,
             SettleAs::Dead(_) => Says::Dead,
             SettleAs::Deferred(_) => Says::Deferred,
         };
@@ -75,7 +77,7 @@ impl Database {
             });
         }
         match &settle.what {
-            SettleAs::Ignored => {}
+            SettleAs::Ignored | SettleAs::Expired => {}
             SettleAs::Dead(letter) => self.write_letter(connection, mark.id, letter, None).await?,
             SettleAs::Deferred(waiting) => self.add(connection, waiting).await?,
         }

@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::guard::Guarded;
 use super::told::{log_end, log_run};
-use super::{Body, CRASHED, Job, OVERDUE, Past, Report, Workshop, wait};
+use super::{Body, CRASHED, Job, OVERDUE, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
@@ -51,6 +51,9 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         match self.handler(job.route) {
+            Some(Some(_)) if has_expired(message) => {
+                self.settle(job, SettleAs::Expired, None).await
+            }
             Some(Some(handler)) => self.handle(job, message, handler, due).await,
             Some(None) => self.settle(job, SettleAs::Ignored, None).await,
             None => {
@@ -102,6 +105,7 @@ impl Workshop {
                     *due = Some(delay);
                     return self.defer(job, message, &past, &ran.error, delay).await;
                 }
+                Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
                 Next::GiveUp(reason) => {
                     return self.give_up(job, message, &past, &ran, reason).await;
                 }
@@ -221,8 +225,8 @@ impl Workshop {
             Err(IdConflict) => match &settle.what {
                 SettleAs::Dead(letter) => self.conflict(job, letter.content).await,
                 SettleAs::Deferred(waiting) => self.conflict(job, waiting.content).await,
-                // Nobody cares for either of them.
-                SettleAs::Ignored => Some(Outcome::Ignored),
+                // Nobody would have handled either of them.
+                SettleAs::Ignored | SettleAs::Expired => Some(Outcome::Duplicate),
             },
         }
     }
@@ -231,6 +235,7 @@ impl Workshop {
         let outcome = match &settle.what {
             SettleAs::Dead(_) => Outcome::Dead,
             SettleAs::Ignored => Outcome::Ignored,
+            SettleAs::Expired => Outcome::Expired,
             SettleAs::Deferred(_) => Outcome::Deferred,
         };
         let mut failures = 0;
@@ -254,7 +259,7 @@ impl Workshop {
                     }
                 }
                 Next::GiveUp(_) => return Err(IdConflict),
-                Next::Leave => return Ok(None),
+                Next::Leave | Next::Expire => return Ok(None),
             }
         }
     }

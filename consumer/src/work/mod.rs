@@ -152,3 +152,9 @@ async fn wait(delay: Duration, leave: &CancellationToken) -> Option<()> {
         () = tokio::time::sleep(delay) => Some(()),
     }
 }
+
+/// Whether a message is of no use any more, by this machine's clock.
+fn has_expired(message: &Message) -> bool {
+    let now = OffsetDateTime::now_utc();
+    message.expires_at().is_some_and(|at| at <= now)
+}

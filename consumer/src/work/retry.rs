@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::guard::Guarded;
 use super::told::log_run;
-use super::{CRASHED, Errand, OVERDUE, Past, Report, Workshop, wait};
+use super::{CRASHED, Errand, OVERDUE, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
@@ -107,6 +107,7 @@ impl Workshop {
                     history: &past.history,
                     error: &ran.error,
                 },
+                Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
                     letter: letter(&claimed, reason, &ran.error, &past.history),
                     ended: ran.ended.as_deref(),
@@ -161,6 +162,11 @@ impl Workshop {
     ) -> Option<Attempted> {
         let claimed = self.database.claim(errand.due.line, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed)?;
+        if has_expired(&claimed.message) {
+            drop(session.roll_back(Duration::from_secs(1)).await);
+            let ran = Ran::new(Run::Expired, "");
+            return Some(Attempted { claimed, ran });
+        }
         let order = Order {
             handler,
             message: &claimed.message,
@@ -214,6 +220,7 @@ impl Workshop {
         let outcome = match verdict {
             Verdict::Dead { .. } => Some(Outcome::Dead),
             Verdict::Ignored => Some(Outcome::Ignored),
+            Verdict::Expired => Some(Outcome::Expired),
             // It was deferred before, and still is.
             Verdict::PutOff { .. } => None,
         };
@@ -225,7 +232,7 @@ impl Workshop {
                     Verdict::Dead { letter, .. } => {
                         warn!(%mark, reason = letter.reason.code(), "dead letter");
                     }
-                    Verdict::Ignored | Verdict::PutOff { .. } => {
+                    Verdict::Ignored | Verdict::Expired | Verdict::PutOff { .. } => {
                         debug!(%mark, ?outcome, "settled without a handler");
                     }
                 }

@@ -24,7 +24,9 @@ impl Workshop {
 pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
     let id = &message.id;
     match ran.run {
-        Run::Handled | Run::LinedUp | Run::Duplicate => debug!(%id, run = ?ran.run, "settled"),
+        Run::Handled | Run::LinedUp | Run::Duplicate | Run::Expired => {
+            debug!(%id, run = ?ran.run, "settled")
+        }
         // The error may tell of the payload: it stands in the dead letter, not here.
         Run::Failed(Verdict::Payload) => {
             warn!(%id, kind = %message.kind, "the payload is not what the handler expects");
@@ -47,13 +49,17 @@ pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
 pub(super) fn log_end(job: &Job, what: &SettleAs<'_>, settled: Outcome) {
     let reason = match what {
         SettleAs::Dead(letter) => Some(letter.reason.code()),
-        SettleAs::Ignored | SettleAs::Deferred(_) => None,
+        SettleAs::Ignored | SettleAs::Expired | SettleAs::Deferred(_) => None,
     };
     match settled {
         Outcome::Dead => {
             warn!(mark = %job.mark.id, partition = %job.origin.partition, position = job.origin.position, reason, "dead letter");
         }
-        Outcome::Handled | Outcome::Deferred | Outcome::Duplicate | Outcome::Ignored => {
+        Outcome::Handled
+        | Outcome::Deferred
+        | Outcome::Duplicate
+        | Outcome::Expired
+        | Outcome::Ignored => {
             debug!(mark = %job.mark.id, ?settled, "settled without a handler");
         }
     }
