@@ -21,6 +21,7 @@ use crate::router::Route;
 use crate::sql::Statements;
 use crate::transaction::Database;
 use crate::typed::{OfEvent, OfState};
+use crate::types::Types;
 use crate::work::Workshop;
 use crate::{
     BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, Settled,
@@ -153,6 +154,7 @@ impl Consumer {
             health,
             meters,
             kill: CancellationToken::new(),
+            types: Types::default(),
             member: Uuid::now_v7(),
             places: Semaphore::new(limits.concurrency),
             all_places: u32::try_from(limits.concurrency).unwrap_or(u32::MAX),

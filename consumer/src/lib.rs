@@ -37,6 +37,7 @@ mod transaction;
 mod trouble;
 mod tx;
 mod typed;
+mod types;
 mod work;
 
 pub use consumer::{Consumer, ConsumerBuilder};

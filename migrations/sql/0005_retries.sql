@@ -73,6 +73,18 @@ comment on table {{schema}}.starts is 'Handlers that were started and have not e
 comment on column {{schema}}.starts.member is 'The life of a process that started it.';
 comment on column {{schema}}.starts.crashes is 'How often a process died while the message was handled with nothing beside it.';
 
+create table {{schema}}.paused_types (
+  consumer text not null,
+  type text not null,
+  error text not null default '',
+  paused_at timestamptz not null default clock_timestamp(),
+  probe_at timestamptz not null,
+  constraint paused_types_pkey primary key (consumer, type),
+  constraint paused_types_consumer check (octet_length(consumer) between 1 and 63)
+);
+comment on table {{schema}}.paused_types is 'Types of which most messages failed: one at a time is tried, the others wait in retries.';
+comment on column {{schema}}.paused_types.probe_at is 'When the next one is tried.';
+
 alter table {{schema}}.dead_letters
   add column decisions jsonb not null default '[]',
   add constraint dead_letters_decisions check (jsonb_typeof(decisions) = 'array');
@@ -159,7 +171,7 @@ begin
 
   if 'onceward_consumer' = any (present) then
     grant select, insert, update, delete on
-      {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts
+      {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts, {{schema}}.paused_types
     to onceward_consumer;
     grant select, insert, update on {{schema}}.dead_letters to onceward_consumer;
     grant execute on function {{schema}}.mark_slot to onceward_consumer;
@@ -171,7 +183,7 @@ begin
   if 'onceward_admin' = any (present) then
     grant select on
       {{schema}}.messages, {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked,
-      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts
+      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts, {{schema}}.paused_types
     to onceward_admin;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_admin;
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;

@@ -3,6 +3,7 @@
 mod marks;
 mod retries;
 mod starts;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,14 @@ pub(crate) struct Statements {
     pub(crate) start: Text,
     pub(crate) start_alone: Text,
     pub(crate) end_start: Text,
+    pub(crate) pause: Text,
+    pub(crate) paused: Text,
+    pub(crate) is_paused: Text,
+    pub(crate) probe: Text,
+    pub(crate) probe_line: Text,
+    pub(crate) resume: Text,
+    pub(crate) make_due: Text,
+    pub(crate) count: Text,
 }
 
 impl Statements {
@@ -84,6 +93,14 @@ impl Statements {
             start: fill(starts::START),
             start_alone: fill(starts::START_ALONE),
             end_start: fill(starts::END),
+            pause: fill(types::PAUSE),
+            paused: fill(types::PAUSED),
+            is_paused: fill(types::IS_PAUSED),
+            probe: fill(types::PROBE),
+            probe_line: fill(types::PROBE_LINE),
+            resume: fill(types::RESUME),
+            make_due: fill(types::MAKE_DUE),
+            count: fill(types::COUNT),
             #[cfg(feature = "faults")]
             schema,
         }

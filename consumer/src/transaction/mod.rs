@@ -6,6 +6,7 @@ mod ended;
 mod line;
 mod mark;
 mod outbound;
+mod pause;
 #[cfg(feature = "faults")]
 mod planted;
 mod retry;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tracing::error;
 
 use super::guard::Guarded;
+use super::pause;
 use super::told::{log_end, log_run};
 use super::{Body, CRASHED, Job, OVERDUE, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
@@ -90,12 +91,22 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         let settings = self.settings(job.route);
+        let kind = message.kind.as_str();
         let mut past = Past::default();
         loop {
+            if self.is_paused(kind).await {
+                if self.types.is_full() {
+                    wait(pause::FULL, &job.leave).await?;
+                    continue;
+                }
+                let (why, delay) = (pause::PAUSED, pause::WAIT);
+                return self.defer(job, message, &past, why, delay).await;
+            }
             let ran = self.try_once(job, message, handler, &mut past).await;
             let chance = fastrand::f64();
             let next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
             log_run(message, &ran, past.tally, next);
+            self.learn(kind, job.mark.id, &ran).await;
             match next {
                 Next::Settled(outcome) => return Some(outcome),
                 Next::Leave => return None,

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod guard;
+mod pause;
 mod retry;
 mod told;
 
@@ -24,6 +25,7 @@ use crate::meters::Meters;
 use crate::plan::{Outcome, Tally};
 use crate::router::{Route, choose};
 use crate::transaction::{Database, DueLine, Ran};
+use crate::types::Types;
 
 /// What begin, mark, cancelling and rollback may take besides the handler, before an attempt counts as overdue.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -38,6 +40,8 @@ pub(crate) struct Workshop {
     pub(crate) meters: Meters,
     /// Ends handlers at the end of the grace.
     pub(crate) kill: CancellationToken,
+    /// Which types fail.
+    pub(crate) types: Types,
     /// This life of the process, in `starts`.
     pub(crate) member: Uuid,
     /// One for each handler that may run. Who is to run alone takes all.

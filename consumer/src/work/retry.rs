@@ -8,6 +8,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::guard::Guarded;
+use super::pause;
 use super::told::log_run;
 use super::{CRASHED, Errand, OVERDUE, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
@@ -44,7 +45,15 @@ impl Workshop {
     async fn first_of_line(&self, errand: &Errand, due: &mut Option<Duration>) -> Option<Outcome> {
         let route = self.route_of(&errand.due.kind);
         let verdict = match self.handler(route) {
-            Some(Some(handler)) => return self.handle_waiting(errand, route, handler, due).await,
+            Some(Some(handler)) => {
+                let probe = self.types.take_probe(errand.due.line);
+                if !probe && self.is_paused(&errand.due.kind).await {
+                    let claimed = self.look(errand).await?;
+                    return self.end(&claimed, &wait_for_type(&claimed), due).await;
+                }
+                let handling = self.handle_waiting(errand, handler, probe, due);
+                return handling.await;
+            }
             Some(None) => None,
             None => Some(format!("no handler for type {:?}", errand.due.kind)),
         };
@@ -59,34 +68,36 @@ impl Workshop {
         self.end(&claimed, &verdict, due).await
     }
 
-    /// Runs the handler until the plan says what becomes of the message.
+    /// Runs the handler until the plan says what becomes of the message. `probe`: it is tried for all of its type.
     async fn handle_waiting(
         &self,
         errand: &Errand,
-        route: Option<usize>,
         handler: &dyn AnyHandler,
+        probe: bool,
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
-        let settings = self.settings(route);
+        let kind = errand.due.kind.as_str();
+        let settings = self.settings(self.route_of(kind));
         let mut tally = Tally::default();
         loop {
             let began = (OffsetDateTime::now_utc(), Instant::now());
             let attempted = self.claim_and_try(errand, handler, settings.deadline);
             let Attempted { claimed, ran } = attempted.await?;
-            let mut past = Past {
-                tally: Tally {
-                    attempts: claimed.attempts,
-                    forgiven: claimed.forgiven,
-                    ..tally
-                },
-                history: claimed.history.clone(),
-            };
+            let mut past = past_of(&claimed, tally);
             self.count(&mut past, &ran, began);
             tally = past.tally;
             let chance = fastrand::f64();
             let next = plan::after_run(ran.run, tally, settings, Came::FromRetries, chance);
             log_run(&claimed.message, &ran, tally, next);
+            self.learn(kind, claimed.mark.id, &ran).await;
+            if probe && ran.run == Run::Handled {
+                self.resume(kind).await;
+            }
             let verdict = match next {
+                // It was tried for all of its type: that is no attempt of its own.
+                Next::Defer(_) | Next::GiveUp(DeadReason::Attempts) if probe => {
+                    wait_for_type(&claimed)
+                }
                 Next::Settled(outcome) => {
                     *due = ran.next;
                     return Some(outcome);
@@ -250,6 +261,28 @@ impl Workshop {
                 None
             }
         }
+    }
+}
+
+/// Its attempts as they were counted in the database, and what `tally` knows of this turn.
+fn past_of(claimed: &Claimed, tally: Tally) -> Past {
+    Past {
+        tally: Tally {
+            attempts: claimed.attempts,
+            forgiven: claimed.forgiven,
+            ..tally
+        },
+        history: claimed.history.clone(),
+    }
+}
+
+/// It waits with all of its type, without an attempt.
+fn wait_for_type(claimed: &Claimed) -> Verdict<'_> {
+    Verdict::PutOff {
+        delay: pause::WAIT,
+        attempts: claimed.attempts,
+        history: &claimed.history,
+        error: pause::PAUSED,
     }
 }
 
