@@ -2,14 +2,15 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
-use onceward_core::{Schema, Subscriber};
+use onceward_core::{Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
@@ -19,16 +20,13 @@ use crate::nudge::Nudge;
 use crate::router::Route;
 use crate::sql::Statements;
 use crate::transaction::Database;
-use crate::trouble::chain;
 use crate::typed::{OfEvent, OfState};
+use crate::types::Types;
 use crate::work::Workshop;
 use crate::{
     BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, Settled,
-    StateFn, dead_letter, ring, schema,
+    StateFn, gauges, ring, schema,
 };
-
-/// How often dead letters are counted.
-const COUNT: Duration = Duration::from_secs(30);
 
 /// A consumer: handlers by type, and the database in which their effects happen once.
 ///
@@ -57,6 +55,7 @@ pub struct Consumer {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    outbound: Option<Topic>,
 }
 
 /// A consumer being built. Nothing is checked until [`build`](Self::build).
@@ -69,6 +68,7 @@ pub struct ConsumerBuilder {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    outbound: Option<Topic>,
     /// The first mistake.
     mistake: Option<BuildError>,
 }
@@ -84,6 +84,7 @@ impl Consumer {
             routes: Vec::new(),
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
+            outbound: None,
             mistake: None,
         }
     }
@@ -134,7 +135,8 @@ impl Consumer {
         stop: CancellationToken,
         until_idle: bool,
     ) -> Result<Settled, ConsumerError> {
-        schema::check(&self.pool, &self.schema).await?;
+        let sends = self.outbound.is_some();
+        schema::check(&self.pool, &self.schema, sends).await?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
@@ -145,12 +147,17 @@ impl Consumer {
                 pool: self.pool,
                 statements: Statements::new(self.schema),
                 consumer: self.name,
+                outbound: self.outbound,
             },
             routes: self.routes,
             defaults: self.defaults,
             health,
             meters,
             kill: CancellationToken::new(),
+            types: Types::default(),
+            member: Uuid::now_v7(),
+            places: Semaphore::new(limits.concurrency),
+            all_places: u32::try_from(limits.concurrency).unwrap_or(u32::MAX),
         };
         let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
         tokio::select! {
@@ -166,7 +173,7 @@ impl Consumer {
         background.spawn(health.clone().keep_probing(pool.clone()));
         background.spawn(ring::keep(pool.clone(), schema.clone()));
         let (name, meters) = (self.name.clone(), meters.clone());
-        background.spawn(count_dead_letters(pool, schema, name, meters));
+        background.spawn(gauges::keep(pool, schema, name, meters));
         background
     }
 
@@ -265,6 +272,18 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Sends each dead letter on to `topic` besides, by a relay that reads this database's log: it is enqueued in the
+    /// transaction that writes it, under its key and type, with headers `onceward-dead-letter-reason`, `-consumer`, `-topic`
+    /// and `-id`. The consumer's role needs `onceward_writer` too. What enqueueing refuses (a payload that is too large) is
+    /// in the table only.
+    pub fn dead_letters_to(mut self, topic: &str) -> Self {
+        match Topic::try_from(topic) {
+            Ok(topic) => self.outbound = Some(topic),
+            Err(error) => self.note(BuildError::Topic(error)),
+        }
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -302,6 +321,7 @@ impl ConsumerBuilder {
                 routes: self.routes,
                 defaults: self.defaults,
                 limits: self.limits,
+                outbound: self.outbound,
             }),
         }
     }
@@ -319,19 +339,5 @@ impl ConsumerBuilder {
 
     fn note(&mut self, mistake: BuildError) {
         self.mistake.get_or_insert(mistake);
-    }
-}
-
-/// Tells how many dead letters wait. Never ends; safe to drop.
-async fn count_dead_letters(pool: PgPool, schema: Schema, name: ConsumerName, meters: Meters) {
-    loop {
-        match dead_letter::counts(&pool, &schema).await {
-            Ok(counts) => {
-                let ours = counts.iter().filter(|one| one.consumer == name.as_str());
-                meters.dead_letters(ours.map(|one| one.count).sum());
-            }
-            Err(error) => debug!(error = %chain(&error), "dead letters could not be counted"),
-        }
-        tokio::time::sleep(COUNT).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use onceward_core::{InvalidGlob, Schema, SubscribeError};
+use onceward_core::{InvalidGlob, InvalidTopic, Schema, SubscribeError};
 use tokio::task::JoinError;
 
 use crate::InvalidName;
@@ -18,6 +18,9 @@ pub enum BuildError {
     /// A pattern of types is none.
     #[error("a handler's pattern of types is not valid")]
     Pattern(#[source] InvalidGlob),
+    /// The topic for dead letters is none.
+    #[error("the topic for dead letters is not valid")]
+    Topic(#[source] InvalidTopic),
     /// Two handlers have the same pattern.
     #[error("the pattern {0:?} has two handlers")]
     PatternTwice(String),

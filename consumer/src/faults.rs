@@ -16,6 +16,12 @@ pub enum Fault {
     CommitWithoutProof,
     /// `ack-before-durable`: commits are acked before they are on disk.
     AckBeforeDurable,
+    /// `keys-in-memory`: no delivery looks in the database whether its key is held.
+    KeysInMemory,
+    /// `followers-forgotten`: a message that leaves its line ends it, whoever waits behind it.
+    FollowersForgotten,
+    /// `neighbours-counted`: a message that was in work when its process died counts as what killed it.
+    NeighboursCounted,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -30,6 +36,8 @@ pub enum Failpoint {
     BeforeCommit,
     /// `after-commit-before-ack`: the effects are durable.
     AfterCommitBeforeAck,
+    /// `leaving-line`: a message that has waited is out of its line, which its followers do not know yet.
+    LeavingLine,
     /// `after-ack`: the broker was told.
     AfterAck,
 }
@@ -56,22 +64,26 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 4] = [
+    const FAULTS: [(Fault, &str); 7] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
         (Fault::AckBeforeDurable, "ack-before-durable"),
+        (Fault::KeysInMemory, "keys-in-memory"),
+        (Fault::FollowersForgotten, "followers-forgotten"),
+        (Fault::NeighboursCounted, "neighbours-counted"),
     ];
 
-    const POINTS: [(Failpoint, &str); 5] = [
+    const POINTS: [(Failpoint, &str); 6] = [
         (Failpoint::BeforeMark, "before-mark"),
         (Failpoint::AfterHandler, "after-handler"),
         (Failpoint::BeforeCommit, "before-commit"),
         (Failpoint::AfterCommitBeforeAck, "after-commit-before-ack"),
+        (Failpoint::LeavingLine, "leaving-line"),
         (Failpoint::AfterAck, "after-ack"),
     ];
 
-    static SWITCHES: LazyLock<[AtomicBool; 4]> = LazyLock::new(|| {
+    static SWITCHES: LazyLock<[AtomicBool; FAULTS.len()]> = LazyLock::new(|| {
         let named = std::env::var("ONCEWARD_FAULTS").unwrap_or_default();
         FAULTS.map(|(_, name)| AtomicBool::new(named.split(',').any(|fault| fault.trim() == name)))
     });

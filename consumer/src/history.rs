@@ -23,9 +23,15 @@ pub struct Attempt {
 }
 
 /// The attempts so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     attempts: Vec<Attempt>,
+}
+
+impl From<Vec<Attempt>> for History {
+    fn from(attempts: Vec<Attempt>) -> Self {
+        Self { attempts }
+    }
 }
 
 impl History {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 pub(crate) struct Mark {
     /// The key, unique with the consumer's name.
     pub(crate) id: Uuid,
-    /// Of type and payload: the same id with another digest is another message.
-    pub(crate) digest: [u8; 16],
+    /// Of type and payload: the same id with another digest is another message. None: it is not known.
+    pub(crate) digest: Option<[u8; 16]>,
 }
 
 impl Mark {
@@ -19,14 +19,30 @@ impl Mark {
         let ours = message.seq.is_some();
         Self {
             id: key(&message.id, message.source.as_ref(), ours),
-            digest: digest(message.kind.as_str(), &message.payload),
+            digest: Some(digest(message.kind.as_str(), &message.payload)),
         }
     }
 
     pub(crate) fn of_undecodable(delivery: &Undecodable) -> Self {
         Self {
             id: key(&delivery.id, delivery.source_name.as_ref(), false),
-            digest: digest("", &delivery.payload),
+            digest: Some(digest("", &delivery.payload)),
+        }
+    }
+
+    /// What a delivery is settled by whose mark is there with another digest: the same for each copy of it.
+    pub(crate) fn of_conflict(&self) -> Self {
+        Self {
+            id: Uuid::new_v5(&self.id, &self.digest.unwrap_or_default()),
+            digest: self.digest,
+        }
+    }
+
+    /// Whether the digest beside a mark is that of another message. One that is not known is not.
+    pub(crate) fn conflicts_with(&self, stored: Option<&[u8]>) -> bool {
+        match (&self.digest, stored) {
+            (Some(ours), Some(stored)) => ours[..] != *stored,
+            (None, _) | (_, None) => false,
         }
     }
 }
@@ -102,6 +118,21 @@ mod tests {
         let mark = Mark::of(&message(id.clone(), Some("/a"), None));
 
         assert_eq!(Some(mark.id), id.as_uuid());
+    }
+
+    #[test]
+    fn the_same_id_with_another_payload_is_another_message() {
+        let id = MessageId::Uuid(Uuid::now_v7());
+        let first = message(id.clone(), Some("/shop"), Some(7));
+        let mut second = first.clone();
+        second.payload = bytes::Bytes::from_static(b"other");
+        let (first, second) = (Mark::of(&first), Mark::of(&second));
+
+        assert_eq!(first.id, second.id);
+        assert!(second.conflicts_with(first.digest.as_ref().map(|digest| &digest[..])));
+        assert!(!second.conflicts_with(None));
+        assert_ne!(second.of_conflict().id, second.id);
+        assert_ne!(second.of_conflict().id, first.of_conflict().id);
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Meters {
         );
         metrics::describe_counter!(
             "onceward_handled_total",
-            "Settled deliveries by outcome: handled, duplicate, dead, ignored"
+            "Settled deliveries by outcome: handled, deferred, duplicate, dead, expired, ignored"
         );
         metrics::describe_histogram!(
             "onceward_handle_duration_seconds",
@@ -36,6 +36,10 @@ impl Meters {
         metrics::describe_gauge!(
             "onceward_dead_letters",
             "Dead letters that wait for a person"
+        );
+        metrics::describe_gauge!(
+            "onceward_retries",
+            "Messages that wait in the database for another attempt, or behind one of their key"
         );
         metrics::describe_counter!(
             "onceward_handler_failures_total",
@@ -90,5 +94,10 @@ impl Meters {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub(crate) fn dead_letters(&self, count: i64) {
         gauge!("onceward_dead_letters", "consumer" => self.consumer.clone()).set(count as f64);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub(crate) fn retries(&self, count: i64) {
+        gauge!("onceward_retries", "consumer" => self.consumer.clone()).set(count as f64);
     }
 }

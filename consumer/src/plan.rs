@@ -32,8 +32,12 @@ pub(crate) const OUTAGE: Backoff = Backoff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Handled,
+    /// It waits in the database.
+    Deferred,
     Duplicate,
     Dead,
+    /// It was of no use any more.
+    Expired,
     Ignored,
 }
 
@@ -42,8 +46,10 @@ impl Outcome {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Handled => "handled",
+            Self::Deferred => "deferred",
             Self::Duplicate => "duplicate",
             Self::Dead => "dead",
+            Self::Expired => "expired",
             Self::Ignored => "ignored",
         }
     }
@@ -64,6 +70,10 @@ pub(crate) enum DeadReason {
     Attempts,
     /// The handler ended the transaction by itself: another attempt might have its effects twice.
     TransactionEnded,
+    /// Another message with its id was settled before.
+    IdConflict,
+    /// Each time its handler ran alone, the process died.
+    Crashed,
 }
 
 impl DeadReason {
@@ -76,6 +86,8 @@ impl DeadReason {
             Self::Rejected => "rejected",
             Self::Attempts => "attempts",
             Self::TransactionEnded => "transaction_ended",
+            Self::IdConflict => "id_conflict",
+            Self::Crashed => "crashed",
         }
     }
 }
@@ -85,8 +97,12 @@ impl DeadReason {
 pub(crate) enum Run {
     /// Mark and effects are committed.
     Handled,
+    /// Its key is held: mark and message are committed, and it waits behind those of its key.
+    LinedUp,
     /// The mark was there.
     Duplicate,
+    /// The mark was there, with the digest of another message.
+    IdConflict,
     /// The handler failed and everything is rolled back.
     Failed(Verdict),
     /// A serialization failure or a deadlock; everything is rolled back.
@@ -97,6 +113,10 @@ pub(crate) enum Run {
     Outage,
     /// The handler committed or rolled back by itself.
     Ended,
+    /// It was not run: it has killed its process too often.
+    Crashed,
+    /// It was not run: it is of no use any more.
+    Expired,
     /// The consumer stops.
     Stopped,
 }
@@ -106,6 +126,8 @@ pub(crate) enum Run {
 pub(crate) struct Tally {
     /// Attempts that count.
     pub(crate) attempts: u32,
+    /// Of them, those before the last replay: they do not count against the limit.
+    pub(crate) forgiven: u32,
     /// Conflicts since the last attempt that counts.
     pub(crate) conflicts: u32,
     /// Looks at somebody else's mark, in a row.
@@ -121,8 +143,12 @@ pub(crate) enum Next {
     Settled(Outcome),
     /// Run the handler again after this long; the key waits.
     Again(Duration),
+    /// Let it wait in the database for this long.
+    Defer(Duration),
     /// Wait until the database answers, at least this long; then again.
     Pause(Duration),
+    /// Settle it without its handler, as of no use any more.
+    Expire,
     /// Give up on it, in the transaction of the mark.
     GiveUp(DeadReason),
     /// Leave it: it comes again.
@@ -152,7 +178,13 @@ impl Tally {
                 outages: self.outages.saturating_add(1),
                 ..rest
             },
-            Run::Handled | Run::Duplicate | Run::Stopped => rest,
+            Run::Handled
+            | Run::LinedUp
+            | Run::Duplicate
+            | Run::IdConflict
+            | Run::Crashed
+            | Run::Expired
+            | Run::Stopped => rest,
         }
     }
 
@@ -163,36 +195,74 @@ impl Tally {
             ..self
         }
     }
+
+    /// Whether no attempt is left.
+    fn is_used_up(self, settings: &HandlerSettings) -> bool {
+        self.attempts.saturating_sub(self.forgiven) >= settings.attempts
+    }
+}
+
+/// Where a message was when its turn came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    FromBroker,
+    /// Out of its line in the database, where its attempts are counted.
+    FromRetries,
+}
+
+impl Came {
+    /// In memory if it is short, and the delivery is held meanwhile.
+    fn wait(self, delay: Duration, settings: &HandlerSettings) -> Next {
+        match self {
+            Self::FromBroker if delay <= settings.defer_after => Next::Again(delay),
+            Self::FromBroker | Self::FromRetries => Next::Defer(delay),
+        }
+    }
 }
 
 /// What to do after a run that `tally` has counted. `chance` lies in `0.0..1.0`.
-pub(crate) fn after_run(run: Run, tally: Tally, settings: &HandlerSettings, chance: f64) -> Next {
+pub(crate) fn after_run(
+    run: Run,
+    tally: Tally,
+    settings: &HandlerSettings,
+    came: Came,
+    chance: f64,
+) -> Next {
+    let backoff = || settings.backoff.delay(tally.attempts, chance);
     match run {
         Run::Handled => Next::Settled(Outcome::Handled),
+        Run::LinedUp => Next::Settled(Outcome::Deferred),
         Run::Duplicate => Next::Settled(Outcome::Duplicate),
         Run::Stopped => Next::Leave,
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
+        Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
+        Run::Crashed => Next::GiveUp(DeadReason::Crashed),
+        Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),
-        Run::Failed(_) if tally.attempts >= settings.attempts => Next::GiveUp(DeadReason::Attempts),
-        Run::Failed(Verdict::RetryAfter(delay)) => Next::Again(delay),
-        Run::Failed(Verdict::Retry) => Next::Again(settings.backoff.delay(tally.attempts, chance)),
+        Run::Failed(_) if tally.is_used_up(settings) => Next::GiveUp(DeadReason::Attempts),
+        Run::Failed(Verdict::RetryAfter(delay)) => came.wait(delay, settings),
+        Run::Failed(Verdict::Retry) => came.wait(backoff(), settings),
         Run::Conflict if tally.conflicts > 0 => Next::Again(REPEAT.delay(tally.conflicts, chance)),
         // The free repeats are used up: this one was an attempt.
-        Run::Conflict if tally.attempts >= settings.attempts => Next::GiveUp(DeadReason::Attempts),
-        Run::Conflict => Next::Again(settings.backoff.delay(tally.attempts, chance)),
+        Run::Conflict if tally.is_used_up(settings) => Next::GiveUp(DeadReason::Attempts),
+        Run::Conflict => came.wait(backoff(), settings),
         Run::Elsewhere => Next::Again(ELSEWHERE.delay(tally.elsewhere, chance)),
         Run::Outage => Next::Pause(OUTAGE.delay(tally.outages, chance)),
     }
 }
 
-/// What settling without a handler came to: a dead letter, or a message that is ignored.
+/// What settling without a handler came to: a dead letter, or a message that is ignored or deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settling {
     /// Mark and letter are committed.
     Written,
     /// The mark was there.
     Duplicate,
+    /// The mark was there, with the digest of another message.
+    IdConflict,
+    /// Somebody else has taken it out of its line meanwhile.
+    Elsewhere,
     /// The database was out of reach, or somebody is inserting the mark, or anything else that waiting may mend.
     Failed,
 }
@@ -207,6 +277,8 @@ pub(crate) fn after_settling(
     match settling {
         Settling::Written => Next::Settled(outcome),
         Settling::Duplicate => Next::Settled(Outcome::Duplicate),
+        Settling::IdConflict => Next::GiveUp(DeadReason::IdConflict),
+        Settling::Elsewhere => Next::Leave,
         Settling::Failed => Next::Pause(OUTAGE.delay(failures, chance)),
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 fn settings(attempts: u32) -> HandlerSettings {
     HandlerSettings {
         attempts,
+        defer_after: Duration::from_secs(5),
         ..HandlerSettings::default()
     }
 }
@@ -16,10 +17,12 @@ fn decide(runs: &[Run], attempts: u32) -> (Next, usize, Tally) {
     let mut tally = Tally::default();
     for (n, run) in runs.iter().enumerate() {
         tally = tally.count(*run);
-        let next = after_run(*run, tally, &settings(attempts), 0.5);
+        let next = after_run(*run, tally, &settings(attempts), Came::FromBroker, 0.5);
         match next {
-            Next::Again(_) | Next::Pause(_) => {}
-            Next::Settled(_) | Next::GiveUp(_) | Next::Leave => return (next, n + 1, tally),
+            Next::Again(_) | Next::Defer(_) | Next::Pause(_) => {}
+            Next::Settled(_) | Next::Expire | Next::GiveUp(_) | Next::Leave => {
+                return (next, n + 1, tally);
+            }
         }
     }
     (Next::Leave, runs.len(), tally)
@@ -56,15 +59,43 @@ fn ten_conflicts_are_free_and_the_eleventh_counts() {
 
 #[test]
 fn a_handler_that_asks_for_a_delay_gets_it_until_its_attempts_are_used_up() {
-    let delay = Duration::from_secs(7);
+    let delay = Duration::from_secs(3);
     let run = Run::Failed(Verdict::RetryAfter(delay));
     let tally = Tally::default().count(run);
+    let next = |tally| after_run(run, tally, &settings(2), Came::FromBroker, 0.0);
 
-    assert_eq!(after_run(run, tally, &settings(2), 0.0), Next::Again(delay));
+    assert_eq!(next(tally), Next::Again(delay));
+    assert_eq!(next(tally.count(run)), Next::GiveUp(DeadReason::Attempts));
+}
+
+#[test]
+fn a_long_wait_is_in_the_database_and_one_there_never_holds_a_delivery() {
+    let next = |delay, came| {
+        let run = Run::Failed(Verdict::RetryAfter(delay));
+        after_run(run, Tally::default().count(run), &settings(9), came, 0.0)
+    };
+    let (short, long) = (Duration::from_secs(5), Duration::from_millis(5_001));
+
+    assert_eq!(next(short, Came::FromBroker), Next::Again(short));
+    assert_eq!(next(long, Came::FromBroker), Next::Defer(long));
     assert_eq!(
-        after_run(run, tally.count(run), &settings(2), 0.0),
-        Next::GiveUp(DeadReason::Attempts)
+        next(Duration::ZERO, Came::FromRetries),
+        Next::Defer(Duration::ZERO)
     );
+}
+
+#[test]
+fn attempts_before_a_replay_do_not_count_against_the_limit() {
+    let tally = Tally {
+        attempts: 10,
+        forgiven: 9,
+        ..Tally::default()
+    };
+    let run = Run::Failed(Verdict::Retry);
+    let next = |tally| after_run(run, tally, &settings(2), Came::FromRetries, 0.0);
+
+    assert_eq!(next(tally), Next::Defer(Duration::ZERO));
+    assert_eq!(next(tally.count(run)), Next::GiveUp(DeadReason::Attempts));
 }
 
 #[test]
@@ -134,11 +165,11 @@ proptest! {
 
     #[test]
     fn no_wait_is_longer_than_its_maximum(run in any_run(), tally in 0..100_u32, chance in 0.0..1.0_f64) {
-        let tally = Tally { attempts: tally, conflicts: tally, elsewhere: tally, outages: tally };
+        let tally = Tally { attempts: tally, forgiven: 0, conflicts: tally, elsewhere: tally, outages: tally };
 
-        match after_run(run, tally, &settings(1_000), chance) {
-            Next::Again(wait) | Next::Pause(wait) => prop_assert!(wait <= Duration::from_secs(30)),
-            Next::Settled(_) | Next::GiveUp(_) | Next::Leave => prop_assert!(false),
+        match after_run(run, tally, &settings(1_000), Came::FromBroker, chance) {
+            Next::Again(wait) | Next::Defer(wait) | Next::Pause(wait) => prop_assert!(wait <= Duration::from_secs(30)),
+            Next::Settled(_) | Next::Expire | Next::GiveUp(_) | Next::Leave => prop_assert!(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Forgets old marks. A slot is emptied by its newest mark, never by its own time: an old message that was handled late
-//! would lose its mark at once. A slot into which marks trickle is cleaned row by row instead.
+//! would lose its mark at once. A slot into which marks trickle is cleaned row by row instead, and one with the mark of a
+//! message that still waits too: that mark is kept however long it waits.
 
 use std::time::Duration;
 
@@ -43,17 +44,27 @@ set local statement_timeout = '30s'";
 
 const LOCK: &str = "lock table {schema}.{slot} in access exclusive mode";
 
+/// Whether a message waits whose mark is in the slot. By `retries_mark_slot`. $1 slot.
+const NEEDED: &str = "select exists (select from {schema}.retries where mark_slot = $1)";
+
 const TRUNCATE: &str = "truncate {schema}.{slot}";
 
-/// By `processed_messages_settled_at`.
+/// By `processed_messages_settled_at`; each of them by `retries_message`.
 const DELETE: &str = "
 delete from {schema}.{slot}
 where ctid = any (array(
-  select ctid
-  from {schema}.{slot}
-  where settled_at < $1
-  order by settled_at
+  select p.ctid
+  from {schema}.{slot} p
+  where p.settled_at < $1
+    and not exists (
+      select from {schema}.retries r
+      where r.consumer = p.consumer
+        and r.message_id = p.message_id)
+  order by p.settled_at
   limit $2))";
+
+/// Starts of messages that never came again. Scans the table, which is small: it holds what was in work at a crash.
+const OLD_STARTS: &str = "delete from {schema}.starts where started_at < $1";
 
 /// What is to be done with a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,17 +74,18 @@ enum Verdict {
     Clean,
 }
 
-/// What a slot's oldest and newest marks mean for it.
+/// What a slot's oldest and newest marks mean for it. `needed`: messages wait whose marks are in it.
 fn judge(
     now: OffsetDateTime,
     retention: Duration,
     oldest: Option<OffsetDateTime>,
     newest: Option<OffsetDateTime>,
+    needed: bool,
 ) -> Verdict {
     let (Some(oldest), Some(newest)) = (oldest, newest) else {
         return Verdict::Keep;
     };
-    if newest < now - retention {
+    if newest < now - retention && !needed {
         Verdict::Empty
     } else if oldest < now - retention - SLACK {
         Verdict::Clean
@@ -122,7 +134,11 @@ pub(crate) async fn sweep(
         let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
             .fetch_one(pool)
             .await?;
-        match judge(now, retention, oldest, newest) {
+        let needed = sqlx::query_scalar(sql::over(schema, NEEDED))
+            .bind(slot)
+            .fetch_one(pool)
+            .await?;
+        match judge(now, retention, oldest, newest, needed) {
             Verdict::Keep => {}
             Verdict::Empty => match empty(pool, schema, slot, now, retention).await {
                 Ok(true) => swept.emptied += 1,
@@ -135,6 +151,10 @@ pub(crate) async fn sweep(
             }
         }
     }
+    sqlx::query(sql::over(schema, OLD_STARTS))
+        .bind(now - retention)
+        .execute(pool)
+        .await?;
     if swept != Swept::default() {
         info!(?swept, "old marks were removed");
     }
@@ -159,7 +179,11 @@ async fn empty(
         let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
             .fetch_one(session.connection())
             .await?;
-        if judge(now, retention, oldest, newest) != Verdict::Empty {
+        let needed = sqlx::query_scalar(sql::over(schema, NEEDED))
+            .bind(slot)
+            .fetch_one(session.connection())
+            .await?;
+        if judge(now, retention, oldest, newest, needed) != Verdict::Empty {
             return Ok(false);
         }
         sqlx::query(sql::over_slot(schema, slot, TRUNCATE))

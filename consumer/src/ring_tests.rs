@@ -8,16 +8,21 @@ fn day(n: i64) -> OffsetDateTime {
 
 #[test]
 fn a_slot_is_emptied_by_its_newest_mark_and_cleaned_by_its_oldest() {
-    let judge = |oldest, newest| judge(day(100), RETENTION, Some(day(oldest)), Some(day(newest)));
+    let judged = |oldest, newest, needed| {
+        let (oldest, newest) = (Some(day(oldest)), Some(day(newest)));
+        judge(day(100), RETENTION, oldest, newest, needed)
+    };
+    let judge = |oldest, newest| judged(oldest, newest, false);
 
     assert_eq!(judge(80, 91), Verdict::Empty);
     assert_eq!(judge(91, 93), Verdict::Keep);
     assert_eq!(judge(80, 99), Verdict::Clean);
     assert_eq!(
-        super::judge(day(100), RETENTION, None, None),
+        super::judge(day(100), RETENTION, None, None, false),
         Verdict::Keep,
         "an empty slot"
     );
+    assert_eq!(judged(80, 91, true), Verdict::Clean);
 }
 
 async fn database() -> onceward_testkit::postgres::Database {
@@ -106,4 +111,27 @@ async fn a_slot_that_somebody_uses_is_left_for_the_next_round() {
 
     assert_eq!((swept.emptied, swept.locked), (0, 1));
     assert_eq!((again.emptied, again.locked), (1, 0));
+}
+
+#[tokio::test]
+async fn a_mark_is_kept_while_its_message_waits() {
+    let database = database().await;
+    let pool = database.pool();
+    let schema = Schema::default();
+    mark(pool, 12, 12).await;
+    mark(pool, 12, 12).await;
+    sqlx::query(
+        "insert into onceward.retries (consumer, line, message_id, mark_slot, topic, type, payload, due_at)
+         select consumer, message_id, message_id, slot, 't', 't', '', now()
+         from onceward.processed_messages
+         limit 1",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+
+    let swept = sweep(pool, &schema, RETENTION).await.unwrap();
+
+    assert_eq!((swept.emptied, swept.deleted), (0, 1));
+    assert_eq!(marks(pool).await, 1);
 }

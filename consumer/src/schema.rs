@@ -44,7 +44,11 @@ with wanted (kind, name, privilege) as (
     ('table', 'processed_messages', 'INSERT'),
     ('table', 'processed_messages', 'UPDATE'),
     ('table', 'dead_letters', 'SELECT'),
-    ('table', 'dead_letters', 'INSERT')
+    ('table', 'dead_letters', 'INSERT'),
+    ('table', 'dead_letters', 'UPDATE')
+  union all
+  select 'table', name, privilege
+  from unnest(array['retries', 'held_keys', 'starts', 'paused_types']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
   union all
   select 'table', 'processed_messages_' || slot, privilege
   from generate_series(0, 11) as slot, unnest(array['SELECT', 'DELETE', 'TRUNCATE']) as privilege
@@ -87,8 +91,35 @@ pub async fn rights(pool: &PgPool, schema: &Schema) -> Result<Vec<Right>, sqlx::
         .await
 }
 
-/// Refuses to start where a consumer could not do its work.
-pub(crate) async fn check(pool: &PgPool, schema: &Schema) -> Result<(), ConsumerError> {
+/// What enqueueing takes: rights on columns, and on functions that may have several forms.
+const ENQUEUE_RIGHTS: &str = "
+select
+  current_user::text as role,
+  'table' as kind,
+  $1 || '.messages' as object,
+  'INSERT (' || a.attname || ')' as privilege,
+  true as exists,
+  has_column_privilege(c.oid, a.attnum, 'INSERT') as held
+from pg_namespace n
+join pg_class c on c.relnamespace = n.oid and c.relname = 'messages'
+join pg_attribute a on a.attrelid = c.oid
+  and a.attname in ('lane', 'id', 'topic', 'key', 'type', 'headers', 'payload')
+where n.nspname = $1
+union all
+select
+  current_user::text, 'function', $1 || '.' || p.proname, 'EXECUTE', true,
+  has_function_privilege(p.oid, 'EXECUTE')
+from pg_namespace n
+join pg_proc p on p.pronamespace = n.oid
+where n.nspname = $1
+  and p.proname in ('enqueue', 'append', 'refuse', 'uuid_v7', 'lane_number', 'check_names', 'checked_headers')";
+
+/// Refuses to start where a consumer could not do its work. `sends`: it enqueues too.
+pub(crate) async fn check(
+    pool: &PgPool,
+    schema: &Schema,
+    sends: bool,
+) -> Result<(), ConsumerError> {
     let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
         .fetch_one(pool)
         .await
@@ -96,9 +127,17 @@ pub(crate) async fn check(pool: &PgPool, schema: &Schema) -> Result<(), Consumer
     if standby {
         return Err(ConsumerError::Standby);
     }
-    let rights = rights(pool, schema)
+    let mut rights = rights(pool, schema)
         .await
         .map_err(ConsumerError::Database)?;
+    if sends {
+        let enqueue: Vec<Right> = sqlx::query_as(ENQUEUE_RIGHTS)
+            .bind(schema.as_str())
+            .fetch_all(pool)
+            .await
+            .map_err(ConsumerError::Database)?;
+        rights.extend(enqueue);
+    }
     if rights.iter().any(|right| !right.exists) {
         return Err(ConsumerError::NoSchema(schema.clone()));
     }

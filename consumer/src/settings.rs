@@ -16,6 +16,9 @@ pub struct HandlerSettings {
     pub concurrency: Option<usize>,
     /// How long the key waits between attempts. Default: full jitter from 100 ms, at most 30 s.
     pub backoff: Backoff,
+    /// Waits up to this long are in memory and hold the delivery; for longer ones the message moves to the database and
+    /// the broker is told. Default 5 s.
+    pub defer_after: Duration,
 }
 
 impl Default for HandlerSettings {
@@ -25,6 +28,7 @@ impl Default for HandlerSettings {
             attempts: 10,
             concurrency: None,
             backoff: Backoff::default(),
+            defer_after: Duration::from_secs(5),
         }
     }
 }

@@ -51,12 +51,17 @@ impl Tx {
 
     /// The same for each attempt at this message and for no other message: give it to whatever is called outside
     /// the database, so that it can drop what it has done already.
+    ///
+    /// It stays the same after restarts, through waits and when the dead letter is replayed, but not when that is replayed as
+    /// a new message. It is worth as much as the other side's memory of it: mind for how long that lasts. The call itself is
+    /// best made by a handler of its own, for a message that the deciding transaction has enqueued.
     #[must_use]
     pub fn idempotency_key(&self) -> Uuid {
         self.mark
     }
 
-    /// Which attempt this is, counted from 1. Attempts before a restart of the process are not counted.
+    /// Which attempt this is, counted from 1. Of those before a restart of the process, the ones are counted after which the
+    /// message waited in the database.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

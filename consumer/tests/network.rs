@@ -168,3 +168,126 @@ async fn connections_that_break_again_and_again_lose_and_double_nothing() {
     assert_eq!(effects, (0..200).collect::<Vec<i64>>());
     assert!(stage.letters().await.is_empty());
 }
+
+/// The first attempt at each order asks to wait; the wait is in the database.
+async fn second_time(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    if tx.attempt() == 1 {
+        return Err(HandlerError::retry_after(Duration::from_millis(20)));
+    }
+    effect(event.order, tx).await
+}
+
+/// Two attempts each: an outage that counted would show as a dead letter.
+fn deferring() -> HandlerSettings {
+    HandlerSettings {
+        defer_after: Duration::ZERO,
+        deadline: Duration::from_secs(2),
+        ..quick(2)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_answer_to_the_commit_of_a_retry_is_lost_its_line_tells() {
+    let stage = Stage::new().await;
+    let setup = "create function dawdle() returns trigger language plpgsql as $$
+        begin perform pg_sleep(1); return null; end $$;
+        create constraint trigger at_commit after insert on effects
+        deferrable initially deferred for each row execute function dawdle()";
+    sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    stage.publish(1, Some(1));
+    stage.publish(2, Some(1));
+
+    let builder = stage.builder().pool(pool).on("*", second_time);
+    let running = stage.run(builder.with(deferring()));
+    sleeps(&stage).await;
+    proxy.cut().await;
+    wait::until_true(SOON, "the effect", || async {
+        stage.effects().await == [1]
+    })
+    .await;
+    proxy.heal().await;
+    wait::until_true(SOON, "the follower", || async {
+        stage.effects().await == [1, 2]
+    })
+    .await;
+    running.stop().await;
+
+    assert!(stage.letters().await.is_empty());
+    assert_eq!(stage.effects().await, [1, 2]);
+    stage.nothing_waits().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_hangs_in_a_retry_costs_no_attempt_and_strands_no_follower() {
+    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        second_time(event, tx).await?;
+        sqlx::query("select pg_sleep(0.2)")
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+    let stage = Stage::new().await;
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    stage.publish(1, Some(1));
+    stage.publish(2, Some(1));
+
+    let builder = stage.builder().pool(pool).on("*", slowly);
+    let running = stage.run(builder.with(deferring()));
+    sleeps(&stage).await;
+    proxy.stall();
+    wait::until_true(SOON, "the transaction to be ended", || async {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and state like 'idle in transaction%'",
+        )
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        count == 0
+    })
+    .await;
+    proxy.heal().await;
+    wait::until_true(SOON, "both effects", || async {
+        stage.effects().await == [1, 2]
+    })
+    .await;
+    running.stop().await;
+
+    assert!(
+        stage.letters().await.is_empty(),
+        "{:?}",
+        stage.letters().await
+    );
+    stage.nothing_waits().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_while_messages_wait_lose_double_and_reorder_nothing() {
+    let stage = Stage::new().await;
+    let (mut proxy, pool) = through_proxy(&stage).await;
+    for order in 0..200 {
+        stage.publish(order, Some(order % 4));
+    }
+
+    let builder = stage.builder().pool(pool).on("*", second_time);
+    let running = stage.run(builder.with(deferring()));
+    for done in [20, 60, 100, 140] {
+        wait::until_true(SOON, "some more effects", || async {
+            stage.effects().await.len() >= done
+        })
+        .await;
+        proxy.cut().await;
+        proxy.heal().await;
+    }
+    wait::until_true(SOON, "all effects", || async {
+        stage.effects().await.len() >= 200
+    })
+    .await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await.len(), 200);
+    stage.in_order(4).await;
+    assert!(stage.letters().await.is_empty());
+    stage.nothing_waits().await;
+}

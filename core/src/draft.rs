@@ -4,8 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use crate::headers::EXPIRES_AT;
 use crate::{
     Headers, InvalidHeader, InvalidKey, InvalidKind, InvalidTopic, Key, Kind, Lane, Message,
     MessageId, Topic, UnknownLane,
@@ -131,6 +134,18 @@ impl Draft {
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
+    }
+
+    /// Until when the message is of use: after that a consumer counts it and does not handle it. It is published all the
+    /// same. Travels as the header `onceward-expires-at`, to the second.
+    #[must_use]
+    pub fn expires_at(self, at: OffsetDateTime) -> Self {
+        let at = at.replace_nanosecond(0).unwrap_or(at);
+        // Only a year beyond 9999 cannot be written, and never comes.
+        match at.format(&Rfc3339) {
+            Ok(text) => self.header(EXPIRES_AT, text),
+            Err(_) => self,
+        }
     }
 
     /// The media type of the payload, 1 to 255 printable ASCII characters.

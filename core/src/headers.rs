@@ -16,6 +16,9 @@ const RESERVED_PREFIXES: [&str; 4] = ["ce-", "ce_", "nats-", "onceward-"];
 /// The header under which the content type travels and is stored; set through the builder only.
 pub const CONTENT_TYPE: &str = "content-type";
 
+/// The header that says until when a message is of use, as RFC 3339. The one of ours that anybody may set.
+pub const EXPIRES_AT: &str = "onceward-expires-at";
+
 /// Headers by name. Names are kept as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
@@ -138,7 +141,7 @@ fn check_name(name: &str) -> Result<(), InvalidHeader> {
     }
     let lower = name.to_ascii_lowercase();
     let reserved = lower == CONTENT_TYPE || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p));
-    if reserved {
+    if reserved && name != EXPIRES_AT {
         return Err(InvalidHeader::Reserved(name.to_owned()));
     }
     Ok(())

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
+use crate::headers::EXPIRES_AT;
 use crate::{Headers, Key, MessageId, Source, Topic};
 
 /// Longest type in bytes.
@@ -110,6 +112,14 @@ pub struct Message {
 }
 
 impl Message {
+    /// Until when it is of use, if it says so: after that consumers settle it without handling it. A time that cannot be
+    /// read is none.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        let text = self.headers.get(EXPIRES_AT)?;
+        OffsetDateTime::parse(text, &Rfc3339).ok()
+    }
+
     /// Bytes that the message holds in memory, roughly: payload, headers, key and names.
     #[must_use]
     pub fn weight(&self) -> usize {

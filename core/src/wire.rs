@@ -10,13 +10,18 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::UndecodableReason;
-pub use crate::headers::CONTENT_TYPE;
+pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT};
 use crate::{Headers, Key, Kind, Message, MessageId, Outgoing, Source, Topic, Undecodable};
 
 /// The header that carries a message's number in its log.
 pub const SEQ: &str = "onceward-seq";
 /// The header that carries the topic, where the route is not the topic itself.
 pub const TOPIC: &str = "onceward-topic";
+
+/// The header of a message that was replayed as a new one: the id of the old one.
+pub const REPLAY_OF: &str = "onceward-replay-of";
+/// What the headers of a dead letter that was sent on begin with.
+pub const DEAD_LETTER: &str = "onceward-dead-letter-";
 
 /// How a protocol writes the names of CloudEvents attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -74,6 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             base: Duration::from_millis(5),
             max: Duration::from_millis(100),
         },
+        defer_after: Duration::from_millis(number("E2E_DEFER_AFTER_MS").unwrap_or(5_000).into()),
         ..HandlerSettings::default()
     };
     let consumer = Consumer::builder(&setting("E2E_CONSUMER")?)

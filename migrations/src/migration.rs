@@ -6,13 +6,13 @@ use onceward_core::Schema;
 use sha2::{Digest, Sha256};
 
 /// The version of the schema that this release makes and knows.
-pub const LATEST: i32 = 4;
+pub const LATEST: i32 = 5;
 
 /// Where the schema's name goes in the SQL files.
 const PLACEHOLDER: &str = "{{schema}}";
 
 /// All steps of this release, oldest first. A step that was released is never changed.
-pub(crate) const ALL: [Migration; 4] = [
+pub(crate) const ALL: [Migration; 5] = [
     Migration {
         version: 1,
         name: "log",
@@ -29,9 +29,14 @@ pub(crate) const ALL: [Migration; 4] = [
         sql: include_str!("../sql/0003_consumer.sql"),
     },
     Migration {
-        version: LATEST,
+        version: 4,
         name: "roles",
         sql: include_str!("../sql/0004_roles.sql"),
+    },
+    Migration {
+        version: LATEST,
+        name: "retries",
+        sql: include_str!("../sql/0005_retries.sql"),
     },
 ];
 

@@ -4,17 +4,20 @@ use std::time::{Duration, Instant};
 
 use onceward_testkit::postgres::{Database, Postgres};
 
-use crate::migration::{ALL, Migration};
+use crate::migration::{ALL, LATEST, Migration};
 use crate::{MigrateError, Migrations, Schema, State};
 
-const FIFTH: Migration = Migration {
-    version: 5,
+/// The version after the last one of this release.
+const NEXT: i32 = LATEST + 1;
+
+const MORE: Migration = Migration {
+    version: NEXT,
     name: "more",
     sql: "alter table {{schema}}.messages add column more text;",
 };
 
 const BROKEN: Migration = Migration {
-    version: 5,
+    version: NEXT,
     name: "broken",
     sql: "create table {{schema}}.half (); select 1 / 0;",
 };
@@ -39,7 +42,7 @@ async fn a_step_gives_way_to_a_long_transaction_and_so_does_whoever_queued_behin
         .execute(&mut *long)
         .await
         .unwrap();
-    let migrations = with(FIFTH).attempts(1);
+    let migrations = with(MORE).attempts(1);
 
     let begin = Instant::now();
     let (result, ()) = tokio::join!(migrations.run(database.pool()), async {
@@ -63,13 +66,13 @@ async fn a_step_gives_way_to_a_long_transaction_and_so_does_whoever_queued_behin
     });
 
     assert!(
-        matches!(result, Err(MigrateError::Locked { version: 5, .. })),
+        matches!(result, Err(MigrateError::Locked { version: NEXT, .. })),
         "{result:?}"
     );
     assert!(begin.elapsed() < Duration::from_secs(10));
     long.rollback().await.unwrap();
     let report = migrations.run(database.pool()).await.unwrap();
-    assert_eq!(report.applied, [5]);
+    assert_eq!(report.applied, [NEXT]);
 }
 
 #[tokio::test]
@@ -79,13 +82,13 @@ async fn a_step_that_fails_leaves_nothing_and_is_still_pending() {
 
     let error = migrations.run(database.pool()).await.unwrap_err();
 
-    assert!(matches!(error, MigrateError::Step { version: 5, .. }));
+    assert!(matches!(error, MigrateError::Step { version: NEXT, .. }));
     let half: Option<String> = sqlx::query_scalar("select to_regclass('onceward.half')::text")
         .fetch_one(database.pool())
         .await
         .unwrap();
     assert_eq!(half, None);
     let check = migrations.check(database.pool()).await.unwrap();
-    assert_eq!(check.state, State::Pending(vec![5]));
-    assert_eq!(check.version, Some(4));
+    assert_eq!(check.state, State::Pending(vec![NEXT]));
+    assert_eq!(check.version, Some(LATEST));
 }

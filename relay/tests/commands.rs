@@ -24,7 +24,7 @@ async fn migrate_makes_the_schema_once_and_then_changes_nothing() {
     let after = shell.run(&["migrate", "--check"]).await;
 
     before.assert_refused(1, &["not up to date", "onceward migrate"]);
-    assert_eq!(first["applied"], json!([1, 2, 3, 4]));
+    assert_eq!(first["applied"], json!([1, 2, 3, 4, 5]));
     assert_eq!(second["applied"], json!([]));
     assert_eq!(second["state"], "current");
     assert_eq!(after.code, 0, "{after:?}");
@@ -162,7 +162,7 @@ async fn doctor_finds_nothing_wrong_with_a_fresh_schema() {
     let answer = shell.json(&["doctor"]).await;
 
     assert_eq!(answer["healthy"], true, "{answer}");
-    assert_eq!(answer["server"]["schema_version"], 4);
+    assert_eq!(answer["server"]["schema_version"], 5);
 }
 
 #[tokio::test]
@@ -288,6 +288,102 @@ async fn dead_letters_are_listed_and_shown_whole() {
     }
     assert_eq!(other["dead_letters"], json!([]));
     missing.assert_refused(1, &["no dead letter 4711"]);
+}
+
+async fn with_dead_letters() -> (Database, Shell) {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.dead_letters (consumer, message_id, original_id, topic, key, type, payload, reason, error)
+        select 'billing', gen_random_uuid(), 'order ' || n, 'orders.created', 'k1', 'orders.created', '{"order": 17}', 'attempts', 'no luck'
+        from generate_series(1, 3) n;
+        insert into onceward.dead_letters (consumer, message_id, topic, payload, reason)
+        values ('mailer', gen_random_uuid(), 'orders.created', 'x', 'undecodable');
+        "#,
+    )
+    .await;
+    (database, shell)
+}
+
+#[tokio::test]
+async fn dead_letters_are_changed_replayed_and_discarded() {
+    let (database, shell) = with_dead_letters().await;
+
+    let edited = shell
+        .json(&[
+            "dead-letters",
+            "edit",
+            "2",
+            "--payload",
+            "{}",
+            "--set-header",
+            "a=b",
+            "--replay",
+        ])
+        .await;
+    let again = shell
+        .run(&["dead-letters", "edit", "2", "--key", "x"])
+        .await;
+    let nothing = shell.run(&["dead-letters", "edit", "2"]).await;
+    let reserved = shell
+        .run(&["dead-letters", "edit", "1", "--set-header", "ce-id=1"])
+        .await;
+    let replayed = shell
+        .json(&["dead-letters", "replay", "--all", "--consumer", "billing"])
+        .await;
+    let unreadable = shell.run(&["dead-letters", "replay", "4"]).await;
+    let unsure = shell.run(&["dead-letters", "discard", "4"]).await;
+    let discarded = shell.json(&["dead-letters", "discard", "4", "--yes"]).await;
+    let missing = shell
+        .run(&["dead-letters", "discard", "4711", "--yes"])
+        .await;
+
+    assert_eq!(edited, json!({ "id": 2, "edited": true, "replayed": true }));
+    again.assert_refused(1, &["does not wait for a person: it was replayed"]);
+    nothing.assert_refused(2, &["--payload"]);
+    reserved.assert_refused(2, &["reserved"]);
+    assert_eq!(replayed["ids"], json!([1, 3]), "oldest first");
+    unreadable.assert_refused(1, &["left as they are: 4", "--type"]);
+    unsure.assert_refused(2, &["--yes"]);
+    assert_eq!(discarded["ids"], json!([4]));
+    missing.assert_refused(1, &["left as they are: 4711"]);
+    let waiting: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("select original_id, payload from onceward.retries order by id")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+    let ids: Vec<&str> = waiting.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(
+        ids,
+        ["order 2", "order 1", "order 3"],
+        "in the order of the replays"
+    );
+    assert_eq!(waiting[0].1, b"{}");
+    let shown = shell.ok(&["dead-letters", "show", "2"]).await;
+    assert!(
+        shown.contains("edited") && shown.contains("replayed"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_as_a_new_message() {
+    let (database, shell) = with_dead_letters().await;
+
+    let replayed = shell
+        .json(&["dead-letters", "replay", "1", "--as-new"])
+        .await;
+
+    let (id, of): (uuid::Uuid, String) =
+        sqlx::query_as("select id, headers ->> 'onceward-replay-of' from onceward.messages")
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+    assert_eq!(replayed["messages"], json!([id]));
+    assert_eq!(of, "order 1");
 }
 
 #[tokio::test]

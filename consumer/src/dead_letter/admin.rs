@@ -57,7 +57,8 @@ pub struct Summary {
     pub kind: Option<String>,
     /// The message's key.
     pub key: Option<String>,
-    /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`.
+    /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`,
+    /// `id_conflict`.
     pub reason: String,
     /// The last error.
     pub error: String,
@@ -94,6 +95,8 @@ pub struct DeadLetter {
     pub first_failed_at: Option<OffsetDateTime>,
     /// How often it was replayed.
     pub replays: i32,
+    /// What was decided about it: objects with `at`, `what` and `by`.
+    pub decisions: Value,
     /// The payload.
     pub payload: Payload,
 }
@@ -146,7 +149,7 @@ limit $5";
 const SHOW: &str = "
 select
   id, consumer, message_id, topic, type, key, reason, error, attempts, state, dead_at,
-  original_id, source, created_at, headers, origin, history, first_failed_at, replays, payload
+  original_id, source, created_at, headers, origin, history, first_failed_at, replays, decisions, payload
 from {schema}.dead_letters
 where id = $1";
 
@@ -192,6 +195,7 @@ struct Row {
     history: Json<Vec<Attempt>>,
     first_failed_at: Option<OffsetDateTime>,
     replays: i32,
+    decisions: Value,
     payload: Vec<u8>,
 }
 
@@ -221,6 +225,7 @@ pub async fn show(
         history: row.history.0,
         first_failed_at: row.first_failed_at,
         replays: row.replays,
+        decisions: row.decisions,
         payload: row.payload.into(),
     }))
 }

@@ -96,7 +96,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         if delivery.origin.redelivered.is_some_and(|times| times > 0) {
             self.shop.meters.redelivered();
         }
-        let place = self.flights.arrive(delivery, &self.shop);
+        let number = self.next_number();
+        let fresh = self.shares.is_fresh(&delivery.origin.partition);
+        let place = self.flights.arrive(number, delivery, fresh, &self.shop);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
             self.ask(Ask::Pause(full, true));
@@ -181,7 +183,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     }
 
     fn look_for_overdue(&self) {
-        for number in self.flights.overdue() {
+        for number in self.flights.overdue().chain(self.waiting.overdue()) {
             error!(
                 number,
                 "a handler did not end at its deadline: it blocks its thread; its key waits"

@@ -41,7 +41,6 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Flights<T> {
     flights: HashMap<u64, Flight<T>>,
-    next: u64,
     bytes: usize,
     largest: usize,
     newest_settled: SystemTime,
@@ -51,17 +50,20 @@ impl<T: Clone> Flights<T> {
     pub(super) fn new() -> Self {
         Self {
             flights: HashMap::new(),
-            next: 1,
             bytes: 0,
             largest: 1,
             newest_settled: SystemTime::now(),
         }
     }
 
-    /// Takes a delivery in.
-    pub(super) fn arrive(&mut self, delivery: Delivery<T>, shop: &Workshop) -> Place {
-        let number = self.next;
-        self.next += 1;
+    /// Takes a delivery in. `fresh`: it is among the first ones of an ownership.
+    pub(super) fn arrive(
+        &mut self,
+        number: u64,
+        delivery: Delivery<T>,
+        fresh: bool,
+        shop: &Workshop,
+    ) -> Place {
         let (leave, alarm) = (CancellationToken::new(), Alarm::new());
         let now = SystemTime::now();
         let (body, mark, weight) = match delivery.message {
@@ -78,7 +80,7 @@ impl<T: Clone> Flights<T> {
         let (key, route, written_at) = match &body {
             Body::Message(message) => (
                 KeyId::of(message),
-                shop.route_of(message),
+                shop.route_of(message.kind.as_str()),
                 message.time.map(SystemTime::from),
             ),
             // Nothing of it runs, so nothing can come out of order.
@@ -103,6 +105,7 @@ impl<T: Clone> Flights<T> {
                 number,
                 body,
                 mark,
+                suspect: fresh || delivery.origin.redelivered.is_some_and(|times| times > 0),
                 origin: delivery.origin,
                 route,
                 leave,

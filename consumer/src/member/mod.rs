@@ -4,10 +4,12 @@
 mod arrivals;
 mod errands;
 mod flights;
+mod poller;
 mod reader;
 mod shares;
 mod stop;
 mod timers;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +23,7 @@ use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
 use crate::plan::{self, Outcome};
 use crate::settled::Settled;
+use crate::transaction::Due;
 use crate::work::{Report, Workshop};
 use crate::{ConsumerError, Limits};
 use errands::Errand;
@@ -29,6 +32,7 @@ use reader::Ask;
 use shares::Shares;
 use stop::Stopping;
 use timers::Timers;
+use waiting::Waiting;
 
 /// How many deliveries are asked for at a time.
 const BATCH: usize = 256;
@@ -41,6 +45,8 @@ enum Event<T> {
     Backlog(Option<Vec<Backlog>>),
     /// Told to the broker, or given up on: they come again, and their marks drop them.
     Acked(Vec<u64>),
+    /// What is due in the database; none: it did not tell.
+    Due(Option<Due>),
     /// New deadlines; an error leaves the old ones.
     Extended(Vec<u64>, Option<Vec<Option<Instant>>>),
 }
@@ -52,7 +58,11 @@ pub(crate) struct Member<T> {
     keys: Keys,
     flights: Flights<T>,
     shares: Shares,
+    /// Due lines of the database.
+    waiting: Waiting,
     timers: Timers,
+    /// Deliveries and due lines are numbered together, in the order of arrival.
+    next: u64,
     stopping: Option<Stopping>,
     /// Whether to stop when nothing is left to do.
     until_idle: bool,
@@ -64,6 +74,8 @@ pub(crate) struct Member<T> {
     /// Reader and acks. One that ends before it is told to is an error.
     io: JoinSet<()>,
     asks: UnboundedSender<Ask>,
+    /// How many due lines to look for.
+    looks: UnboundedSender<usize>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
     events: UnboundedReceiver<Event<T>>,
@@ -79,7 +91,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let (asks, asked) = unbounded_channel();
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
+        let (looks, wanted) = unbounded_channel();
         let mut io = JoinSet::new();
+        io.spawn(poller::run(shop.clone(), wanted, report.clone()));
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
         let class_limits = shop
@@ -94,7 +108,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             keys: Keys::new(limits.concurrency, class_limits),
             flights: Flights::new(),
             shares: Shares::new(limits.messages, limits.ahead),
+            waiting: Waiting::new(limits.concurrency, Instant::now()),
             timers: Timers::new(Instant::now()),
+            next: 1,
             stopping: None,
             until_idle,
             settled: Settled::default(),
@@ -105,6 +121,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             limits,
             io,
             asks,
+            looks,
             errands,
             events,
         }
@@ -119,7 +136,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         while !self.is_done() {
             self.start_work();
             self.ask_for_more();
-            let wake = self.timers.next(self.stopping.as_ref());
+            self.look_for_due();
+            let wake = self.wake();
             tokio::select! {
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_to_stop(),
                 Some(event) = self.events.recv() => self.on_event(event)?,
@@ -141,6 +159,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let Some(number) = self.keys.start() else {
                 return;
             };
+            if let Some(errand) = self.waiting.start(number) {
+                self.workers.spawn(self.shop.clone().retry(errand));
+                continue;
+            }
             let Some(job) = self.flights.start(number) else {
                 self.keys.end(number);
                 continue;
@@ -165,6 +187,43 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
     }
 
+    /// When to look by itself.
+    fn wake(&self) -> Instant {
+        let timer = self.timers.next(self.stopping.as_ref());
+        let look = self.waiting.next().filter(|_| self.may_look());
+        look.map_or(timer, |at| at.min(timer))
+    }
+
+    fn may_look(&self) -> bool {
+        self.stopping.is_none() && self.shop.health.is_up()
+    }
+
+    /// Looks for messages that have waited, when some may be due and there is room for them.
+    fn look_for_due(&mut self) {
+        if self.may_look()
+            && let Some(room) = self.waiting.wants(Instant::now())
+        {
+            // Fails only when the poller has ended, which the loop sees by itself.
+            self.looks.send(room).ok();
+        }
+    }
+
+    fn on_due(&mut self, due: Option<Due>) {
+        for line in self.waiting.told(due, Instant::now()) {
+            let number = self.next_number();
+            let route = self.shop.route_of(&line.kind);
+            let class = route.unwrap_or(self.shop.routes.len());
+            self.waiting.arrive(number, line);
+            // Their order is kept in the database.
+            self.keys.arrive(number, None, class);
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     fn on_event(&mut self, event: Event<T>) -> Result<(), ConsumerError> {
         match event {
             Event::Read(read) => {
@@ -184,6 +243,11 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                     self.ask(Ask::Backlog);
                 }
             }
+            Event::Due(due) => {
+                if self.stopping.is_none() {
+                    self.on_due(due);
+                }
+            }
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);
             }
@@ -195,6 +259,15 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let report = report.map_err(|error| ConsumerError::task(Some(error)))?;
         let number = report.number;
         self.keys.end(number);
+        if let Some(due) = report.due {
+            self.waiting.look_after(due, Instant::now());
+        }
+        if self.waiting.end(number) {
+            if let Some(outcome) = report.outcome {
+                self.settled.count(outcome);
+            }
+            return Ok(());
+        }
         match report.outcome {
             Some(outcome) => {
                 self.flights.settled(number);
@@ -240,6 +313,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     /// The end of a delivery in this member.
     fn forget(&mut self, number: u64) {
+        self.waiting.end(number);
         self.flights.remove(number);
         if let Some((partition, paused)) = self.shares.gone(number) {
             self.ask(Ask::Pause(partition, paused));

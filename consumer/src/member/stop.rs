@@ -42,16 +42,19 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let waiting = self.keys.drop_waiting(|_| true);
         self.give_back(&waiting);
         self.flights.leave(|_| true);
+        self.waiting.leave();
         let (running, grace) = (self.keys.running(), self.limits.grace);
         info!(running, ?grace, "the consumer stops");
     }
 
-    /// Stops when the broker says that nothing is left, if the consumer is to run only so long. A member that owns
+    /// Stops when the broker says that nothing is left, and nothing is due that has waited, if the consumer is to run only
+    /// so long. A member that owns
     /// nothing yet has not heard of what there is.
     pub(super) fn stop_if_idle(&mut self, backlog: Option<&[Backlog]>) {
         let nothing =
             backlog.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.count == 0));
-        if self.until_idle && self.stopping.is_none() && nothing && self.flights.is_empty() {
+        let idle = self.flights.is_empty() && self.waiting.is_idle();
+        if self.until_idle && self.stopping.is_none() && nothing && idle {
             self.begin_to_stop();
         }
     }
@@ -74,19 +77,21 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             warn!(running, "handlers did not end; they are left");
             self.workers.abort_all();
             self.flights.clear();
+            self.waiting.clear();
         }
     }
 
     /// Whether the consumer stops and all that it still had to do is done.
     pub(super) fn is_done(&self) -> bool {
-        self.stopping.is_some() && self.flights.is_empty()
+        self.stopping.is_some() && self.flights.is_empty() && self.waiting.is_empty()
     }
 
     /// Lets the last errands be run, and leaves.
     pub(super) async fn close(mut self) {
         self.ask(Ask::Close(CLOSE));
-        // Without a sender the acks end after their last errand.
+        // Without a sender the acks end after their last errand, and the looks after the one that is on its way.
         drop(self.errands);
+        drop(self.looks);
         let ended = async { while self.io.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE * 2, ended).await.is_err() {
             warn!("the subscriber did not close in time");

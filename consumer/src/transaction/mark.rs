@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, SqlStr};
 use time::OffsetDateTime;
 
 use super::{ANSWER, Database, within};
 use crate::mark::Mark;
 
-/// A mark that this transaction has inserted.
+/// What a mark says of its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
+pub(crate) enum Says {
+    Handled = 0,
+    /// It waits in `retries`.
+    Deferred = 1,
+    Dead = 2,
+    Expired = 3,
+    Ignored = 4,
+}
+
+/// A mark that this transaction has inserted, or taken up.
 #[derive(Debug, Clone)]
 pub(crate) struct Marked {
     pub(crate) slot: i16,
@@ -36,22 +48,96 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         mark: &Mark,
-        outcome: i16,
+        says: Says,
         deadline: Duration,
     ) -> Result<Option<Marked>, sqlx::Error> {
-        let insert = sqlx::query_as::<_, MarkRow>(self.statements.mark())
+        let statement = self.statements.mark.sql();
+        self.write_mark(connection, statement, mark, says, deadline)
+            .await
+    }
+
+    /// Takes up the mark of a deferred message. None: somebody else has finished it.
+    pub(super) async fn take_up(
+        &self,
+        connection: &mut PgConnection,
+        mark: &Mark,
+        says: Says,
+        deadline: Duration,
+    ) -> Result<Option<Marked>, sqlx::Error> {
+        let statement = self.statements.take_up.sql();
+        self.write_mark(connection, statement, mark, says, deadline)
+            .await
+    }
+
+    async fn write_mark(
+        &self,
+        connection: &mut PgConnection,
+        statement: SqlStr,
+        mark: &Mark,
+        says: Says,
+        deadline: Duration,
+    ) -> Result<Option<Marked>, sqlx::Error> {
+        let write = sqlx::query_as::<_, MarkRow>(statement)
             .bind(self.consumer.as_str())
             .bind(mark.id)
-            .bind(outcome)
-            .bind(&mark.digest[..])
+            .bind(says as i16)
+            .bind(mark.digest.as_ref().map(|digest| &digest[..]))
             .fetch_optional(connection);
-        let row = within(deadline + ANSWER, insert).await?;
+        let row = within(deadline + ANSWER, write).await?;
         Ok(row.map(|(slot, xid, pid, backend_start)| Marked {
             slot,
             xid,
             pid,
             backend_start,
         }))
+    }
+
+    /// Whether a mark that is there is that of another message with the same id.
+    pub(super) async fn is_conflict(
+        &self,
+        connection: &mut PgConnection,
+        mark: &Mark,
+    ) -> Result<bool, sqlx::Error> {
+        let ask = sqlx::query_scalar::<_, Option<Vec<u8>>>(self.statements.digest.sql())
+            .bind(self.consumer.as_str())
+            .bind(mark.id)
+            .fetch_optional(connection);
+        let stored = within(ANSWER, ask).await?.flatten();
+        Ok(mark.conflicts_with(stored.as_deref()))
+    }
+
+    /// Gives a mark that this transaction has inserted another outcome.
+    pub(super) async fn change_mark(
+        &self,
+        connection: &mut PgConnection,
+        mark: &Mark,
+        marked: &Marked,
+        says: Says,
+    ) -> Result<(), sqlx::Error> {
+        let change = sqlx::query(self.statements.change_mark.sql())
+            .bind(marked.slot)
+            .bind(self.consumer.as_str())
+            .bind(mark.id)
+            .bind(says as i16)
+            .execute(connection);
+        within(ANSWER, change).await.map(drop)
+    }
+
+    /// Changes a mark that a handler has committed by itself. False: it is not there.
+    pub(super) async fn take_over(
+        &self,
+        connection: &mut PgConnection,
+        mark: &Mark,
+        xid: &str,
+        says: Says,
+    ) -> Result<bool, sqlx::Error> {
+        let update = sqlx::query(self.statements.take_over.sql())
+            .bind(self.consumer.as_str())
+            .bind(mark.id)
+            .bind(xid)
+            .bind(says as i16)
+            .execute(connection);
+        Ok(within(ANSWER, update).await?.rows_affected() > 0)
     }
 
     /// The last statement before COMMIT. It fails in an aborted transaction, whose COMMIT would be a rollback.
@@ -62,7 +148,7 @@ impl Database {
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = sqlx::query_as::<_, (bool, String)>(self.statements.proof())
+        let ask = sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
             .bind(marked.slot)
             .bind(self.consumer.as_str())
             .bind(mark.id)
@@ -81,7 +167,7 @@ impl Database {
         mark: &Mark,
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
-        let ask = sqlx::query_scalar::<_, bool>(self.statements.left_behind())
+        let ask = sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
             .bind(marked.slot)
             .bind(self.consumer.as_str())
             .bind(mark.id)

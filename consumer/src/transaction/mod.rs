@@ -2,14 +2,21 @@
 
 mod attempt;
 mod cancel;
+mod ended;
+mod line;
 mod mark;
+mod outbound;
+mod pause;
 #[cfg(feature = "faults")]
 mod planted;
+mod retry;
 mod settle;
+mod start;
 
 use std::future::Future;
 use std::time::Duration;
 
+use onceward_core::Topic;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 
@@ -18,9 +25,11 @@ use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::Statements;
 
-pub(crate) use attempt::{Order, Ran};
+pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use line::Waiting;
 use mark::Marked;
-pub(crate) use settle::ToSettle;
+pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
+pub(crate) use settle::{SettleAs, ToSettle};
 
 /// On top of what the server itself allows, for an answer to arrive.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -30,12 +39,17 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// that was lost never comes, and its key waits for it.
 const COMMIT: Duration = Duration::from_secs(10);
 
+/// How long a rollback may take; after that the connection is closed.
+const ROLL_BACK: Duration = Duration::from_secs(1);
+
 /// The database of a consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     pub(crate) pool: PgPool,
     pub(crate) statements: Statements,
     pub(crate) consumer: ConsumerName,
+    /// Where dead letters are sent on to.
+    pub(crate) outbound: Option<Topic>,
 }
 
 impl Database {

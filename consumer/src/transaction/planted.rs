@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::attempt::{Ended, HANDLED, handle};
+use super::ended::{Ended, handle};
+use super::mark::Says;
 use super::{Database, Order, Ran};
 use crate::faults::{Failpoint, pass};
 use crate::handler::Verdict;
@@ -16,15 +17,11 @@ select exists (
 impl Database {
     pub(super) async fn attempt_with_dedupe_outside(&self, order: &Order<'_>) -> Ran {
         let run = self.outside(order).await.unwrap_or(Run::Outage);
-        Ran {
-            run,
-            error: "with the dedupe outside of the transaction".to_owned(),
-            ended: None,
-        }
+        Ran::new(run, "with the dedupe outside of the transaction")
     }
 
     async fn outside(&self, order: &Order<'_>) -> Result<Run, sqlx::Error> {
-        let look_up = sql::over(self.statements.schema(), LOOK_UP);
+        let look_up = sql::over(&self.statements.schema, LOOK_UP);
         let there: bool = sqlx::query_scalar(look_up)
             .bind(self.consumer.as_str())
             .bind(order.mark.id)
@@ -43,7 +40,7 @@ impl Database {
         session.commit().await?;
         pass(Failpoint::BeforeMark);
         let mut connection = self.pool.acquire().await?;
-        self.insert_mark(&mut connection, order.mark, HANDLED, order.deadline)
+        self.insert_mark(&mut connection, order.mark, Says::Handled, order.deadline)
             .await?;
         Ok(Run::Handled)
     }

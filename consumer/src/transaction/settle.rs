@@ -1,8 +1,13 @@
-//! Settling without a handler: a dead letter, or a message that is ignored, with its mark in one transaction.
+//! Settling a delivery without a handler: a dead letter, a message that is ignored, has expired or is to wait, with its mark in one
+//! transaction.
 
 use std::time::Duration;
 
-use super::{ANSWER, COMMIT, Database, within};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::mark::Says;
+use super::{ANSWER, COMMIT, Database, ROLL_BACK, Waiting, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::mark::Mark;
@@ -10,29 +15,29 @@ use crate::plan::Settling;
 use crate::session::Session;
 
 /// How long each of its statements may take on the server, twice: nobody else's code runs here.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
-const ROLL_BACK: Duration = Duration::from_secs(1);
-
-/// The outcome of a mark with a dead letter.
-const DEAD: i16 = 2;
-/// The outcome of a mark whose message the consumer ignores.
-const IGNORED: i16 = 4;
+/// What a delivery is to be settled as.
+pub(crate) enum SettleAs<'a> {
+    Ignored,
+    Expired,
+    Dead(Letter<'a>),
+    Deferred(Waiting<'a>),
+}
 
 /// What is to be settled.
 pub(crate) struct ToSettle<'a> {
     pub(crate) mark: &'a Mark,
-    /// None: ignored.
-    pub(crate) letter: Option<&'a Letter<'a>>,
+    pub(crate) what: SettleAs<'a>,
     /// The transaction in which a handler has committed the mark by itself: then the mark is ours to change.
     pub(crate) ended: Option<&'a str>,
 }
 
 impl Database {
-    /// Writes mark and letter. The mark comes first: whoever inserts it decides.
-    pub(crate) async fn settle(&self, what: &ToSettle<'_>) -> Result<Settling, sqlx::Error> {
+    /// Writes the mark and what belongs to it. The mark comes first: whoever inserts it decides.
+    pub(crate) async fn settle(&self, settle: &ToSettle<'_>) -> Result<Settling, sqlx::Error> {
         let mut session = self.begin(DEADLINE).await?;
-        match self.write(&mut session, what).await {
+        match self.write(&mut session, settle).await {
             Ok(Settling::Written) => {
                 pass(Failpoint::BeforeCommit);
                 within(COMMIT, session.commit()).await?;
@@ -48,38 +53,60 @@ impl Database {
     async fn write(
         &self,
         session: &mut Session,
-        what: &ToSettle<'_>,
+        settle: &ToSettle<'_>,
     ) -> Result<Settling, sqlx::Error> {
-        let outcome = if what.letter.is_some() { DEAD } else { IGNORED };
-        let marked = self
-            .insert_mark(session.connection(), what.mark, outcome, DEADLINE)
-            .await?;
-        if marked.is_none() && !self.take_over(session, what, outcome).await? {
-            return Ok(Settling::Duplicate);
+        let says = match settle.what {
+            SettleAs::Ignored => Says::Ignored,
+            SettleAs::Expired => Says::Expired,
+            SettleAs::Dead(_) => Says::Dead,
+            SettleAs::Deferred(_) => Says::Deferred,
+        };
+        let (connection, mark) = (session.connection(), settle.mark);
+        let marked = self.insert_mark(connection, mark, says, DEADLINE).await?;
+        let ours = match (marked, settle.ended) {
+            (Some(_), _) => true,
+            (None, Some(xid)) => self.take_over(connection, mark, xid, says).await?,
+            (None, None) => false,
+        };
+        if !ours {
+            let conflict = self.is_conflict(connection, mark).await?;
+            return Ok(if conflict {
+                Settling::IdConflict
+            } else {
+                Settling::Duplicate
+            });
         }
-        if let Some(letter) = what.letter {
-            let insert = letter.insert(&self.statements, &self.consumer, what.mark.id);
-            within(DEADLINE + ANSWER, insert.execute(session.connection())).await?;
+        match &settle.what {
+            SettleAs::Ignored | SettleAs::Expired => {}
+            SettleAs::Dead(letter) => self.write_letter(connection, mark.id, letter, None).await?,
+            SettleAs::Deferred(waiting) => self.add(connection, waiting).await?,
         }
         Ok(Settling::Written)
     }
 
-    async fn take_over(
+    /// Writes a dead letter, in the place of the one that was replayed if there is one.
+    pub(super) async fn write_letter(
         &self,
-        session: &mut Session,
-        what: &ToSettle<'_>,
-        outcome: i16,
-    ) -> Result<bool, sqlx::Error> {
-        let Some(xid) = what.ended else {
-            return Ok(false);
+        connection: &mut PgConnection,
+        mark: Uuid,
+        letter: &Letter<'_>,
+        replayed: Option<i64>,
+    ) -> Result<(), sqlx::Error> {
+        let again = match replayed {
+            Some(id) => {
+                let again = letter.again(&self.statements, &self.consumer, id);
+                let again = again.execute(&mut *connection);
+                within(DEADLINE + ANSWER, again).await?.rows_affected() > 0
+            }
+            None => false,
         };
-        let update = sqlx::query(self.statements.take_over())
-            .bind(self.consumer.as_str())
-            .bind(what.mark.id)
-            .bind(xid)
-            .bind(outcome)
-            .execute(session.connection());
-        let updated = within(DEADLINE + ANSWER, update).await?;
-        Ok(updated.rows_affected() > 0)
+        if !again {
+            let insert = letter.insert(&self.statements, &self.consumer, mark);
+            within(DEADLINE + ANSWER, insert.execute(&mut *connection)).await?;
+        }
+        match &self.outbound {
+            Some(topic) => self.send_on(connection, topic, mark, letter).await,
+            None => Ok(()),
+        }
     }
 }

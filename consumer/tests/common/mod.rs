@@ -140,6 +140,41 @@ impl Stage {
         .await;
     }
 
+    /// How many messages wait.
+    pub(crate) async fn retries(&self) -> usize {
+        let count: i64 = sqlx::query_scalar("select count(*) from onceward.retries")
+            .fetch_one(self.pool())
+            .await
+            .unwrap();
+        usize::try_from(count).unwrap()
+    }
+
+    pub(crate) async fn wait_for_retries(&self, count: usize) {
+        let what = format!("{count} messages that wait");
+        wait::until_true(SOON, &what, || async { self.retries().await == count }).await;
+    }
+
+    /// Neither a message nor a key.
+    pub(crate) async fn nothing_waits(&self) {
+        let held: i64 = sqlx::query_scalar("select count(*) from onceward.held_keys")
+            .fetch_one(self.pool())
+            .await
+            .unwrap();
+        assert_eq!((self.retries().await, held), (0, 0));
+    }
+
+    /// Each order took effect once, and those of a key, the order modulo `keys`, in order.
+    pub(crate) async fn in_order(&self, keys: i64) {
+        let mut last = std::collections::HashMap::new();
+        for order in self.effects().await {
+            let before = last.insert(order % keys, order);
+            assert!(
+                before.is_none_or(|before| before < order),
+                "{order} came after {before:?}"
+            );
+        }
+    }
+
     /// Reason, error and attempts of all dead letters, in order.
     pub(crate) async fn letters(&self) -> Vec<(String, String, i32)> {
         sqlx::query_as("select reason, error, attempts from onceward.dead_letters order by id")

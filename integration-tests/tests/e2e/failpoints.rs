@@ -46,6 +46,15 @@ const OF_THE_CONSUMER: [&str; 5] = [
     "after-ack:30",
 ];
 
+/// The same with messages that wait for another attempt.
+const OF_A_CONSUMER_THAT_DEFERS: [&str; 5] = [
+    "before-mark:40",
+    "after-handler:40",
+    "leaving-line:20",
+    "before-commit:40",
+    "after-commit-before-ack:30",
+];
+
 /// Writes one message that the broker refuses.
 pub(crate) async fn write_too_large(stage: &Stage, key: &str) -> Uuid {
     let mut transaction = stage.log.pool().begin().await.unwrap();
@@ -136,4 +145,27 @@ async fn a_crash_at_half_of_the_points_loses_doubles_and_reorders_nothing_on_kaf
         &OF_THE_CONSUMER[3..],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_crash_while_messages_wait_loses_doubles_and_reorders_nothing_on_nats() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    let stage = stage.consumed().await;
+    let relay = stage.relay(&Changes::default());
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(100),
+        ..stage.workload()
+    });
+
+    for point in OF_A_CONSUMER_THAT_DEFERS {
+        let consumer = stage.consumer(&Changes::failpoint(point).deferring());
+        consumer.crashed(SOON).await;
+        eprintln!("the consumer crashed at {point}");
+    }
+
+    writers.stop().await;
+    let consumer = stage.consumer(&Changes::default().deferring());
+    stage.must_be_green(&[&relay, &consumer]).await;
+    stage.wait_until_no_key_is_held().await;
 }

@@ -162,3 +162,15 @@ async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_kafka() 
 
     kill_both(stage.consumed().await.ttl("1s"), cycles(), &changes).await;
 }
+
+#[tokio::test]
+async fn killed_consumers_whose_messages_wait_lose_double_and_reorder_nothing_on_nats() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+
+    kill_both(
+        stage.consumed().await.ttl("1s"),
+        cycles(),
+        &Changes::default().deferring(),
+    )
+    .await;
+}

@@ -44,6 +44,7 @@ async fn wait_until_all_is_acked(stage: &Stage) {
 async fn verdict_after(stage: &Stage, changes: &Changes) -> Verdict {
     let consumer = stage.consumer(changes);
     wait_until_all_is_acked(stage).await;
+    stage.wait_until_no_key_is_held().await;
     consumer.stop().await;
     stage.ledger.verdict().await
 }
@@ -128,6 +129,33 @@ async fn what_was_acked_survives_a_crash_of_the_database() {
 #[tokio::test]
 async fn an_ack_before_the_commit_is_durable_turns_the_ledger_red() {
     let verdict = crash_after_the_acks("ack-before-durable").await;
+
+    assert!(verdict.missing_effects > 0, "{verdict}");
+}
+
+#[tokio::test]
+async fn messages_that_wait_for_another_attempt_lose_double_and_reorder_nothing() {
+    let stage = stage().await;
+
+    let verdict = verdict_after(&stage, &Changes::default().deferring()).await;
+
+    assert!(verdict.is_green(), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_held_key_that_is_not_looked_up_in_the_database_turns_the_ledger_red() {
+    let stage = stage().await;
+
+    let verdict = verdict_after(&stage, &Changes::fault("keys-in-memory").deferring()).await;
+
+    assert!(verdict.effects_out_of_order > 0, "{verdict}");
+}
+
+#[tokio::test]
+async fn a_retry_that_forgets_its_followers_turns_the_ledger_red() {
+    let stage = stage().await;
+
+    let verdict = verdict_after(&stage, &Changes::fault("followers-forgotten").deferring()).await;
 
     assert!(verdict.missing_effects > 0, "{verdict}");
 }

@@ -61,6 +61,12 @@ impl Changes {
         }
     }
 
+    /// For consumers: one attempt in three fails, and every wait for the next one is in the database.
+    pub(crate) fn deferring(self) -> Self {
+        self.variable("E2E_FAIL_ONE_IN", "3")
+            .variable("E2E_DEFER_AFTER_MS", "0")
+    }
+
     pub(crate) fn variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
@@ -356,6 +362,19 @@ impl Stage {
             .fetch_one(self.log.pool())
             .await
             .unwrap()
+    }
+
+    /// Waits until no key is held any more in the consumer's database.
+    pub(crate) async fn wait_until_no_key_is_held(&self) {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        let none = || async {
+            let count = sqlx::query_scalar::<_, i64>("select count(*) from onceward.held_keys");
+            count
+                .fetch_one(database.pool())
+                .await
+                .is_ok_and(|count| count == 0)
+        };
+        wait::until_true(SOON, "no key to be held", none).await;
     }
 
     /// Waits until everything has arrived and taken effect, ends the programs in good order, and judges: it must be green.

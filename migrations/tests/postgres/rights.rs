@@ -91,6 +91,8 @@ async fn a_writer_can_neither_read_nor_change_the_log() {
         "select from onceward.streams",
         "select from onceward.processed_messages",
         "select from onceward.dead_letters",
+        "select from onceward.retries",
+        "select from onceward.held_keys",
         "insert into onceward.migrations (version, name, checksum) values (9, '', '')",
         "create table onceward.mine ()",
         "select onceward.grant_rights()",
@@ -167,6 +169,22 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "insert into onceward.dead_letters (consumer, message_id, topic, payload, reason)
          values ('billing', gen_random_uuid(), 't', '', 'rejected')",
         "select from onceward.dead_letters",
+        "update onceward.dead_letters set state = 'dead'",
+        "insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', gen_random_uuid(), 't', now())",
+        "insert into onceward.retries (consumer, line, message_id, mark_slot, topic, type, payload, due_at)
+         values ('billing', gen_random_uuid(), gen_random_uuid(), 0, 't', 't', '', now())",
+        "select from onceward.retries for update skip locked",
+        "select from onceward.held_keys for share",
+        "update onceward.retries set attempts = 1",
+        "update onceward.held_keys set due_at = now()",
+        "delete from onceward.retries",
+        "delete from onceward.held_keys",
+        "insert into onceward.starts (consumer, message_id, member) values ('billing', gen_random_uuid(), gen_random_uuid())",
+        "update onceward.starts set alone = true",
+        "delete from onceward.starts",
+        "insert into onceward.paused_types (consumer, type, probe_at) values ('billing', 't', now())",
+        "update onceward.paused_types set probe_at = now()",
+        "delete from onceward.paused_types",
         "select version from onceward.migrations",
     ] {
         assert!(run(&mut consumer, sql).await.is_ok(), "{sql}");
@@ -175,6 +193,8 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "select from onceward.messages",
         "select from onceward.cursors",
         "delete from onceward.dead_letters",
+        "truncate onceward.retries",
+        "select onceward.enqueue('t', 'x')",
     ] {
         assert_eq!(
             super::code(run(&mut consumer, sql).await),
@@ -199,6 +219,14 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.parked",
         "update onceward.dead_letters set state = 'discarded'",
         "delete from onceward.streams",
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+         select onceward.mark_slot(id), 'billing', id, 1 from (select gen_random_uuid() as id) m",
+        "update onceward.processed_messages set outcome = 1",
+        "insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', gen_random_uuid(), 't', now())",
+        "update onceward.held_keys set line = line",
+        "insert into onceward.retries (consumer, line, message_id, mark_slot, topic, type, payload, due_at)
+         values ('billing', gen_random_uuid(), gen_random_uuid(), 0, 't', 't', '', now())",
+        "select onceward.enqueue('t', 'x')",
     ] {
         assert!(run(&mut admin, sql).await.is_ok(), "{sql}");
     }
@@ -207,6 +235,8 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "truncate onceward.messages_3",
         "update onceward.cursors set last_seq = 0",
         "delete from onceward.processed_messages",
+        "delete from onceward.retries",
+        "update onceward.retries set attempts = 1",
     ] {
         assert_eq!(super::code(run(&mut admin, sql).await), FORBIDDEN, "{sql}");
     }

@@ -1,5 +1,6 @@
 //! The commands of `onceward`.
 
+mod changes;
 mod database;
 mod dead_letters;
 mod doctor;
@@ -117,4 +118,14 @@ fn progress(context: &Context, what: &str) {
     if !context.output.is_json() && std::io::stderr().is_terminal() {
         eprintln!("{what} …");
     }
+}
+
+/// Who decides, for the message's history.
+fn who() -> String {
+    let named = ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    named
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "onceward".to_owned())
 }

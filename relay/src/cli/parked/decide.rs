@@ -4,10 +4,9 @@ use clap::Args;
 use onceward::{LogAdmin, ParkedFilter, ParkedState};
 use serde::Serialize;
 
-use super::who;
 use crate::cli::failure::Failure;
 use crate::cli::output::confirm;
-use crate::cli::{Context, database, progress};
+use crate::cli::{Context, database, progress, who};
 
 /// How many messages are decided about in one statement.
 const PAGE: usize = 500;

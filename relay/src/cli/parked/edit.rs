@@ -1,16 +1,15 @@
 //! `onceward parked edit`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::PathBuf;
 
 use clap::Args;
 use onceward::{ParkedEdit, ParkedMessage};
 use serde::Serialize;
 
-use super::{not_there, who};
+use super::not_there;
+use crate::cli::changes::Changes;
 use crate::cli::failure::Failure;
-use crate::cli::{Context, database};
+use crate::cli::{Context, database, who};
 
 /// Change a parked message before it is replayed
 ///
@@ -31,38 +30,6 @@ pub(super) struct Edit {
     replay: bool,
 }
 
-#[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
-struct Changes {
-    /// What it is about
-    #[arg(long)]
-    topic: Option<String>,
-    /// Its key
-    #[arg(long, conflicts_with = "no_key")]
-    key: Option<String>,
-    /// Take its key away: it then has no order
-    #[arg(long)]
-    no_key: bool,
-    /// Its type
-    #[arg(long = "type", value_name = "TYPE")]
-    kind: Option<String>,
-    /// The media type of its payload
-    #[arg(long)]
-    content_type: Option<String>,
-    /// Set a header; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
-    set_header: Vec<(String, String)>,
-    /// Remove a header; may be given several times
-    #[arg(long, value_name = "NAME")]
-    remove_header: Vec<String>,
-    /// Its payload, out of a file; `-` reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "payload")]
-    payload_file: Option<PathBuf>,
-    /// Its payload, as it is
-    #[arg(long, value_name = "TEXT")]
-    payload: Option<String>,
-}
-
 #[derive(Debug, Serialize)]
 struct Answer {
     stream: String,
@@ -78,7 +45,7 @@ impl Edit {
         let found = admin.parked_message(&stream, number).await;
         let found = found.map_err(database::failed("reading the parked message"))?;
         let message = found.ok_or_else(|| not_there(&stream, number))?;
-        let edit = self.changes.edit(&message)?;
+        let edit = edit(self.changes, &message)?;
         edit.check()
             .map_err(|error| Failure::usage("the change is not valid").because(error))?;
         let edited = admin.edit_parked(&stream, number, &edit, &who()).await;
@@ -115,63 +82,27 @@ impl Edit {
     }
 }
 
-impl Changes {
-    fn edit(self, message: &ParkedMessage) -> Result<ParkedEdit, Failure> {
-        let headers = self.headers(message);
-        let payload = match (&self.payload_file, self.payload) {
-            (Some(path), _) => Some(read(path)?),
-            (None, payload) => payload.map(String::into_bytes),
-        };
-        let key = if self.no_key {
-            Some(None)
-        } else {
-            self.key.map(Some)
-        };
-        Ok(ParkedEdit {
-            topic: self.topic,
-            key,
-            kind: self.kind,
-            headers,
-            content_type: self.content_type,
-            payload,
-        })
-    }
-
-    /// All headers as they are to be; none if nothing is said about them.
-    fn headers(&self, message: &ParkedMessage) -> Option<BTreeMap<String, String>> {
-        if self.set_header.is_empty() && self.remove_header.is_empty() {
-            return None;
-        }
-        let present = message.headers.iter();
-        let mut headers: BTreeMap<String, String> = present
-            .filter(|(name, _)| !self.remove_header.iter().any(|removed| removed == name))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        headers.extend(self.set_header.iter().cloned());
-        Some(headers)
-    }
+fn edit(changes: Changes, message: &ParkedMessage) -> Result<ParkedEdit, Failure> {
+    Ok(ParkedEdit {
+        key: changes.key(),
+        headers: headers(&changes, message),
+        payload: changes.payload()?,
+        topic: changes.topic,
+        kind: changes.kind,
+        content_type: changes.content_type,
+    })
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().read_to_end(&mut bytes).map(drop)
-    } else {
-        std::fs::read(path).map(|content| bytes = content)
-    };
-    read.map_err(|error| {
-        Failure::usage(format!(
-            "the payload cannot be read from {}",
-            path.display()
-        ))
-        .because(error)
-    })?;
-    Ok(bytes)
-}
-
-fn header(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or("must be a name and a value, as in tenant=acme")?;
-    Ok((name.to_owned(), value.to_owned()))
+/// All headers as they are to be; none if nothing is said about them.
+fn headers(changes: &Changes, message: &ParkedMessage) -> Option<BTreeMap<String, String>> {
+    if changes.set_header.is_empty() && changes.remove_header.is_empty() {
+        return None;
+    }
+    let present = message.headers.iter();
+    let mut headers: BTreeMap<String, String> = present
+        .filter(|(name, _)| !changes.remove_header.iter().any(|removed| removed == name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    headers.extend(changes.set_header.iter().cloned());
+    Some(headers)
 }

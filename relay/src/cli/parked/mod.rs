@@ -41,16 +41,6 @@ impl Parked {
     }
 }
 
-/// Who decides, for the message's history.
-fn who() -> String {
-    let named = ["USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok());
-    named
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "onceward".to_owned())
-}
-
 fn not_there(stream: &str, seq: i64) -> Failure {
     Failure::failed(format!("no message {seq} of the stream {stream} is parked"))
         .remedy("`onceward parked list --state all` shows those that are there")

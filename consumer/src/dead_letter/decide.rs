@@ -1,0 +1,220 @@
+//! What a person decides about dead letters: to replay them, here or as new messages, or to discard them.
+
+use onceward_core::{Schema, wire};
+use serde_json::{Map, Value};
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::line::line;
+use crate::sql;
+
+/// Where a replayed dead letter goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Back to its consumer: it is due now, behind what waits of its key. Its mark stays, so that no copy of it that the
+    /// broker still has can be handled besides.
+    Consumer,
+    /// Through the log and the broker, as a new message with a new id and the header `onceward-replay-of`: every consumer
+    /// of its topic gets it. The log must be in this database.
+    Everybody,
+}
+
+/// What became of the wish to replay a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is replayed; the id is that of the new message, if it is one.
+    Done(Option<Uuid>),
+    /// There is none with that number, or it is replayed already.
+    NotThere,
+    /// It could not be read as a message and has no type: give it one, by [`edit`](super::edit).
+    NoType,
+}
+
+#[derive(FromRow)]
+struct Row {
+    consumer: String,
+    message_id: Uuid,
+    original_id: Option<String>,
+    topic: String,
+    key: Option<String>,
+    #[sqlx(rename = "type")]
+    kind: Option<String>,
+    headers: Json<Map<String, Value>>,
+    payload: Vec<u8>,
+}
+
+/// Locks the letter. By primary key.
+const TAKE: &str = "
+select consumer, message_id, original_id, topic, key, type, headers, payload
+from {schema}.dead_letters
+where id = $1
+  and state in ('dead', 'discarded')
+for update";
+
+/// The mark says that its message waits. One that was forgotten is written anew. By primary key. $1 consumer, $2 mark.
+const MARK: &str = "
+insert into {schema}.processed_messages as m (slot, consumer, message_id, outcome)
+values ({schema}.mark_slot($2), $1, $2, 1)
+on conflict (slot, consumer, message_id) do update
+set outcome = 1, settled_at = clock_timestamp()
+returning digest";
+
+/// Holds the line, or locks it if it is held. By primary key.
+const HOLD: &str = "
+insert into {schema}.held_keys (consumer, line, topic, key, due_at)
+values ($1, $2, $3, $4, clock_timestamp())
+on conflict (consumer, line) do update
+set line = excluded.line";
+
+/// Puts the letter at the end of its line, which this transaction has locked. Its attempts so far are forgiven.
+const ADD: &str = "
+insert into {schema}.retries (
+  consumer, line, message_id, mark_slot, digest, original_id, topic, key, type, headers, payload, source, created_at,
+  origin, attempts, forgiven, history, error, due_at, dead_letter)
+select
+  consumer, $2, message_id, {schema}.mark_slot(message_id), $3, original_id, topic, key, type, headers, payload, source,
+  created_at, origin, attempts, attempts, history, error, clock_timestamp(), id
+from {schema}.dead_letters
+where id = $1";
+
+/// By primary key.
+const SAY_REPLAYED: &str = "
+update {schema}.dead_letters
+set
+  state = 'replayed',
+  replays = replays + 1,
+  changed_at = clock_timestamp(),
+  decisions = decisions || jsonb_build_array(
+    jsonb_build_object('at', clock_timestamp(), 'what', $2::text, 'by', $3::text))
+where id = $1";
+
+/// By primary key.
+const DISCARD: &str = "
+update {schema}.dead_letters
+set
+  state = 'discarded',
+  changed_at = clock_timestamp(),
+  decisions = decisions || jsonb_build_array(
+    jsonb_build_object('at', clock_timestamp(), 'what', 'discarded', 'by', $2::text))
+where id = any ($1)
+  and state = 'dead'
+returning id";
+
+/// READ COMMITTED, so that what is done after a lock sees what the lock has waited for.
+const BEGIN: &str = "begin isolation level read committed read write";
+
+/// Replays a dead letter, in one transaction. A discarded one can be replayed too; `by` is who decided it.
+///
+/// # Errors
+/// Any database error; nothing is changed. To [`To::Everybody`] also what enqueueing refuses (SQLSTATE `OW001`).
+///
+/// # Cancel safety
+/// Dropped, it may or may not have been replayed.
+pub async fn replay(
+    pool: &PgPool,
+    schema: &Schema,
+    id: i64,
+    to: To,
+    by: &str,
+) -> Result<Replayed, sqlx::Error> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    let row: Option<Row> = sqlx::query_as(sql::over(schema, TAKE))
+        .bind(id)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let Some(row) = row else {
+        return Ok(Replayed::NotThere);
+    };
+    let Some(kind) = row.kind.as_deref() else {
+        return Ok(Replayed::NoType);
+    };
+    let (new, what) = match to {
+        To::Consumer => {
+            line_up(&mut transaction, schema, id, &row).await?;
+            (None, "replayed")
+        }
+        To::Everybody => {
+            let new = enqueue(&mut transaction, schema, &row, kind).await?;
+            (Some(new), "replayed as a new message")
+        }
+    };
+    sqlx::query(sql::over(schema, SAY_REPLAYED))
+        .bind(id)
+        .bind(what)
+        .bind(by)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Replayed::Done(new))
+}
+
+async fn line_up(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    id: i64,
+    row: &Row,
+) -> Result<(), sqlx::Error> {
+    let digest: Option<Vec<u8>> = sqlx::query_scalar(sql::over(schema, MARK))
+        .bind(&row.consumer)
+        .bind(row.message_id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let line = line(&row.topic, row.key.as_deref(), row.message_id);
+    sqlx::query(sql::over(schema, HOLD))
+        .bind(&row.consumer)
+        .bind(line)
+        .bind(&row.topic)
+        .bind(&row.key)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(sql::over(schema, ADD))
+        .bind(id)
+        .bind(line)
+        .bind(digest)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn enqueue(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    row: &Row,
+    kind: &str,
+) -> Result<Uuid, sqlx::Error> {
+    let of = row.original_id.clone();
+    let of = of.unwrap_or_else(|| row.message_id.to_string());
+    let (mut headers, content_type) = super::outbound::headers(&row.headers.0);
+    headers.insert(wire::REPLAY_OF.to_owned(), of.into());
+    sqlx::query_scalar(sql::over(schema, sql::ENQUEUE))
+        .bind(&row.topic)
+        .bind(&row.payload)
+        .bind(&row.key)
+        .bind(kind)
+        .bind(Json(headers))
+        .bind(content_type)
+        .fetch_one(connection)
+        .await
+}
+
+/// Gives up dead letters that wait for a person. Their rows stay, and can still be replayed. Returns those that it was done
+/// to; `by` is who decided it.
+///
+/// # Errors
+/// Any database error; nothing is changed.
+///
+/// # Cancel safety
+/// Dropped, they may or may not have been discarded.
+pub async fn discard(
+    pool: &PgPool,
+    schema: &Schema,
+    ids: &[i64],
+    by: &str,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(sql::over(schema, DISCARD))
+        .bind(ids)
+        .bind(by)
+        .fetch_all(pool)
+        .await
+}

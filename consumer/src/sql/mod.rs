@@ -1,0 +1,164 @@
+//! Every statement of the consumer. The only place that puts a name into SQL: that of the schema, which is validated.
+
+mod marks;
+mod retries;
+mod starts;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use marks::ENQUEUE;
+use onceward_core::Schema;
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+
+/// A statement over one schema. Cloning one is cheap.
+#[derive(Debug, Clone)]
+pub(crate) struct Text(Arc<str>);
+
+impl Text {
+    pub(crate) fn sql(&self) -> SqlStr {
+        safe(self.0.clone())
+    }
+}
+
+/// The statements over one schema that run for each message. What each does, locks and takes stands beside its text.
+#[derive(Debug, Clone)]
+pub(crate) struct Statements {
+    #[cfg(feature = "faults")]
+    pub(crate) schema: Schema,
+    pub(crate) mark: Text,
+    pub(crate) digest: Text,
+    pub(crate) take_up: Text,
+    pub(crate) change_mark: Text,
+    pub(crate) proof: Text,
+    pub(crate) left_behind: Text,
+    pub(crate) take_over: Text,
+    pub(crate) letter: Text,
+    pub(crate) letter_again: Text,
+    pub(crate) enqueue: Text,
+    pub(crate) is_held: Text,
+    pub(crate) hold: Text,
+    pub(crate) add: Text,
+    pub(crate) due: Text,
+    pub(crate) next_due: Text,
+    pub(crate) claim: Text,
+    pub(crate) lock: Text,
+    pub(crate) remove: Text,
+    pub(crate) lock_line: Text,
+    pub(crate) head: Text,
+    pub(crate) move_line: Text,
+    pub(crate) end_line: Text,
+    pub(crate) put_off: Text,
+    pub(crate) start: Text,
+    pub(crate) start_alone: Text,
+    pub(crate) end_start: Text,
+    pub(crate) pause: Text,
+    pub(crate) paused: Text,
+    pub(crate) is_paused: Text,
+    pub(crate) probe: Text,
+    pub(crate) probe_line: Text,
+    pub(crate) resume: Text,
+    pub(crate) make_due: Text,
+    pub(crate) count: Text,
+}
+
+impl Statements {
+    pub(crate) fn new(schema: Schema) -> Self {
+        let fill = |text: &str| Text(text.replace("{schema}", schema.as_str()).into());
+        Self {
+            mark: fill(marks::MARK),
+            digest: fill(marks::DIGEST),
+            take_up: fill(marks::TAKE_UP),
+            change_mark: fill(marks::CHANGE),
+            proof: fill(marks::PROOF),
+            left_behind: fill(marks::LEFT_BEHIND),
+            take_over: fill(marks::TAKE_OVER),
+            letter: fill(marks::LETTER),
+            letter_again: fill(marks::LETTER_AGAIN),
+            enqueue: fill(marks::ENQUEUE),
+            is_held: fill(retries::IS_HELD),
+            hold: fill(retries::HOLD),
+            add: fill(retries::ADD),
+            due: fill(retries::DUE),
+            next_due: fill(retries::NEXT_DUE),
+            claim: fill(retries::CLAIM),
+            lock: fill(retries::LOCK),
+            remove: fill(retries::REMOVE),
+            lock_line: fill(retries::LOCK_LINE),
+            head: fill(retries::HEAD),
+            move_line: fill(retries::MOVE_LINE),
+            end_line: fill(retries::END_LINE),
+            put_off: fill(retries::PUT_OFF),
+            start: fill(starts::START),
+            start_alone: fill(starts::START_ALONE),
+            end_start: fill(starts::END),
+            pause: fill(types::PAUSE),
+            paused: fill(types::PAUSED),
+            is_paused: fill(types::IS_PAUSED),
+            probe: fill(types::PROBE),
+            probe_line: fill(types::PROBE_LINE),
+            resume: fill(types::RESUME),
+            make_due: fill(types::MAKE_DUE),
+            count: fill(types::COUNT),
+            #[cfg(feature = "faults")]
+            schema,
+        }
+    }
+
+    /// Begins a transaction of one attempt, in one round trip.
+    pub(crate) fn begin(deadline: Duration, durable: bool) -> SqlStr {
+        let statement = deadline.as_millis();
+        // Half of it, so that a handler which waits for a lock has time left to say so.
+        let lock = (deadline / 2).as_millis().max(1);
+        let idle = (deadline * 2).as_millis();
+        let commit = if durable { "on" } else { "off" };
+        safe(
+            format!(
+                "begin isolation level read committed read write;
+                 set local statement_timeout = {statement};
+                 set local lock_timeout = {lock};
+                 set local idle_in_transaction_session_timeout = {idle};
+                 select pg_catalog.set_config(
+                   'synchronous_commit',
+                   case pg_catalog.current_setting('synchronous_commit')
+                     when 'remote_apply' then 'remote_apply'
+                     else '{commit}'
+                   end,
+                   true)"
+            )
+            .into(),
+        )
+    }
+}
+
+/// A statement over a schema, for what runs seldom.
+pub(crate) fn over(schema: &Schema, text: &str) -> SqlStr {
+    safe(text.replace("{schema}", schema.as_str()).into())
+}
+
+/// A statement over one slot of the ring of marks.
+pub(crate) fn over_slot(schema: &Schema, slot: i16, text: &str) -> SqlStr {
+    let text = text.replace("{slot}", &format!("processed_messages_{slot}"));
+    safe(text.replace("{schema}", schema.as_str()).into())
+}
+
+fn safe(text: Arc<str>) -> SqlStr {
+    // What was put in is the schema's validated name and numbers, nothing else.
+    AssertSqlSafe(text).into_sql_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_placeholder_is_left_in_any_statement() {
+        let schema = Schema::try_from("other").unwrap();
+        let statements = format!("{:?}", Statements::new(schema));
+        let begin = Statements::begin(Duration::from_secs(30), true);
+
+        assert!(!statements.contains("{schema}"), "{statements}");
+        assert!(!begin.as_str().contains(['{', '}']), "{begin:?}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Held keys and the messages that wait. Who adds to a line, or takes away from it, locks its row in `held_keys`, and only
+//! then looks or writes, in a new statement: so a look sees whatever the lock has waited for.
+
+/// Whether a line is held. By primary key; keeps it as it is until this transaction ends. $1 consumer, $2 line.
+pub(super) const IS_HELD: &str = "
+select true
+from {schema}.held_keys
+where consumer = $1
+  and line = $2
+for share";
+
+/// Holds a line, or locks it if it is held: `do nothing` would take no lock, and a row added behind it could be
+/// stranded. $1 consumer, $2 line, $3 topic, $4 key, $5 seconds until it is due.
+pub(super) const HOLD: &str = "
+insert into {schema}.held_keys (consumer, line, topic, key, due_at)
+values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5))
+on conflict (consumer, line) do update
+set line = excluded.line";
+
+/// Puts a message at the end of its line, which this transaction has locked.
+pub(super) const ADD: &str = "
+insert into {schema}.retries (
+  consumer, line, message_id, mark_slot, digest, original_id, topic, key, type, headers, payload, source, created_at,
+  origin, attempts, forgiven, history, error, due_at)
+values (
+  $1, $2, $3, {schema}.mark_slot($3), $4, $5, $6, $7, $8, $9, $10, $11, $12,
+  $13, $14, $15, $16, $17, clock_timestamp() + make_interval(secs => $18))";
+
+/// The first messages of due lines on which nobody works. Due lines by `held_keys_due`, the first of each by
+/// `retries_line`; what is locked is passed over. The locks end with the statement. $1 consumer, $2 how many.
+pub(super) const DUE: &str = "
+select h.line, r.message_id, r.type
+from {schema}.held_keys h
+join {schema}.retries r on r.id = (
+  select f.id
+  from {schema}.retries f
+  where f.consumer = h.consumer
+    and f.line = h.line
+  order by f.id
+  limit 1)
+where h.consumer = $1
+  and h.due_at <= clock_timestamp()
+order by h.due_at
+limit $2
+for update of r skip locked";
+
+/// Seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
+pub(super) const NEXT_DUE: &str = "
+select extract(epoch from due_at - clock_timestamp())::float8
+from {schema}.held_keys
+where consumer = $1
+  and due_at > clock_timestamp()
+order by due_at
+limit 1";
+
+/// Claims the first message of a line, if it is due and nobody works on it: never a later one. By `retries_line`.
+/// $1 consumer, $2 line.
+pub(super) const CLAIM: &str = "
+select
+  id, message_id, digest, original_id, topic, key, type, headers, payload, source, created_at, origin,
+  attempts, forgiven, history, dead_letter
+from {schema}.retries
+where id = (
+    select f.id
+    from {schema}.retries f
+    where f.consumer = $1
+      and f.line = $2
+    order by f.id
+    limit 1)
+  and due_at <= clock_timestamp()
+for update skip locked";
+
+/// Claims a message again after its transaction was rolled back. By primary key. $1 id, $2 attempts then.
+pub(super) const LOCK: &str = "
+select true
+from {schema}.retries
+where id = $1
+  and attempts = $2
+for update skip locked";
+
+/// Takes a message out. By primary key. $1 id.
+pub(super) const REMOVE: &str = "
+delete from {schema}.retries
+where id = $1";
+
+/// Locks a line against those who join it. By primary key. $1 consumer, $2 line.
+pub(super) const LOCK_LINE: &str = "
+select true
+from {schema}.held_keys
+where consumer = $1
+  and line = $2
+for update";
+
+/// Seconds until the first of a line is due. By `retries_line`. $1 consumer, $2 line.
+pub(super) const HEAD: &str = "
+select extract(epoch from due_at - clock_timestamp())::float8
+from {schema}.retries
+where consumer = $1
+  and line = $2
+order by id
+limit 1";
+
+/// By primary key. $1 consumer, $2 line, $3 seconds until it is due.
+pub(super) const MOVE_LINE: &str = "
+update {schema}.held_keys
+set due_at = clock_timestamp() + make_interval(secs => $3)
+where consumer = $1
+  and line = $2";
+
+/// By primary key. $1 consumer, $2 line.
+pub(super) const END_LINE: &str = "
+delete from {schema}.held_keys
+where consumer = $1
+  and line = $2";
+
+/// By primary key. $1 id, $2 seconds until it is due, $3 attempts, $4 history, $5 error.
+pub(super) const PUT_OFF: &str = "
+update {schema}.retries
+set
+  due_at = clock_timestamp() + make_interval(secs => $2),
+  attempts = $3,
+  history = $4,
+  error = $5
+where id = $1";

@@ -1,0 +1,201 @@
+//! How a handler ends, and what that means for its attempt.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+
+use super::Order;
+use crate::handler::{HandlerError, Verdict};
+use crate::plan::Run;
+use crate::session::Session;
+use crate::trouble::{Trouble, chain, classify, database_error};
+use crate::tx::Tx;
+
+/// How much longer than its deadline a handler may take before it is said to block its thread.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// How the handler's future ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Done,
+    Failed(HandlerError),
+    Panicked(String),
+    Deadline,
+    Killed,
+}
+
+impl Ended {
+    /// A handler that blocks its thread finds its connection gone when it goes on at last: the server has ended it for
+    /// being idle. That was its deadline and no outage; it would never cost an attempt.
+    pub(super) fn in_time(self, deadline: Instant) -> Self {
+        if self.trouble() == Some(Trouble::Outage) && Instant::now() >= deadline {
+            Self::Deadline
+        } else {
+            self
+        }
+    }
+
+    /// What the database said, if the handler failed by that.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Failed(error) => database_error(&*error.error).map(classify),
+            Self::Done | Self::Panicked(_) | Self::Deadline | Self::Killed => None,
+        }
+    }
+}
+
+/// Runs the handler until it ends, its deadline comes, or the consumer cannot wait any longer.
+pub(super) async fn handle(
+    order: &Order<'_>,
+    session: Session,
+    deadline: Instant,
+) -> (Session, Ended) {
+    let mut tx = Tx {
+        session,
+        message: order.message.clone(),
+        mark: order.mark.id,
+        attempt: order.attempt,
+        deadline,
+    };
+    let call = async { order.handler.call(order.message, &mut tx).await };
+    let caught = AssertUnwindSafe(call).catch_unwind();
+    order.alarm.set(order.deadline + OVERDUE);
+    let ended = tokio::select! {
+        biased;
+        ended = tokio::time::timeout_at(deadline.into(), caught) => match ended {
+            Ok(Ok(Ok(()))) => Ended::Done,
+            Ok(Ok(Err(error))) => Ended::Failed(error),
+            Ok(Err(panic)) => Ended::Panicked(panic_text(&*panic)),
+            Err(_) => Ended::Deadline,
+        },
+        () = order.kill.cancelled() => Ended::Killed,
+    };
+    order.alarm.clear();
+    (tx.session, ended)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "a panic without a text".to_owned());
+    crate::trouble::clean(&format!("the handler panicked: {text}"))
+}
+
+pub(super) fn describe(ended: &Ended, deadline: Duration) -> String {
+    match ended {
+        Ended::Done => String::new(),
+        Ended::Failed(error) => chain(&*error.error),
+        Ended::Panicked(text) => text.clone(),
+        Ended::Deadline => format!("the handler did not end within its deadline of {deadline:?}"),
+        Ended::Killed => "the consumer stopped while the handler ran".to_owned(),
+    }
+}
+
+/// What an error before the handler means. The message has no part in it, so it never costs an attempt.
+pub(super) fn without_mark(trouble: Trouble) -> Run {
+    match trouble {
+        Trouble::TimedOut => Run::Elsewhere,
+        Trouble::Conflict => Run::Conflict,
+        Trouble::Outage | Trouble::Aborted | Trouble::Other => Run::Outage,
+    }
+}
+
+/// What an error of COMMIT means. Without the server's word nobody knows whether it was committed: the mark tells.
+pub(super) fn after_commit(trouble: Trouble) -> Run {
+    match trouble {
+        Trouble::Conflict => Run::Conflict,
+        Trouble::Outage => Run::Outage,
+        // A deferred constraint, most likely: the server has rolled back and says why.
+        Trouble::TimedOut | Trouble::Aborted | Trouble::Other => Run::Failed(Verdict::Retry),
+    }
+}
+
+/// What the attempt came to. `clean`: our own connection has rolled back, so an outage that the handler speaks of was
+/// that of something else. `reached`: the database answers, as far as anybody asked.
+pub(super) fn after_undo(ended: &Ended, clean: bool, reached: bool) -> Run {
+    let trouble = ended.trouble();
+    match ended {
+        Ended::Killed => Run::Stopped,
+        Ended::Failed(_) if trouble == Some(Trouble::Conflict) => Run::Conflict,
+        Ended::Failed(_) if !clean && trouble == Some(Trouble::Outage) => Run::Outage,
+        Ended::Failed(_) | Ended::Panicked(_) | Ended::Deadline if !clean && !reached => {
+            Run::Outage
+        }
+        Ended::Failed(error) => Run::Failed(error.verdict),
+        Ended::Done | Ended::Panicked(_) | Ended::Deadline => Run::Failed(Verdict::Retry),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(error: sqlx::Error) -> Ended {
+        Ended::Failed(HandlerError::from(error))
+    }
+
+    #[test]
+    fn an_outage_of_our_own_connection_costs_no_attempt() {
+        let lost = || failed(sqlx::Error::PoolClosed);
+
+        assert_eq!(after_undo(&lost(), false, true), Run::Outage);
+        assert_eq!(after_undo(&Ended::Deadline, false, false), Run::Outage);
+        assert_eq!(
+            after_undo(&Ended::Panicked(String::new()), false, false),
+            Run::Outage
+        );
+    }
+
+    #[test]
+    fn an_outage_elsewhere_is_an_attempt_that_failed() {
+        let lost = failed(sqlx::Error::PoolClosed);
+
+        assert_eq!(after_undo(&lost, true, true), Run::Failed(Verdict::Retry));
+    }
+
+    #[test]
+    fn a_deadline_counts_whether_or_not_the_connection_could_be_kept() {
+        for clean in [true, false] {
+            assert_eq!(
+                after_undo(&Ended::Deadline, clean, true),
+                Run::Failed(Verdict::Retry)
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_after_the_deadline_was_the_deadline() {
+        let now = Instant::now();
+        let lost = || failed(sqlx::Error::PoolClosed);
+
+        let late = lost().in_time(now);
+        let in_time = lost().in_time(now + Duration::from_secs(60));
+
+        assert!(matches!(late, Ended::Deadline));
+        assert!(matches!(in_time, Ended::Failed(_)));
+    }
+
+    #[test]
+    fn a_rejection_stays_one() {
+        let ended = Ended::Failed(HandlerError::reject("no"));
+
+        assert_eq!(after_undo(&ended, true, true), Run::Failed(Verdict::Reject));
+    }
+
+    #[test]
+    fn a_lost_answer_to_commit_is_unknown_and_a_refusal_is_not() {
+        assert_eq!(after_commit(Trouble::Outage), Run::Outage);
+        assert_eq!(after_commit(Trouble::Other), Run::Failed(Verdict::Retry));
+        assert_eq!(after_commit(Trouble::Conflict), Run::Conflict);
+    }
+
+    #[test]
+    fn waiting_for_a_mark_in_vain_means_that_somebody_else_works_on_it() {
+        assert_eq!(without_mark(Trouble::TimedOut), Run::Elsewhere);
+        assert_eq!(without_mark(Trouble::Other), Run::Outage);
+    }
+}

@@ -1,0 +1,301 @@
+//! Messages that wait: which lines are due, and what is done with the first of one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::Message;
+use sqlx::FromRow;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::ended::without_mark;
+use super::line::{duration, seconds};
+use super::mark::Says;
+use super::settle::DEADLINE;
+use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, within};
+use crate::dead_letter::Letter;
+use crate::faults::{Failpoint, pass};
+use crate::history::{Attempt, History};
+use crate::mark::Mark;
+use crate::plan::{Run, Settling};
+use crate::session::Session;
+use crate::stored::Stored;
+use crate::trouble::{chain, classify, clean};
+
+/// A line whose first message is due.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct DueLine {
+    pub(crate) line: Uuid,
+    /// That message, as far as anybody knows before it is claimed.
+    pub(crate) message_id: Uuid,
+    #[sqlx(rename = "type")]
+    pub(crate) kind: String,
+}
+
+impl DueLine {
+    /// The mark of that message.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            id: self.message_id,
+            digest: None,
+        }
+    }
+}
+
+/// What is due.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub(crate) lines: Vec<DueLine>,
+    /// When more will be; none: nothing waits.
+    pub(crate) next: Option<Duration>,
+}
+
+/// The first message of a line, while this transaction holds it.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) id: i64,
+    pub(crate) line: Uuid,
+    pub(crate) mark: Mark,
+    pub(crate) content: Stored,
+    pub(crate) message: Arc<Message>,
+    /// So far.
+    pub(crate) attempts: u32,
+    /// Of them, those that no longer count against the limit.
+    pub(crate) forgiven: u32,
+    pub(crate) history: History,
+    /// The dead letter that was replayed.
+    pub(crate) dead_letter: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    message_id: Uuid,
+    digest: Option<Vec<u8>>,
+    #[sqlx(flatten)]
+    content: Stored,
+    attempts: i32,
+    forgiven: i32,
+    history: Json<Vec<Attempt>>,
+    dead_letter: Option<i64>,
+}
+
+/// What is to become of a claimed message without its handler.
+pub(crate) enum Verdict<'a> {
+    Dead {
+        letter: Letter<'a>,
+        /// The transaction in which the handler has committed the mark by itself.
+        ended: Option<&'a str>,
+    },
+    Ignored,
+    Expired,
+    /// It waits again, at the head of its line.
+    PutOff {
+        delay: Duration,
+        attempts: u32,
+        history: &'a History,
+        error: &'a str,
+    },
+}
+
+impl Database {
+    /// Which lines are due, at most `limit`, on which nobody works. A look: whoever claims one first has it.
+    pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let look = async {
+            let lines = sqlx::query_as(self.statements.due.sql())
+                .bind(self.consumer.as_str())
+                .bind(limit)
+                .fetch_all(&mut *connection)
+                .await?;
+            let next = sqlx::query_scalar::<_, f64>(self.statements.next_due.sql())
+                .bind(self.consumer.as_str())
+                .fetch_optional(&mut *connection)
+                .await?;
+            Ok(Due {
+                lines,
+                next: next.map(duration),
+            })
+        };
+        let looked = within(ANSWER, look).await;
+        if looked.is_err() {
+            // It may be dead without knowing it.
+            connection.close_on_drop();
+        }
+        looked
+    }
+
+    /// Begins a transaction that holds the first message of a line. None: it is not due any more, or somebody works on it.
+    pub(crate) async fn claim(
+        &self,
+        line: Uuid,
+        deadline: Duration,
+    ) -> Result<Option<(Session, Claimed)>, sqlx::Error> {
+        let mut session = self.begin(deadline).await?;
+        let ask = sqlx::query_as::<_, Row>(self.statements.claim.sql())
+            .bind(self.consumer.as_str())
+            .bind(line)
+            .fetch_optional(session.connection());
+        match within(ANSWER, ask).await {
+            Ok(Some(row)) => Ok(Some((session, Claimed::new(line, row)))),
+            Ok(None) => {
+                session.roll_back(ROLL_BACK).await;
+                Ok(None)
+            }
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the handler of a claimed message once, in the transaction that has claimed it.
+    pub(crate) async fn retry(
+        &self,
+        order: &Order<'_>,
+        mut session: Session,
+        claimed: &Claimed,
+    ) -> Ran {
+        pass(Failpoint::BeforeMark);
+        let taken = self
+            .take_up(
+                session.connection(),
+                order.mark,
+                Says::Handled,
+                order.deadline,
+            )
+            .await;
+        match taken {
+            Ok(Some(marked)) => self.run(order, session, &marked, Some(claimed)).await,
+            Ok(None) => self.drop_finished(session, claimed).await,
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(without_mark(classify(&error)), chain(&error))
+            }
+        }
+    }
+
+    /// Somebody else has finished it: it only has to leave its line.
+    async fn drop_finished(&self, mut session: Session, claimed: &Claimed) -> Ran {
+        let left = self.leave_line(session.connection(), claimed).await;
+        let next = match left {
+            Ok(next) => next,
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                return Ran::new(without_mark(classify(&error)), chain(&error));
+            }
+        };
+        match within(COMMIT, session.commit()).await {
+            Ok(()) => Ran {
+                next,
+                ..Ran::new(Run::Duplicate, "")
+            },
+            Err(error) => Ran::new(without_mark(classify(&error)), chain(&error)),
+        }
+    }
+
+    /// Writes what is to become of a message that was claimed before, in a transaction of its own. Tells besides when
+    /// the first of its line is due; none: the line has ended.
+    pub(crate) async fn settle_claimed(
+        &self,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+    ) -> Result<(Settling, Option<Duration>), sqlx::Error> {
+        let mut session = self.begin(DEADLINE).await?;
+        match self.write_claimed(&mut session, claimed, verdict).await {
+            Ok((Settling::Elsewhere, next)) => {
+                session.roll_back(ROLL_BACK).await;
+                Ok((Settling::Elsewhere, next))
+            }
+            Ok(written) => {
+                pass(Failpoint::BeforeCommit);
+                within(COMMIT, session.commit()).await?;
+                Ok(written)
+            }
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_claimed(
+        &self,
+        session: &mut Session,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+    ) -> Result<(Settling, Option<Duration>), sqlx::Error> {
+        let connection = session.connection();
+        let attempts = i32::try_from(claimed.attempts).unwrap_or(i32::MAX);
+        let lock = sqlx::query(self.statements.lock.sql())
+            .bind(claimed.id)
+            .bind(attempts)
+            .fetch_optional(&mut *connection);
+        if within(ANSWER, lock).await?.is_none() {
+            return Ok((Settling::Elsewhere, None));
+        }
+        let (says, ended) = match verdict {
+            Verdict::Dead { ended, .. } => (Says::Dead, *ended),
+            Verdict::Ignored => (Says::Ignored, None),
+            Verdict::Expired => (Says::Expired, None),
+            Verdict::PutOff {
+                delay,
+                attempts,
+                history,
+                error,
+            } => {
+                let attempts = i32::try_from(*attempts).unwrap_or(i32::MAX);
+                let put_off = sqlx::query(self.statements.put_off.sql())
+                    .bind(claimed.id)
+                    .bind(seconds(*delay))
+                    .bind(attempts)
+                    .bind(Json(history.attempts()))
+                    .bind(clean(error))
+                    .execute(&mut *connection);
+                within(DEADLINE + ANSWER, put_off).await?;
+                let due = Some(seconds(*delay));
+                self.set_line(connection, claimed.line, due).await?;
+                return Ok((Settling::Written, Some(*delay)));
+            }
+        };
+        let mark = &claimed.mark;
+        let taken = self.take_up(connection, mark, says, DEADLINE).await?;
+        let ours = match (taken, ended) {
+            (Some(_), _) => true,
+            (None, Some(xid)) => self.take_over(connection, mark, xid, says).await?,
+            (None, None) => false,
+        };
+        if let (true, Verdict::Dead { letter, .. }) = (ours, verdict) {
+            self.write_letter(connection, mark.id, letter, claimed.dead_letter)
+                .await?;
+        }
+        let next = self.leave_line(connection, claimed).await?;
+        let settling = if ours {
+            Settling::Written
+        } else {
+            Settling::Duplicate
+        };
+        Ok((settling, next))
+    }
+}
+
+impl Claimed {
+    fn new(line: Uuid, row: Row) -> Self {
+        let digest = row.digest.and_then(|digest| digest.try_into().ok());
+        Self {
+            id: row.id,
+            line,
+            mark: Mark {
+                id: row.message_id,
+                digest,
+            },
+            message: Arc::new(row.content.message(row.message_id)),
+            content: row.content,
+            attempts: u32::try_from(row.attempts).unwrap_or(0),
+            forgiven: u32::try_from(row.forgiven).unwrap_or(0),
+            history: History::from(row.history.0),
+            dead_letter: row.dead_letter,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! One delivery, from its turn until it is settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onceward_core::Message;
+use time::OffsetDateTime;
+use tracing::error;
+
+use super::guard::Guarded;
+use super::pause;
+use super::told::{log_end, log_run};
+use super::{Body, CRASHED, Job, Past, Report, Workshop, has_expired, wait};
+use crate::dead_letter::Letter;
+use crate::handler::AnyHandler;
+use crate::history::History;
+use crate::line::line_of;
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling};
+use crate::stored::Stored;
+use crate::transaction::{ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
+use crate::trouble::chain;
+
+/// The mark is there, and is that of another message.
+struct IdConflict;
+
+impl Workshop {
+    /// Works on a delivery until it is settled, or must be left.
+    pub(crate) async fn work(self: Arc<Self>, job: Job) -> Report {
+        let mut due = None;
+        let outcome = match &job.body {
+            Body::Undecodable(delivery) => {
+                let content = Stored::of_undecodable(delivery, &job.origin);
+                let (why, reason) = (chain(&**delivery), DeadReason::Undecodable);
+                self.without_handler(&job, &content, reason, &why).await
+            }
+            Body::Message(message) => self.message(&job, message, &mut due).await,
+        };
+        if let Some(outcome) = outcome {
+            self.meters.settled(outcome);
+        }
+        Report {
+            number: job.number,
+            outcome,
+            due,
+        }
+    }
+
+    async fn message(
+        &self,
+        job: &Job,
+        message: &Arc<Message>,
+        due: &mut Option<Duration>,
+    ) -> Option<Outcome> {
+        match self.handler(job.route) {
+            Some(Some(_)) if has_expired(message) => {
+                self.settle(job, SettleAs::Expired, None).await
+            }
+            Some(Some(handler)) => self.handle(job, message, handler, due).await,
+            Some(None) => self.settle(job, SettleAs::Ignored, None).await,
+            None => {
+                let content = Stored::of_message(message, &job.origin);
+                let why = format!("no handler for type {:?}", message.kind.as_str());
+                let reason = DeadReason::NoHandler;
+                self.without_handler(job, &content, reason, &why).await
+            }
+        }
+    }
+
+    async fn without_handler(
+        &self,
+        job: &Job,
+        content: &Stored,
+        reason: DeadReason,
+        error: &str,
+    ) -> Option<Outcome> {
+        let letter = Letter {
+            content,
+            reason,
+            error,
+            history: &History::default(),
+        };
+        self.settle(job, SettleAs::Dead(letter), None).await
+    }
+
+    /// Runs the handler until the plan says what becomes of the delivery.
+    async fn handle(
+        &self,
+        job: &Job,
+        message: &Arc<Message>,
+        handler: &dyn AnyHandler,
+        due: &mut Option<Duration>,
+    ) -> Option<Outcome> {
+        let settings = self.settings(job.route);
+        let kind = message.kind.as_str();
+        let mut past = Past::default();
+        loop {
+            if self.is_paused(kind).await {
+                if self.types.is_full() {
+                    wait(pause::FULL, &job.leave).await?;
+                    continue;
+                }
+                let (why, delay) = (pause::PAUSED, pause::WAIT);
+                return self.defer(job, message, &past, why, delay).await;
+            }
+            let ran = self.try_once(job, message, handler, &mut past).await;
+            let chance = fastrand::f64();
+            let next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
+            log_run(message, &ran, past.tally, next);
+            self.learn(kind, job.mark.id, &ran).await;
+            match next {
+                Next::Settled(outcome) => return Some(outcome),
+                Next::Leave => return None,
+                Next::Again(delay) => wait(delay, &job.leave).await?,
+                Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
+                Next::Defer(delay) => {
+                    *due = Some(delay);
+                    return self.defer(job, message, &past, &ran.error, delay).await;
+                }
+                Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
+                Next::GiveUp(reason) => {
+                    return self.give_up(job, message, &past, &ran, reason).await;
+                }
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        job: &Job,
+        message: &Arc<Message>,
+        handler: &dyn AnyHandler,
+        past: &mut Past,
+    ) -> Ran {
+        let deadline = self.settings(job.route).deadline;
+        let guarded = match self.guard(&job.mark, job.suspect).await {
+            Guarded::Run(guarded) => guarded,
+            Guarded::Crashed => return Ran::new(Run::Crashed, CRASHED),
+            Guarded::Outage(error) => return Ran::new(Run::Outage, error),
+        };
+        let order = Order {
+            handler,
+            message,
+            mark: &job.mark,
+            attempt: past.tally.attempts + 1,
+            deadline,
+            kill: &self.kill,
+            alarm: &job.alarm,
+            started: guarded.started,
+        };
+        let keyed = message.key.is_some();
+        let place = Place {
+            line: keyed.then(|| line_of(message, job.mark.id)),
+            origin: &job.origin,
+            history: &past.history,
+        };
+        let began = (OffsetDateTime::now_utc(), Instant::now());
+        let ran = self.database.attempt(&order, &place).await;
+        self.count(past, &ran, began);
+        if ran.run != Run::Handled {
+            self.unguard(&job.mark, guarded.started).await;
+        }
+        ran
+    }
+
+    async fn defer(
+        &self,
+        job: &Job,
+        message: &Message,
+        past: &Past,
+        error: &str,
+        delay: Duration,
+    ) -> Option<Outcome> {
+        let waiting = Waiting {
+            mark: &job.mark,
+            line: line_of(message, job.mark.id),
+            content: &Stored::of_message(message, &job.origin),
+            attempts: past.tally.attempts,
+            history: &past.history,
+            error,
+            delay,
+        };
+        self.settle(job, SettleAs::Deferred(waiting), None).await
+    }
+
+    async fn give_up(
+        &self,
+        job: &Job,
+        message: &Message,
+        past: &Past,
+        ran: &Ran,
+        reason: DeadReason,
+    ) -> Option<Outcome> {
+        let content = &Stored::of_message(message, &job.origin);
+        if reason == DeadReason::IdConflict {
+            return self.conflict(job, content).await;
+        }
+        let letter = Letter {
+            content,
+            reason,
+            error: &ran.error,
+            history: &past.history,
+        };
+        let ended = ran.ended.as_deref();
+        let settled = self.settle(job, SettleAs::Dead(letter), ended).await;
+        if reason == DeadReason::Crashed {
+            self.unguard(&job.mark, Some(self.member)).await;
+        }
+        settled
+    }
+
+    /// Gives up a delivery whose id another message has, under a mark of its own.
+    async fn conflict(&self, job: &Job, content: &Stored) -> Option<Outcome> {
+        let settle = ToSettle {
+            mark: &job.mark.of_conflict(),
+            what: SettleAs::Dead(Letter {
+                content,
+                reason: DeadReason::IdConflict,
+                error: ID_CONFLICT,
+                history: &History::default(),
+            }),
+            ended: None,
+        };
+        self.write(job, &settle).await.ok()?
+    }
+
+    /// Writes the mark without a handler, however long that takes. None: the delivery must be left.
+    async fn settle(&self, job: &Job, what: SettleAs<'_>, ended: Option<&str>) -> Option<Outcome> {
+        let settle = ToSettle {
+            mark: &job.mark,
+            what,
+            ended,
+        };
+        match self.write(job, &settle).await {
+            Ok(settled) => settled,
+            Err(IdConflict) => match &settle.what {
+                SettleAs::Dead(letter) => self.conflict(job, letter.content).await,
+                SettleAs::Deferred(waiting) => self.conflict(job, waiting.content).await,
+                // Nobody would have handled either of them.
+                SettleAs::Ignored | SettleAs::Expired => Some(Outcome::Duplicate),
+            },
+        }
+    }
+
+    async fn write(&self, job: &Job, settle: &ToSettle<'_>) -> Result<Option<Outcome>, IdConflict> {
+        let outcome = match &settle.what {
+            SettleAs::Dead(_) => Outcome::Dead,
+            SettleAs::Ignored => Outcome::Ignored,
+            SettleAs::Expired => Outcome::Expired,
+            SettleAs::Deferred(_) => Outcome::Deferred,
+        };
+        let mut failures = 0;
+        loop {
+            let (settling, why) = match self.database.settle(settle).await {
+                Ok(settling) => (settling, String::new()),
+                Err(error) => (Settling::Failed, chain(&error)),
+            };
+            failures += 1;
+            match plan::after_settling(settling, outcome, failures, fastrand::f64()) {
+                Next::Settled(settled) => {
+                    log_end(job, &settle.what, settled);
+                    return Ok(Some(settled));
+                }
+                Next::Pause(delay) | Next::Again(delay) | Next::Defer(delay) => {
+                    if failures > 3 {
+                        error!(mark = %job.mark.id, failures, error = %why, "a delivery cannot be settled; its key waits");
+                    }
+                    if self.pause(&why, delay, &job.leave).await.is_none() {
+                        return Ok(None);
+                    }
+                }
+                Next::GiveUp(_) => return Err(IdConflict),
+                Next::Leave | Next::Expire => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a member works on: a delivery, or a message that has waited. It runs, waits, and runs again, as the plan says.
+
+mod delivery;
+mod guard;
+mod pause;
+mod retry;
+mod told;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onceward_core::{Message, Origin, Undecodable};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::HandlerSettings;
+use crate::alarm::Alarm;
+use crate::handler::AnyHandler;
+use crate::health::Health;
+use crate::history::History;
+use crate::mark::Mark;
+use crate::meters::Meters;
+use crate::plan::{Outcome, Tally};
+use crate::router::{Route, choose};
+use crate::transaction::{Database, DueLine, Ran};
+use crate::types::Types;
+
+/// What all work shares.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    pub(crate) database: Database,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) defaults: HandlerSettings,
+    pub(crate) health: Health,
+    pub(crate) meters: Meters,
+    /// Ends handlers at the end of the grace.
+    pub(crate) kill: CancellationToken,
+    /// Which types fail.
+    pub(crate) types: Types,
+    /// This life of the process, in `starts`.
+    pub(crate) member: Uuid,
+    /// One for each handler that may run. Who is to run alone takes all.
+    pub(crate) places: Semaphore,
+    pub(crate) all_places: u32,
+}
+
+/// What was delivered.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Message(Arc<Message>),
+    Undecodable(Box<Undecodable>),
+}
+
+/// A delivery whose turn has come.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) number: u64,
+    pub(crate) body: Body,
+    pub(crate) mark: Mark,
+    pub(crate) origin: Origin,
+    pub(crate) route: Option<usize>,
+    /// Whether it may have been in work when a process died.
+    pub(crate) suspect: bool,
+    /// Ends its waits: nothing new is started of it.
+    pub(crate) leave: CancellationToken,
+    /// Rings when an attempt does not end at its deadline.
+    pub(crate) alarm: Alarm,
+}
+
+/// A due line whose turn has come.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) number: u64,
+    pub(crate) due: DueLine,
+    /// As of a [`Job`].
+    pub(crate) leave: CancellationToken,
+    pub(crate) alarm: Alarm,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) number: u64,
+    /// None: it is not settled and comes again.
+    pub(crate) outcome: Option<Outcome>,
+    /// When a line has a message due because of it.
+    pub(crate) due: Option<Duration>,
+}
+
+/// What the attempts at a message have come to so far.
+#[derive(Debug, Default)]
+struct Past {
+    tally: Tally,
+    history: History,
+}
+
+/// The error of a message that is given up on because of crashes.
+const CRASHED: &str = "each time the handler ran alone, the process died";
+
+impl Past {
+    /// Counts a run, and keeps what it failed with if it was an attempt. True: it was.
+    fn add(&mut self, ran: &Ran, began: (OffsetDateTime, Instant)) -> bool {
+        let before = self.tally.attempts;
+        self.tally = self.tally.count(ran.run);
+        let counts = self.tally.attempts > before;
+        if counts {
+            let (at, since) = began;
+            let (number, took) = (self.tally.attempts, since.elapsed());
+            self.history.add(number, at, took, ran.error.clone());
+        }
+        counts
+    }
+}
+
+impl Workshop {
+    /// The place of the route of a type.
+    pub(crate) fn route_of(&self, kind: &str) -> Option<usize> {
+        choose(&self.routes, kind)
+    }
+
+    pub(crate) fn settings(&self, route: Option<usize>) -> &HandlerSettings {
+        route
+            .and_then(|place| self.routes.get(place))
+            .and_then(|route| route.settings.as_ref())
+            .unwrap_or(&self.defaults)
+    }
+
+    /// None: the type has no route. `Some(None)`: it is ignored.
+    fn handler(&self, route: Option<usize>) -> Option<Option<&dyn AnyHandler>> {
+        let route = self.routes.get(route?)?;
+        Some(route.handler.as_deref())
+    }
+
+    /// Waits out an outage. None: the delivery must be left.
+    async fn pause(&self, error: &str, delay: Duration, leave: &CancellationToken) -> Option<()> {
+        self.health.outage(error);
+        wait(delay, leave).await?;
+        tokio::select! {
+            biased;
+            () = leave.cancelled() => None,
+            () = self.health.wait_until_up() => Some(()),
+        }
+    }
+}
+
+/// Waits. None: the delivery must be left.
+async fn wait(delay: Duration, leave: &CancellationToken) -> Option<()> {
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => None,
+        () = tokio::time::sleep(delay) => Some(()),
+    }
+}
+
+/// Whether a message is of no use any more, by this machine's clock.
+fn has_expired(message: &Message) -> bool {
+    let now = OffsetDateTime::now_utc();
+    message.expires_at().is_some_and(|at| at <= now)
+}

@@ -1,0 +1,66 @@
+//! What is counted and logged of work. Never a payload.
+
+use std::time::Instant;
+
+use onceward_core::Message;
+use time::OffsetDateTime;
+use tracing::{debug, info, warn};
+
+use super::{Job, Past, Workshop};
+use crate::handler::Verdict;
+use crate::plan::{Next, Outcome, Run, Tally};
+use crate::transaction::{Ran, SettleAs};
+
+impl Workshop {
+    /// Counts a run that has just ended.
+    pub(super) fn count(&self, past: &mut Past, ran: &Ran, began: (OffsetDateTime, Instant)) {
+        self.meters.ran(began.1.elapsed());
+        if past.add(ran, began) {
+            self.meters.failed();
+        }
+    }
+}
+
+pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
+    let id = &message.id;
+    match ran.run {
+        Run::Handled | Run::LinedUp | Run::Duplicate | Run::Expired => {
+            debug!(%id, run = ?ran.run, "settled")
+        }
+        // The error may tell of the payload: it stands in the dead letter, not here.
+        Run::Failed(Verdict::Payload) => {
+            warn!(%id, kind = %message.kind, "the payload is not what the handler expects");
+        }
+        Run::IdConflict => {
+            warn!(%id, kind = %message.kind, "another message with this id was settled before");
+        }
+        Run::Crashed => {
+            warn!(%id, kind = %message.kind, "the handler is not run: it has killed its process too often");
+        }
+        Run::Failed(_) | Run::Ended => {
+            warn!(%id, kind = %message.kind, attempt = tally.attempts, ?next, error = %ran.error, "the handler failed");
+        }
+        Run::Conflict | Run::Elsewhere | Run::Outage | Run::Stopped => {
+            info!(%id, run = ?ran.run, ?next, error = %ran.error, "not settled yet");
+        }
+    }
+}
+
+pub(super) fn log_end(job: &Job, what: &SettleAs<'_>, settled: Outcome) {
+    let reason = match what {
+        SettleAs::Dead(letter) => Some(letter.reason.code()),
+        SettleAs::Ignored | SettleAs::Expired | SettleAs::Deferred(_) => None,
+    };
+    match settled {
+        Outcome::Dead => {
+            warn!(mark = %job.mark.id, partition = %job.origin.partition, position = job.origin.position, reason, "dead letter");
+        }
+        Outcome::Handled
+        | Outcome::Deferred
+        | Outcome::Duplicate
+        | Outcome::Expired
+        | Outcome::Ignored => {
+            debug!(mark = %job.mark.id, ?settled, "settled without a handler");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `onceward dead-letters replay` and `onceward dead-letters discard`.
+
+use clap::Args;
+use onceward_consumer::dead_letter::{self, Filter, Replayed, To};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cli::database::{self, Reached};
+use crate::cli::failure::Failure;
+use crate::cli::output::confirm;
+use crate::cli::{Context, progress, who};
+
+/// How many are listed in one statement.
+const PAGE: u32 = 500;
+
+/// Give dead letters back to their consumer, or send them out as new messages
+///
+/// They are due at once, each behind what waits of its key, and count their attempts anew. The mark stays: copies that the
+/// broker still has are dropped. A discarded one can be replayed too.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  onceward dead-letters replay 1207 1208
+  onceward dead-letters replay --all --consumer billing --reason attempts
+  onceward dead-letters replay 1207 --as-new        every consumer of its topic gets it")]
+pub(super) struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// Through the log and the broker: new messages with new ids and the header onceward-replay-of
+    #[arg(long)]
+    as_new: bool,
+}
+
+/// Decide that dead letters are not to be handled
+///
+/// Their rows stay, with what happened to them, and can be replayed all the same.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  onceward dead-letters discard 1207
+  onceward dead-letters discard --all --consumer billing --reason no_handler --yes")]
+pub(super) struct Discard {
+    #[command(flatten)]
+    which: Which,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Their numbers, as the list shows them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<i64>,
+    /// All that wait for a person
+    #[arg(long)]
+    all: bool,
+    /// With --all: of this consumer only
+    #[arg(long, requires = "all")]
+    consumer: Option<String>,
+    /// With --all: with this reason only
+    #[arg(long, requires = "all")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// What was done with the numbers below.
+    done: &'static str,
+    ids: Vec<i64>,
+    /// The ids of the new messages, in the same order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<Uuid>,
+    /// Asked for by number, and in no state in which that can be done.
+    left: Vec<i64>,
+}
+
+impl Replay {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let config = &context.config.database;
+        let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        let (to, done) = if self.as_new {
+            (To::Everybody, "enqueued as new messages")
+        } else {
+            (To::Consumer, "replayed")
+        };
+        let mut answer = Answer {
+            done,
+            ids: Vec::new(),
+            messages: Vec::new(),
+            left: Vec::new(),
+        };
+        let mut unreadable = Vec::new();
+        for id in self.which.numbers(context, &reached).await? {
+            let by = who();
+            let replay = dead_letter::replay(&reached.pool, &config.schema, id, to, &by);
+            match reached.ask("replaying a dead letter", replay).await? {
+                Replayed::Done(message) => {
+                    answer.ids.push(id);
+                    answer.messages.extend(message);
+                }
+                Replayed::NotThere => answer.left.push(id),
+                Replayed::NoType => {
+                    unreadable.push(id);
+                    answer.left.push(id);
+                }
+            }
+        }
+        self.which.answer(context, answer, &unreadable)
+    }
+}
+
+impl Discard {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let config = &context.config.database;
+        let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        let ids = self.which.numbers(context, &reached).await?;
+        if !ids.is_empty() {
+            confirm(&format!("Give up {} dead letters?", ids.len()), self.yes)?;
+        }
+        let by = who();
+        let discard = dead_letter::discard(&reached.pool, &config.schema, &ids, &by);
+        let done = reached.ask("discarding dead letters", discard).await?;
+        let left = ids.iter().copied().filter(|id| !done.contains(id));
+        let answer = Answer {
+            done: "discarded",
+            left: left.collect(),
+            messages: Vec::new(),
+            ids: done,
+        };
+        self.which.answer(context, answer, &[])
+    }
+}
+
+impl Which {
+    /// The numbers that were named, or those of all that wait: oldest first, as they were given up on.
+    async fn numbers(&self, context: &Context, reached: &Reached) -> Result<Vec<i64>, Failure> {
+        if !self.all {
+            return Ok(self.ids.clone());
+        }
+        let schema = &context.config.database.schema;
+        let mut filter = Filter {
+            consumer: self.consumer.clone(),
+            reason: self.reason.clone(),
+            limit: PAGE,
+            ..Filter::default()
+        };
+        let mut ids = Vec::new();
+        loop {
+            let page = dead_letter::list(&reached.pool, schema, &filter);
+            let page = reached.ask("listing the dead letters", page).await?;
+            ids.extend(page.iter().map(|letter| letter.id));
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => {
+                    filter.before = Some(last.id);
+                    progress(context, &format!("{} dead letters found", ids.len()));
+                }
+                Some(_) | None => {
+                    ids.reverse();
+                    return Ok(ids);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, context: &Context, answer: Answer, unreadable: &[i64]) -> Result<(), Failure> {
+        let failure = (!answer.left.is_empty() && !self.all).then(|| {
+            let left: Vec<String> = answer.left.iter().map(ToString::to_string).collect();
+            let failure = Failure::failed(format!("left as they are: {}", left.join(", ")));
+            failure.remedy(if unreadable.is_empty() {
+                "they are not there, or in another state: see `onceward dead-letters show`"
+            } else {
+                "what could not be read has no type: give it one with `onceward dead-letters edit --type`"
+            })
+        });
+        context.output.answer(&answer, |answer| {
+            format!("{} dead letters: {}", answer.ids.len(), answer.done)
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+}
