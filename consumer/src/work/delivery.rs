@@ -132,9 +132,10 @@ impl Workshop {
         past: &mut Past,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
-        let guarded = match self.guard(&job.mark, job.suspect).await {
+        let guarded = match self.guard(&job.mark, job.suspect, &job.leave).await {
             Guarded::Run(guarded) => guarded,
             Guarded::Crashed => return Ran::new(Run::Crashed, CRASHED),
+            Guarded::Left => return Ran::new(Run::Stopped, ""),
             Guarded::Outage(error) => return Ran::new(Run::Outage, error),
         };
         let order = Order {

@@ -141,13 +141,14 @@ impl Workshop {
     ) -> Option<Attempted> {
         // Nobody knows what came of earlier attempts: each is a suspect.
         let mark = errand.due.mark();
-        let guarded = match self.guard(&mark, true).await {
+        let guarded = match self.guard(&mark, true, &errand.leave).await {
             Guarded::Run(guarded) => guarded,
             Guarded::Crashed => {
                 let claimed = self.look(errand).await?;
                 let ran = Ran::new(Run::Crashed, CRASHED);
                 return Some(Attempted { claimed, ran });
             }
+            Guarded::Left => return None,
             Guarded::Outage(error) => {
                 self.health.outage(&error);
                 return None;
