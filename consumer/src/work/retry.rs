@@ -117,6 +117,7 @@ impl Workshop {
                     attempts: tally.attempts,
                     history: &past.history,
                     error: &ran.error,
+                    paused: None,
                 },
                 Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
@@ -284,6 +285,7 @@ fn wait_for_type(claimed: &Claimed) -> Verdict<'_> {
         attempts: claimed.attempts,
         history: &claimed.history,
         error: pause::PAUSED,
+        paused: Some(claimed.message.kind.as_str()),
     }
 }
 
