@@ -16,6 +16,15 @@ where consumer = $1";
 pub(super) const IS_PAUSED: &str = "
 select exists (select from {schema}.paused_types where consumer = $1 and type = $2)";
 
+/// As before, and keeps it as it is until this transaction ends: who resumes the type waits for that, and then sees what was
+/// deferred. By primary key. $1 consumer, $2 type.
+pub(super) const STAYS_PAUSED: &str = "
+select true
+from {schema}.paused_types
+where consumer = $1
+  and type = $2
+for share";
+
 /// Takes the turn to try one message of a type, and gives a line that has one: only one member does. Null if none of the type
 /// waits; no row if the turn is not ours. The first of the type by the primary key of `retries`, where most are of that type.
 /// $1 consumer, $2 type, $3 seconds until the next turn.

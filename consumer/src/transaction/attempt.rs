@@ -166,6 +166,7 @@ impl Database {
             history: place.history,
             error: "",
             delay: Duration::ZERO,
+            paused: None,
         };
         let connection = session.connection();
         let written = async {

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{ANSWER, Database, within};
 use crate::trouble::clean;
 
 /// Between two tries of a paused type.
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// What is known of the paused types of a consumer.
 #[derive(Debug, Default)]
@@ -69,6 +70,24 @@ impl Database {
             .bind(kind)
             .fetch_one(&self.pool);
         within(ANSWER, ask).await
+    }
+
+    /// How long a message waits that is deferred because its type is paused: not at all, if that has ended meanwhile.
+    pub(super) async fn wait_of_type(
+        &self,
+        connection: &mut PgConnection,
+        kind: Option<&str>,
+        delay: Duration,
+    ) -> Result<Duration, sqlx::Error> {
+        let Some(kind) = kind else {
+            return Ok(delay);
+        };
+        let ask = sqlx::query_scalar::<_, bool>(self.statements.stays_paused.sql())
+            .bind(self.consumer.as_str())
+            .bind(kind)
+            .fetch_optional(connection);
+        let paused = within(ANSWER * 5, ask).await?.is_some();
+        Ok(if paused { delay } else { Duration::ZERO })
     }
 
     /// Makes one message of a paused type due, to be tried. None: another member has the turn; `Some(None)`: none waits.

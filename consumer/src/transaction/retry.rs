@@ -95,6 +95,8 @@ pub(crate) enum Verdict<'a> {
         attempts: u32,
         history: &'a History,
         error: &'a str,
+        /// The paused type that it waits for, if it does.
+        paused: Option<&'a str>,
     },
 }
 
@@ -244,19 +246,21 @@ impl Database {
                 attempts,
                 history,
                 error,
+                paused,
             } => {
+                let delay = self.wait_of_type(connection, *paused, *delay).await?;
                 let attempts = i32::try_from(*attempts).unwrap_or(i32::MAX);
                 let put_off = sqlx::query(self.statements.put_off.sql())
                     .bind(claimed.id)
-                    .bind(seconds(*delay))
+                    .bind(seconds(delay))
                     .bind(attempts)
                     .bind(Json(history.attempts()))
                     .bind(clean(error))
                     .execute(&mut *connection);
                 within(DEADLINE + ANSWER, put_off).await?;
-                let due = Some(seconds(*delay));
+                let due = Some(seconds(delay));
                 self.set_line(connection, claimed.line, due).await?;
-                return Ok((Settling::Written, Some(*delay)));
+                return Ok((Settling::Written, Some(delay)));
             }
         };
         let mark = &claimed.mark;

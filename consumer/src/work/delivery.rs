@@ -100,7 +100,10 @@ impl Workshop {
                     continue;
                 }
                 let (why, delay) = (pause::PAUSED, pause::WAIT);
-                return self.defer(job, message, &past, why, delay).await;
+                *due = Some(delay);
+                return self
+                    .defer(job, message, &past, why, delay, Some(kind))
+                    .await;
             }
             let ran = self.try_once(job, message, handler, &mut past).await;
             let chance = fastrand::f64();
@@ -114,7 +117,9 @@ impl Workshop {
                 Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
                 Next::Defer(delay) => {
                     *due = Some(delay);
-                    return self.defer(job, message, &past, &ran.error, delay).await;
+                    return self
+                        .defer(job, message, &past, &ran.error, delay, None)
+                        .await;
                 }
                 Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
                 Next::GiveUp(reason) => {
@@ -132,9 +137,10 @@ impl Workshop {
         past: &mut Past,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
-        let guarded = match self.guard(&job.mark, job.suspect).await {
+        let guarded = match self.guard(&job.mark, job.suspect, &job.leave).await {
             Guarded::Run(guarded) => guarded,
             Guarded::Crashed => return Ran::new(Run::Crashed, CRASHED),
+            Guarded::Left => return Ran::new(Run::Stopped, ""),
             Guarded::Outage(error) => return Ran::new(Run::Outage, error),
         };
         let order = Order {
@@ -169,6 +175,7 @@ impl Workshop {
         past: &Past,
         error: &str,
         delay: Duration,
+        paused: Option<&str>,
     ) -> Option<Outcome> {
         let waiting = Waiting {
             mark: &job.mark,
@@ -178,6 +185,7 @@ impl Workshop {
             history: &past.history,
             error,
             delay,
+            paused,
         };
         self.settle(job, SettleAs::Deferred(waiting), None).await
     }

@@ -4,6 +4,7 @@
 //! finds the start of another life runs that message with nothing beside it, and only such runs count against it.
 
 use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -21,21 +22,30 @@ pub(super) enum Guarded<'a> {
     Run(Place<'a>),
     /// It has killed its process too often.
     Crashed,
+    /// Nothing new of it may start any more.
+    Left,
     /// The database did not answer: why.
     Outage(String),
 }
 
 /// A place to run in, and the start that is written for it.
 pub(super) struct Place<'a> {
-    _permit: Option<SemaphorePermit<'a>>,
+    _permit: SemaphorePermit<'a>,
     pub(super) started: Option<Uuid>,
 }
 
 impl Workshop {
     /// Waits for a place: one of many, or all of them for a suspect whose last start has no end. `suspect`: it may have been
     /// in work when a process died.
-    pub(super) async fn guard(&self, mark: &Mark, suspect: bool) -> Guarded<'_> {
-        let permit = self.places.acquire().await.ok();
+    pub(super) async fn guard(
+        &self,
+        mark: &Mark,
+        suspect: bool,
+        leave: &CancellationToken,
+    ) -> Guarded<'_> {
+        let Some(permit) = self.place(1, leave).await else {
+            return Guarded::Left;
+        };
         if !suspect {
             return Guarded::Run(Place {
                 _permit: permit,
@@ -49,20 +59,22 @@ impl Workshop {
             }),
             Ok(false) => {
                 drop(permit);
-                self.guard_alone(mark).await
+                self.guard_alone(mark, leave).await
             }
             Err(error) => Guarded::Outage(chain(&error)),
         }
     }
 
-    async fn guard_alone(&self, mark: &Mark) -> Guarded<'_> {
+    async fn guard_alone(&self, mark: &Mark, leave: &CancellationToken) -> Guarded<'_> {
         let all = if planted(Fault::NeighboursCounted) {
             1
         } else {
             self.all_places
         };
         // In the order of asking: whoever comes later waits until this one is done.
-        let permit = self.places.acquire_many(all).await.ok();
+        let Some(permit) = self.place(all, leave).await else {
+            return Guarded::Left;
+        };
         match self.database.start_alone(mark, self.member).await {
             Ok(Some(crashes)) if crashes >= CRASHES => {
                 error!(mark = %mark.id, crashes, "a message is given up on: the process died each time it was handled alone");
@@ -76,6 +88,15 @@ impl Workshop {
                 })
             }
             Err(error) => Guarded::Outage(chain(&error)),
+        }
+    }
+
+    /// None: nothing new may start any more.
+    async fn place(&self, places: u32, leave: &CancellationToken) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = leave.cancelled() => None,
+            permit = self.places.acquire_many(places) => permit.ok(),
         }
     }
 

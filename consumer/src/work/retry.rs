@@ -120,6 +120,7 @@ impl Workshop {
                     attempts: tally.attempts,
                     history: &past.history,
                     error: &ran.error,
+                    paused: None,
                 },
                 Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
@@ -144,13 +145,14 @@ impl Workshop {
     ) -> Option<Attempted> {
         // Nobody knows what came of earlier attempts: each is a suspect.
         let mark = errand.due.mark();
-        let guarded = match self.guard(&mark, true).await {
+        let guarded = match self.guard(&mark, true, &errand.leave).await {
             Guarded::Run(guarded) => guarded,
             Guarded::Crashed => {
                 let claimed = self.look(errand).await?;
                 let ran = Ran::new(Run::Crashed, CRASHED);
                 return Some(Attempted { claimed, ran });
             }
+            Guarded::Left => return None,
             Guarded::Outage(error) => {
                 self.health.outage(&error);
                 return None;
@@ -285,6 +287,7 @@ fn wait_for_type(claimed: &Claimed) -> Verdict<'_> {
         attempts: claimed.attempts,
         history: &claimed.history,
         error: pause::PAUSED,
+        paused: Some(claimed.message.kind.as_str()),
     }
 }
 
