@@ -121,6 +121,36 @@ impl RouteTemplate {
     }
 }
 
+impl RouteTemplate {
+    /// Whether another topic, out of those that `read` says are read, may have the route of this one. In doubt it may.
+    pub fn is_shared(&self, topic: &Topic, read: impl Fn(&str) -> bool) -> bool {
+        let route = self.route(topic);
+        let named = |name: &str| self.named.contains_key(name);
+        let others = self
+            .named
+            .iter()
+            .filter(|(name, _)| *name != topic.as_str());
+        if others.map(|(_, route)| route).any(|other| *other == route) {
+            return true;
+        }
+        match &self.parts[..] {
+            [Part::Text(text)] => !named(topic.as_str()) || text == route.as_str(),
+            _ if !named(topic.as_str()) => false,
+            parts => {
+                let text = |part: Option<&Part>| match part {
+                    Some(Part::Text(text)) => text.clone(),
+                    Some(Part::Topic) | None => String::new(),
+                };
+                let (before, after) = (text(parts.first()), text(parts.last()));
+                let inner = route.as_str().strip_prefix(before.as_str());
+                let inner = inner.and_then(|rest| rest.strip_suffix(after.as_str()));
+                let several = parts.iter().filter(|part| **part == Part::Topic).count() > 1;
+                inner.is_some_and(|name| several || (!named(name) && read(name)))
+            }
+        }
+    }
+}
+
 impl Default for RouteTemplate {
     fn default() -> Self {
         Self {
@@ -155,6 +185,34 @@ mod tests {
         let template = RouteTemplate::new("{topic}", named).unwrap();
 
         assert_eq!(template.route(&topic()).as_str(), "legacy");
+    }
+
+    #[test]
+    fn it_is_known_which_topics_may_share_a_route() {
+        let named = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(topic, route)| ((*topic).to_owned(), (*route).to_owned()));
+            pairs.collect::<BTreeMap<_, _>>()
+        };
+        let shared = |template: &str, pairs: &[(&str, &str)], read: bool| {
+            let template = RouteTemplate::new(template, named(pairs)).unwrap();
+            template.is_shared(&topic(), |_| read)
+        };
+
+        assert!(!shared("{topic}", &[], true));
+        assert!(!shared("shop.{topic}", &[("other", "legacy")], true));
+        assert!(shared("events", &[], true));
+        assert!(!shared("events", &[("orders.created", "legacy")], true));
+        assert!(shared("events", &[("orders.created", "events")], true));
+        assert!(shared("{topic}", &[("other", "orders.created")], true));
+        assert!(shared("{topic}", &[("orders.created", "legacy")], true));
+        assert!(!shared("{topic}", &[("orders.created", "legacy")], false));
+        assert!(!shared(
+            "shop.{topic}",
+            &[("orders.created", "legacy")],
+            true
+        ));
     }
 
     #[test]

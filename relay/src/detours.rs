@@ -58,10 +58,12 @@ impl Detours {
         MOST.saturating_sub(self.open.len())
     }
 
-    /// Whether some key is held.
+    /// The keys that have a detour.
     #[must_use]
-    pub(crate) fn holds_keys(&self) -> bool {
-        self.open.keys().any(|(_, detour)| detour.key.is_some())
+    pub(crate) fn keys(&self) -> Vec<(Topic, Key)> {
+        let open = self.open.keys();
+        let keys = open.filter_map(|(_, detour)| Some((detour.topic.clone(), detour.key.clone()?)));
+        keys.collect()
     }
 
     /// The line by which a message is published: that of its key if that is held, else that of its topic if that has a
@@ -135,7 +137,8 @@ impl Detours {
                 detour,
                 parent: None,
             };
-            if new.len() < self.room() && !new.contains(&wanted) {
+            let open = self.open.contains_key(&(lane, wanted.detour.clone()));
+            if !open && new.len() < self.room() && !new.contains(&wanted) {
                 new.push(wanted);
             }
         }

@@ -279,3 +279,33 @@ async fn a_topic_gets_a_detour_beside_a_key_of_it_that_is_held() {
     has_detours(&database, &[]).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_topic_that_comes_and_goes_under_load_loses_nothing() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let settings = StreamSettings {
+        detour_after: Duration::ZERO,
+        ..settings()
+    };
+    let running = relay(&database, &broker, settings);
+    let mut written = 0;
+    for _ in 0..15 {
+        broker.fill("orders", true);
+        enqueue(&database, numbered("orders", written..written + 5)).await;
+        written += 5;
+        has_detours(&database, &["topic:orders"]).await;
+        broker.fill("orders", false);
+        // One at a time, so that some come while the detour is being closed.
+        while !detours(&database).await.is_empty() {
+            enqueue(&database, numbered("orders", written..written + 1)).await;
+            written += 1;
+        }
+    }
+
+    let all = until(SOON, "the last message", || async {
+        let found = stored(&broker, "orders");
+        found.contains(&(written - 1)).then_some(found)
+    });
+    assert_first_arrivals_in_order(&all.await, written);
+    running.stop().await;
+}

@@ -93,9 +93,10 @@ select (select count(*) from held), pg_backend_pid(), (select count(*) from clos
 
 /// By a scan of `parked`, which is small.
 const WAITING: &str = "
-select distinct topic, key
-from {{schema}}.parked
-where stream = $1 and state in ('parked', 'due') and key is not null";
+select distinct p.topic, p.key
+from {{schema}}.parked p
+join unnest($2::text[], $3::text[]) h(topic, key) on h.topic = p.topic and h.key = p.key
+where p.stream = $1 and p.state in ('parked', 'due')";
 
 impl Keeper {
     /// Opens detours at their parents' *stored* cursors. Once this returns, the parents may pass what the detours read.
@@ -131,14 +132,17 @@ impl Keeper {
         .map(drop)
     }
 
-    /// The keys of which a message is parked or due: those that are held wait for it.
+    /// Of these keys those of which a message is parked or due.
     ///
     /// # Errors
     /// That the database failed, or [`LogError::Fenced`] without a claim.
     ///
     /// # Cancel safety
     /// Dropped, nothing is changed; the connection is of no more use.
-    pub async fn waiting_keys(&mut self) -> Result<Vec<(Topic, Key)>, LogError> {
+    pub async fn waiting_keys(
+        &mut self,
+        keys: &[(Topic, Key)],
+    ) -> Result<Vec<(Topic, Key)>, LogError> {
         const LOADING: &str = "loading the keys that wait for a parked message";
 
         let Some(held) = &self.held else {
@@ -146,10 +150,17 @@ impl Keeper {
         };
         let stream = held.stream.as_str();
         let sql = render(&self.schema, WAITING);
+        let topics: Vec<&str> = keys.iter().map(|(topic, _)| topic.as_str()).collect();
+        let keys: Vec<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
         let rows = self
             .session
             .call(LOADING, async |connection| {
-                sqlx::query(sql).bind(stream).fetch_all(connection).await
+                sqlx::query(sql)
+                    .bind(stream)
+                    .bind(topics)
+                    .bind(keys)
+                    .fetch_all(connection)
+                    .await
             })
             .await?;
         let decoded = rows.iter().map(|row| {

@@ -94,6 +94,16 @@ impl Cursor {
         }
     }
 
+    /// Whether this cursor has read everything that `other` has passed and will never read again.
+    #[must_use]
+    pub fn has_reached(&self, other: &Self) -> bool {
+        self.paging.is_none()
+            && other.paging.is_none()
+            && self.floor == other.floor
+            && self.last >= other.last
+            && self.snapshot.sees_all_of(&other.snapshot)
+    }
+
     /// What the next read has to ask for.
     pub(crate) fn request(&self) -> Request<'_> {
         let late_pos = self.paging.as_ref().map_or(0, |paging| paging.late_pos);

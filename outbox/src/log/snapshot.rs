@@ -39,6 +39,12 @@ impl Snapshot {
         txid < self.xmin || (txid < self.xmax && self.running.binary_search(&txid).is_err())
     }
 
+    /// Whether it sees every transaction that `other` sees.
+    #[must_use]
+    pub fn sees_all_of(&self, other: &Self) -> bool {
+        self.xmax >= other.xmax && !self.running.iter().any(|txid| other.sees(*txid))
+    }
+
     /// The lowest transaction that still ran, or [`xmax`](Self::xmax) if none did.
     #[must_use]
     pub fn xmin(&self) -> u64 {

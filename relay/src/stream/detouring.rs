@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{Cursor, DetourCursor, NewDetour};
+use onceward::{DetourCursor, NewDetour};
 use onceward_core::{Lane, Outgoing, Topic};
 use tracing::{info, warn};
 
@@ -53,7 +53,14 @@ impl<D: Destination> Holder<D> {
             let of_paused = waiting.filter(|outgoing| routes.contains(&&outgoing.route));
             of_paused.map(move |outgoing| (lane, &outgoing.message.topic))
         });
-        self.detours.around(waiting)
+        // Order holds per route: messages of a key that comes under two topics of one route must not go by two lines.
+        self.detours
+            .around(waiting.filter(|(_, topic)| !self.shares_its_route(topic)))
+    }
+
+    fn shares_its_route(&self, topic: &Topic) -> bool {
+        let read = |name: &str| self.settings.topics.iter().any(|glob| glob.matches(name));
+        self.settings.route.is_shared(topic, read)
     }
 
     /// When the next paused topic has been paused for long enough, if its messages hold a main line.
@@ -92,11 +99,12 @@ impl<D: Destination> Holder<D> {
             return;
         }
         let lines: Vec<Line> = self.window.lines().collect();
-        let detours = &self.detours;
+        let (detours, skip) = (&self.detours, &self.skip);
         for line in lines {
             self.window.leave_to_others(line, |outgoing| {
-                let (topic, key) = (&outgoing.message.topic, outgoing.message.key.as_ref());
-                detours.owner(line.lane, topic, key) != line
+                let message = &outgoing.message;
+                let parked = message.seq.is_some_and(|seq| skip.contains(&seq));
+                parked || detours.owner(line.lane, &message.topic, message.key.as_ref()) != line
             });
         }
     }
@@ -130,8 +138,21 @@ impl<D: Destination> Holder<D> {
             .hold(lane, &message.topic, message.key.as_ref()?)
     }
 
-    /// Whether a refused message may be set aside: its key must be held with it, for which there must be room.
-    pub(super) fn may_park(&self, id: EntryId) -> bool {
+    /// Whether an earlier message of the key is not done: then that is to be confirmed first. Else it would wait behind the refused
+    /// one, and come after it.
+    pub(super) fn is_preceded(&self, id: EntryId) -> bool {
+        self.settings.on_refusal == OnRefusal::Hold
+            && self.window.get(id).is_some_and(|outgoing| {
+                let of_key = |earlier: &Outgoing| {
+                    let (this, earlier) = (&outgoing.message, &earlier.message);
+                    this.key.is_some() && (&this.topic, &this.key) == (&earlier.topic, &earlier.key)
+                };
+                self.window.any_before(id, of_key)
+            })
+    }
+
+    /// Whether there is room for what holds the key of a message that is set aside.
+    pub(super) fn may_hold(&self, id: EntryId) -> bool {
         let outgoing = self.window.get(id);
         let hold = outgoing.and_then(|outgoing| self.hold_of(id.line.lane, outgoing));
         self.settings.on_refusal == OnRefusal::GoOn
@@ -149,11 +170,15 @@ impl<D: Destination> Holder<D> {
         detour.is_none_or(|detour| allowed(&detour.topic) && !self.detours.is_held(line))
     }
 
-    /// Whether a detour has read to exactly where its parent has: then neither reads on until the detour is closed.
+    /// Whether a detour has read all that its parent has passed: then neither reads on until the detour is closed. What the
+    /// detour has read beyond that the parent reads again.
     fn has_come(&self, line: Line) -> bool {
         let at = |line: Line| self.cursors.get(&line);
-        let whole = |cursor: &&Cursor| cursor.paging.is_none();
-        self.flows(line) && at(line).filter(whole) == at(self.detours.parent(line))
+        let (own, parent) = (at(line), at(self.detours.parent(line)));
+        let reached = own
+            .zip(parent)
+            .is_some_and(|(own, parent)| own.has_reached(parent));
+        reached && self.flows(line)
     }
 
     /// The lines that must not read on now: detours that are to be closed, and the lines that will read for them.
@@ -167,10 +192,13 @@ impl<D: Destination> Holder<D> {
         standing
     }
 
-    /// The detours that can be closed: come, and all they read is published.
+    /// The detours that can be closed: come, and all they read is published. Neither they nor their parents are in a read under
+    /// way, whose rows would be nobody's.
     pub(super) fn to_close(&self) -> Vec<Line> {
+        let quiet = |line: &Line| !self.reading.contains(line);
         let lines = self.detours.lines().map(|(line, _)| line);
         lines
+            .filter(|line| quiet(line) && quiet(&self.detours.parent(*line)))
             .filter(|line| self.window.is_line_empty(*line) && self.has_come(*line))
             .collect()
     }
@@ -203,13 +231,15 @@ impl<D: Destination> Holder<D> {
 
     /// When it is looked which held keys still wait; none while no key is held.
     pub(super) fn waiting_at(&self) -> Option<Instant> {
-        self.detours.holds_keys().then_some(self.waiting_at)
+        let holds = !self.detours.is_empty() && !self.detours.keys().is_empty();
+        holds.then_some(self.waiting_at)
     }
 
     pub(super) fn load_waiting(&mut self, now: Instant) {
         self.waiting_at = now + WAITING_EVERY;
+        let keys = self.detours.keys();
         self.write(|mut keeper| async move {
-            let waiting = keeper.waiting_keys().await;
+            let waiting = keeper.waiting_keys(&keys).await;
             (keeper, waiting.map(Kept::Waiting))
         });
     }

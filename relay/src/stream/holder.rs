@@ -83,6 +83,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) reader: Option<Box<LogReader>>,
     pub(super) cursors: BTreeMap<Line, Cursor>,
     pub(super) detours: Detours,
+    /// What is being read for.
+    pub(super) reading: Vec<Line>,
     /// Which of the detours is read next.
     pub(super) detour_turn: usize,
     /// Detours that are being closed.
@@ -145,6 +147,7 @@ impl<D: Destination> Holder<D> {
             reader: Some(Box::new(reader)),
             cursors: main.zip(claimed.cursors).collect(),
             detours: Detours::default(),
+            reading: Vec::new(),
             detour_turn: 0,
             closing: Vec::new(),
             pace: Pace::new(settings.poll_ceiling),
@@ -263,11 +266,11 @@ impl<D: Destination> Holder<D> {
             wake = wake.min(self.renew_at);
             if self.draining.is_none() {
                 wake = wake.min(self.replays_at);
+                wake = self.waiting_at().map_or(wake, |at| wake.min(at));
             }
             if self.has_to_store() {
                 wake = wake.min(self.store_at);
             }
-            wake = self.waiting_at().map_or(wake, |at| wake.min(at));
         }
         wake = self.next_detour_at().map_or(wake, |at| wake.min(at));
         if self.may_end_a_pause()

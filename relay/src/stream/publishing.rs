@@ -83,6 +83,7 @@ impl<D: Destination> Holder<D> {
         self.progress = false;
         // Nothing is on its way now: what came back to a line and is another's is left to that.
         self.leave_to_detours();
+        self.acquit_what_is_held();
         self.store_what_is_done();
         self.pauses.set_destination_stage(PauseStage::Checking);
         self.jobs
@@ -261,8 +262,9 @@ impl<D: Destination> Holder<D> {
             Fate::Done => {}
             Fate::Again => self.window.again(id),
             Fate::Search => self.window.suspect(id),
-            // Its key cannot be held, for want of room: its topic waits instead.
-            Fate::Park(refusal) if !self.may_park(id) => {
+            Fate::Park(_) if self.is_preceded(id) => self.window.again(id),
+            // For want of room its topic waits instead.
+            Fate::Park(refusal) if !self.may_hold(id) => {
                 self.window.again(id);
                 self.pause_topic(route, refusal);
             }

@@ -9,6 +9,7 @@ use super::holder::Holder;
 use super::jobs::Done;
 use super::routing::Way;
 use crate::destination::Destination;
+use crate::detours;
 use crate::faults::{Failpoint, pass};
 use crate::window::Line;
 
@@ -28,6 +29,7 @@ impl<D: Destination> Holder<D> {
         let Some(mut reader) = self.reader.take() else {
             return;
         };
+        self.reading.clone_from(&lines);
         let publish_after = self.settings.publish_after.clone();
         self.jobs.spawn(async move {
             let result = reader.read(&asks, &publish_after).await;
@@ -60,7 +62,10 @@ impl<D: Destination> Holder<D> {
         asks.extend(detours.into_iter().take(DETOURS_AT_A_TIME));
         // Late and new rows of each line may bring as much.
         let share = 2 * asks.len().max(1);
-        let (of_main, of_detours) = (self.window.byte_room(), self.window.detour_byte_room());
+        // One that holds much must not leave the others so little that they never get on.
+        let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);
+        let of_detours = self.window.detour_byte_room().max(least);
+        let of_main = self.window.byte_room();
         let ask = |(line, room): (Line, usize)| {
             let bytes = if line.is_main() { of_main } else { of_detours };
             let read = CursorRead {
@@ -75,6 +80,7 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn on_read(&mut self, lines: &[Line], read: Read) {
+        self.reading.clear();
         self.clock.set(read.now);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
         let mut rows = 0;

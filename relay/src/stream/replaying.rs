@@ -29,13 +29,24 @@ pub(super) struct Replayed {
 impl<D: Destination> Holder<D> {
     /// The first due message whose route is not paused. What is paused is tried with a live message, if there is one.
     pub(super) fn next_replay(&self) -> Option<usize> {
-        let quiet = self.window.open() == 0;
-        let open = |due: &DueMessage| match self.pauses.allowance(&self.replay_route(due)) {
-            Allowance::Any => true,
-            Allowance::One => quiet,
-            Allowance::None => false,
+        let open = |due: &DueMessage| {
+            let route = self.replay_route(due);
+            match self.pauses.allowance(&route) {
+                Allowance::Any => true,
+                Allowance::One => !self.has_live(&route),
+                Allowance::None => false,
+            }
         };
         self.replays.iter().position(open)
+    }
+
+    /// Whether a message of the route waits that may be offered. What is held waits for a replay itself.
+    fn has_live(&self, route: &onceward_core::Route) -> bool {
+        let mut lines = self
+            .window
+            .lines()
+            .filter(|line| !self.detours.is_held(*line));
+        lines.any(|line| self.window.waiting(line).any(|one| one.route == *route))
     }
 
     fn replay_route(&self, due: &DueMessage) -> onceward_core::Route {

@@ -290,6 +290,29 @@ impl<C> LineWindow<C> {
         entries.filter_map(Entry::waiting)
     }
 
+    /// Whether an entry before this one is not done, and is so.
+    pub(super) fn any_before(
+        &self,
+        chunk: u64,
+        index: usize,
+        so: impl Fn(&Outgoing) -> bool,
+    ) -> bool {
+        let chunks = (self.first..=chunk).zip(&self.chunks);
+        let mut entries = chunks.flat_map(|(number, found)| {
+            let until = if number == chunk {
+                index
+            } else {
+                found.entries.len()
+            };
+            found.entries.iter().take(until)
+        });
+        entries.any(|entry| match &entry.state {
+            State::Waiting(outgoing) => so(outgoing),
+            State::Offered(batch, at) => batch.messages.get(*at).is_some_and(&so),
+            State::Taken | State::Done => false,
+        })
+    }
+
     /// The waiting entries that are so.
     pub(super) fn waiting_ids(&self, line: Line, so: impl Fn(&Outgoing) -> bool) -> Vec<EntryId> {
         let chunks = (self.first..).zip(&self.chunks);

@@ -295,6 +295,12 @@ impl<C> Window<C> {
         load.is_some_and(|load| load.of_lanes > 0 && load.offered == 0)
     }
 
+    /// Whether an entry of its line before this one is not done, and is so.
+    pub(crate) fn any_before(&self, id: EntryId, so: impl Fn(&Outgoing) -> bool) -> bool {
+        let window = self.line(id.line);
+        window.is_some_and(|window| window.any_before(id.chunk, id.index, so))
+    }
+
     /// Forgets what waits in a line and is another's: it counts as done here.
     pub(crate) fn leave_to_others(&mut self, line: Line, others: impl Fn(&Outgoing) -> bool) {
         let window = self.line(line);
