@@ -6,11 +6,9 @@ use std::sync::Arc;
 use onceward_core::{Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-use uuid::Uuid;
 
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
@@ -21,7 +19,6 @@ use crate::router::Route;
 use crate::sql::Statements;
 use crate::transaction::Database;
 use crate::typed::{OfEvent, OfState};
-use crate::types::Types;
 use crate::work::Workshop;
 use crate::{
     BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, Settled,
@@ -154,10 +151,6 @@ impl Consumer {
             health,
             meters,
             kill: CancellationToken::new(),
-            types: Types::default(),
-            member: Uuid::now_v7(),
-            places: Semaphore::new(limits.concurrency),
-            all_places: u32::try_from(limits.concurrency).unwrap_or(u32::MAX),
         };
         let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
         tokio::select! {

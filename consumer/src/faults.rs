@@ -20,8 +20,6 @@ pub enum Fault {
     KeysInMemory,
     /// `followers-forgotten`: a message that leaves its line ends it, whoever waits behind it.
     FollowersForgotten,
-    /// `neighbours-counted`: a message that was in work when its process died counts as what killed it.
-    NeighboursCounted,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -64,14 +62,13 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 7] = [
+    const FAULTS: [(Fault, &str); 6] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
         (Fault::AckBeforeDurable, "ack-before-durable"),
         (Fault::KeysInMemory, "keys-in-memory"),
         (Fault::FollowersForgotten, "followers-forgotten"),
-        (Fault::NeighboursCounted, "neighbours-counted"),
     ];
 
     const POINTS: [(Failpoint, &str); 6] = [

@@ -37,7 +37,6 @@ mod transaction;
 mod trouble;
 mod tx;
 mod typed;
-mod types;
 mod work;
 
 pub use consumer::{Consumer, ConsumerBuilder};

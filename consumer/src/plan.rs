@@ -72,8 +72,6 @@ pub(crate) enum DeadReason {
     TransactionEnded,
     /// Another message with its id was settled before.
     IdConflict,
-    /// Each time its handler ran alone, the process died.
-    Crashed,
 }
 
 impl DeadReason {
@@ -87,7 +85,6 @@ impl DeadReason {
             Self::Attempts => "attempts",
             Self::TransactionEnded => "transaction_ended",
             Self::IdConflict => "id_conflict",
-            Self::Crashed => "crashed",
         }
     }
 }
@@ -113,8 +110,6 @@ pub(crate) enum Run {
     Outage,
     /// The handler committed or rolled back by itself.
     Ended,
-    /// It was not run: it has killed its process too often.
-    Crashed,
     /// It was not run: it is of no use any more.
     Expired,
     /// The consumer stops.
@@ -182,7 +177,6 @@ impl Tally {
             | Run::LinedUp
             | Run::Duplicate
             | Run::IdConflict
-            | Run::Crashed
             | Run::Expired
             | Run::Stopped => rest,
         }
@@ -236,7 +230,6 @@ pub(crate) fn after_run(
         Run::Stopped => Next::Leave,
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
-        Run::Crashed => Next::GiveUp(DeadReason::Crashed),
         Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),

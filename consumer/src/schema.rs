@@ -48,7 +48,7 @@ with wanted (kind, name, privilege) as (
     ('table', 'dead_letters', 'UPDATE')
   union all
   select 'table', name, privilege
-  from unnest(array['retries', 'held_keys', 'starts', 'paused_types']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
+  from unnest(array['retries', 'held_keys']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
   union all
   select 'table', 'processed_messages_' || slot, privilege
   from generate_series(0, 11) as slot, unnest(array['SELECT', 'DELETE', 'TRUNCATE']) as privilege

@@ -59,32 +59,6 @@ create index retries_line on {{schema}}.retries (consumer, line, id);
 -- Whether a slot of marks may be emptied.
 create index retries_mark_slot on {{schema}}.retries (mark_slot);
 
-create table {{schema}}.starts (
-  consumer text not null,
-  message_id uuid not null,
-  member uuid not null,
-  alone boolean not null default false,
-  crashes smallint not null default 0,
-  started_at timestamptz not null default clock_timestamp(),
-  constraint starts_pkey primary key (consumer, message_id),
-  constraint starts_consumer check (octet_length(consumer) between 1 and 63)
-);
-comment on table {{schema}}.starts is 'Handlers that were started and have not ended: what a process that died was at.';
-comment on column {{schema}}.starts.member is 'The life of a process that started it.';
-comment on column {{schema}}.starts.crashes is 'How often a process died while the message was handled with nothing beside it.';
-
-create table {{schema}}.paused_types (
-  consumer text not null,
-  type text not null,
-  error text not null default '',
-  paused_at timestamptz not null default clock_timestamp(),
-  probe_at timestamptz not null,
-  constraint paused_types_pkey primary key (consumer, type),
-  constraint paused_types_consumer check (octet_length(consumer) between 1 and 63)
-);
-comment on table {{schema}}.paused_types is 'Types of which most messages failed: one at a time is tried, the others wait in retries.';
-comment on column {{schema}}.paused_types.probe_at is 'When the next one is tried.';
-
 alter table {{schema}}.dead_letters
   add column decisions jsonb not null default '[]',
   add constraint dead_letters_decisions check (jsonb_typeof(decisions) = 'array');
@@ -170,9 +144,7 @@ begin
   end if;
 
   if 'onceward_consumer' = any (present) then
-    grant select, insert, update, delete on
-      {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts, {{schema}}.paused_types
-    to onceward_consumer;
+    grant select, insert, update, delete on {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys to onceward_consumer;
     grant select, insert, update on {{schema}}.dead_letters to onceward_consumer;
     grant execute on function {{schema}}.mark_slot to onceward_consumer;
     for slot in 0..11 loop
@@ -183,7 +155,7 @@ begin
   if 'onceward_admin' = any (present) then
     grant select on
       {{schema}}.messages, {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked,
-      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.starts, {{schema}}.paused_types
+      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys
     to onceward_admin;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_admin;
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;

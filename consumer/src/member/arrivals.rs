@@ -97,8 +97,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             self.shop.meters.redelivered();
         }
         let number = self.next_number();
-        let fresh = self.shares.is_fresh(&delivery.origin.partition);
-        let place = self.flights.arrive(number, delivery, fresh, &self.shop);
+        let place = self.flights.arrive(number, delivery, &self.shop);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
             self.ask(Ask::Pause(full, true));

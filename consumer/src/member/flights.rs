@@ -56,14 +56,8 @@ impl<T: Clone> Flights<T> {
         }
     }
 
-    /// Takes a delivery in. `fresh`: it is among the first ones of an ownership.
-    pub(super) fn arrive(
-        &mut self,
-        number: u64,
-        delivery: Delivery<T>,
-        fresh: bool,
-        shop: &Workshop,
-    ) -> Place {
+    /// Takes a delivery in.
+    pub(super) fn arrive(&mut self, number: u64, delivery: Delivery<T>, shop: &Workshop) -> Place {
         let (leave, alarm) = (CancellationToken::new(), Alarm::new());
         let now = SystemTime::now();
         let (body, mark, weight) = match delivery.message {
@@ -105,7 +99,6 @@ impl<T: Clone> Flights<T> {
                 number,
                 body,
                 mark,
-                suspect: fresh || delivery.origin.redelivered.is_some_and(|times| times > 0),
                 origin: delivery.origin,
                 route,
                 leave,

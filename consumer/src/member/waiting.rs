@@ -161,7 +161,6 @@ mod tests {
     fn line(n: u128) -> DueLine {
         DueLine {
             line: Uuid::from_u128(n),
-            message_id: Uuid::from_u128(n),
             kind: "t".to_owned(),
         }
     }

@@ -2,8 +2,6 @@
 
 mod marks;
 mod retries;
-mod starts;
-mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,18 +48,6 @@ pub(crate) struct Statements {
     pub(crate) move_line: Text,
     pub(crate) end_line: Text,
     pub(crate) put_off: Text,
-    pub(crate) start: Text,
-    pub(crate) start_alone: Text,
-    pub(crate) end_start: Text,
-    pub(crate) pause: Text,
-    pub(crate) paused: Text,
-    pub(crate) is_paused: Text,
-    pub(crate) stays_paused: Text,
-    pub(crate) probe: Text,
-    pub(crate) probe_line: Text,
-    pub(crate) resume: Text,
-    pub(crate) make_due: Text,
-    pub(crate) count: Text,
 }
 
 impl Statements {
@@ -91,18 +77,6 @@ impl Statements {
             move_line: fill(retries::MOVE_LINE),
             end_line: fill(retries::END_LINE),
             put_off: fill(retries::PUT_OFF),
-            start: fill(starts::START),
-            start_alone: fill(starts::START_ALONE),
-            end_start: fill(starts::END),
-            pause: fill(types::PAUSE),
-            paused: fill(types::PAUSED),
-            is_paused: fill(types::IS_PAUSED),
-            stays_paused: fill(types::STAYS_PAUSED),
-            probe: fill(types::PROBE),
-            probe_line: fill(types::PROBE_LINE),
-            resume: fill(types::RESUME),
-            make_due: fill(types::MAKE_DUE),
-            count: fill(types::COUNT),
             #[cfg(feature = "faults")]
             schema,
         }

@@ -1,13 +1,14 @@
 //! Held keys and the messages that wait. Who adds to a line, or takes away from it, locks its row in `held_keys`, and only
 //! then looks or writes, in a new statement: so a look sees whatever the lock has waited for.
 
-/// Whether a line is held. By primary key; keeps it as it is until this transaction ends. $1 consumer, $2 line.
+/// Whether a line is held. By primary key; keeps it as it is until this transaction ends, by the lock that joining it takes
+/// as well: two that shared a weaker one would wait for each other. $1 consumer, $2 line.
 pub(super) const IS_HELD: &str = "
 select true
 from {schema}.held_keys
 where consumer = $1
   and line = $2
-for share";
+for no key update";
 
 /// Holds a line, or locks it if it is held: `do nothing` would take no lock, and a row added behind it could be
 /// stranded. $1 consumer, $2 line, $3 topic, $4 key, $5 seconds until it is due.
@@ -27,9 +28,10 @@ values (
   $13, $14, $15, $16, $17, clock_timestamp() + make_interval(secs => $18))";
 
 /// The first messages of due lines on which nobody works. Due lines by `held_keys_due`, the first of each by
-/// `retries_line`; what is locked is passed over. The locks end with the statement. $1 consumer, $2 how many.
+/// `retries_line`; what is claimed is passed over. The locks end with the statement, and are too weak to be in the way of
+/// somebody who settles. $1 consumer, $2 how many.
 pub(super) const DUE: &str = "
-select h.line, r.message_id, r.type
+select h.line, r.type
 from {schema}.held_keys h
 join {schema}.retries r on r.id = (
   select f.id
@@ -42,7 +44,7 @@ where h.consumer = $1
   and h.due_at <= clock_timestamp()
 order by h.due_at
 limit $2
-for update of r skip locked";
+for key share of r skip locked";
 
 /// Seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
 pub(super) const NEXT_DUE: &str = "
@@ -76,7 +78,7 @@ select true
 from {schema}.retries
 where id = $1
   and attempts = $2
-for update skip locked";
+for no key update skip locked";
 
 /// Takes a message out. By primary key. $1 id.
 pub(super) const REMOVE: &str = "

@@ -36,8 +36,6 @@ pub(crate) struct Order<'a> {
     pub(crate) kill: &'a CancellationToken,
     /// Rings when the handler does not end at its deadline.
     pub(crate) alarm: &'a Alarm,
-    /// Whose start is written, to be ended with the transaction.
-    pub(crate) started: Option<Uuid>,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -166,7 +164,6 @@ impl Database {
             history: place.history,
             error: "",
             delay: Duration::ZERO,
-            paused: None,
         };
         let connection = session.connection();
         let written = async {
@@ -252,13 +249,6 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Duration>>, sqlx::Error> {
-        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
-            return Ok(Some(None));
-        }
-        if let Some(member) = order.started {
-            self.end_start_on(session.connection(), order.mark, member)
-                .await?;
-        }
         let mut next = None;
         if let Some(claimed) = claimed {
             if !self.is_ours(order, session, marked).await? {

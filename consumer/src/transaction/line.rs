@@ -27,8 +27,6 @@ pub(crate) struct Waiting<'a> {
     pub(crate) history: &'a History,
     pub(crate) error: &'a str,
     pub(crate) delay: Duration,
-    /// The paused type that it waits for, if it does.
-    pub(crate) paused: Option<&'a str>,
 }
 
 impl Database {
@@ -52,9 +50,7 @@ impl Database {
         connection: &mut PgConnection,
         waiting: &Waiting<'_>,
     ) -> Result<(), sqlx::Error> {
-        let (content, paused) = (waiting.content, waiting.paused);
-        let delay = self.wait_of_type(connection, paused, waiting.delay).await?;
-        let delay = seconds(delay);
+        let (content, delay) = (waiting.content, seconds(waiting.delay));
         let hold = sqlx::query(self.statements.hold.sql())
             .bind(self.consumer.as_str())
             .bind(waiting.line)

@@ -6,15 +6,13 @@ mod ended;
 mod line;
 mod mark;
 mod outbound;
-mod pause;
 #[cfg(feature = "faults")]
 mod planted;
 mod retry;
 mod settle;
-mod start;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward_core::Topic;
 use sqlx::pool::PoolConnection;
@@ -54,10 +52,28 @@ pub(crate) struct Database {
 
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
-        // The pool has a time limit of its own, but a long one, and it tries idle connections that may be dead.
-        let connection: PoolConnection<Postgres> = within(ANSWER, self.pool.acquire()).await?;
+        let connection = self.connection().await?;
         let statement = Statements::begin(deadline, !planted(Fault::AckBeforeDurable));
         within(ANSWER, Session::begin(connection, statement)).await
+    }
+}
+
+impl Database {
+    /// A connection of the pool. The pool tries idle ones, which may be dead without knowing it: that is not waited out. That all
+    /// are in use is no outage, and ends by the pool's own time limit.
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let all_in_use = || {
+            let most = self.pool.options().get_max_connections();
+            self.pool.size() >= most && self.pool.num_idle() == 0
+        };
+        let until = Instant::now() + self.pool.options().get_acquire_timeout();
+        loop {
+            let got = within(ANSWER, self.pool.acquire()).await;
+            match got {
+                Err(sqlx::Error::Io(_)) if all_in_use() && Instant::now() < until => {}
+                got => return got,
+            }
+        }
     }
 }
 

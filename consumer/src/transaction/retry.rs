@@ -26,20 +26,9 @@ use crate::trouble::{chain, classify, clean};
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct DueLine {
     pub(crate) line: Uuid,
-    /// That message, as far as anybody knows before it is claimed.
-    pub(crate) message_id: Uuid,
+    /// The type of that message, as far as anybody knows before it is claimed.
     #[sqlx(rename = "type")]
     pub(crate) kind: String,
-}
-
-impl DueLine {
-    /// The mark of that message.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark {
-            id: self.message_id,
-            digest: None,
-        }
-    }
 }
 
 /// What is due.
@@ -95,15 +84,13 @@ pub(crate) enum Verdict<'a> {
         attempts: u32,
         history: &'a History,
         error: &'a str,
-        /// The paused type that it waits for, if it does.
-        paused: Option<&'a str>,
     },
 }
 
 impl Database {
     /// Which lines are due, at most `limit`, on which nobody works. A look: whoever claims one first has it.
     pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.connection().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let look = async {
             let lines = sqlx::query_as(self.statements.due.sql())
@@ -246,21 +233,19 @@ impl Database {
                 attempts,
                 history,
                 error,
-                paused,
             } => {
-                let delay = self.wait_of_type(connection, *paused, *delay).await?;
                 let attempts = i32::try_from(*attempts).unwrap_or(i32::MAX);
                 let put_off = sqlx::query(self.statements.put_off.sql())
                     .bind(claimed.id)
-                    .bind(seconds(delay))
+                    .bind(seconds(*delay))
                     .bind(attempts)
                     .bind(Json(history.attempts()))
                     .bind(clean(error))
                     .execute(&mut *connection);
                 within(DEADLINE + ANSWER, put_off).await?;
-                let due = Some(seconds(delay));
+                let due = Some(seconds(*delay));
                 self.set_line(connection, claimed.line, due).await?;
-                return Ok((Settling::Written, Some(delay)));
+                return Ok((Settling::Written, Some(*delay)));
             }
         };
         let mark = &claimed.mark;

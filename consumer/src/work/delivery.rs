@@ -7,15 +7,13 @@ use onceward_core::Message;
 use time::OffsetDateTime;
 use tracing::error;
 
-use super::guard::Guarded;
-use super::pause;
 use super::told::{log_end, log_run};
-use super::{Body, CRASHED, Job, Past, Report, Workshop, has_expired, wait};
+use super::{Body, Job, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::line::line_of;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling};
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling};
 use crate::stored::Stored;
 use crate::transaction::{ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
 use crate::trouble::chain;
@@ -91,25 +89,12 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         let settings = self.settings(job.route);
-        let kind = message.kind.as_str();
         let mut past = Past::default();
         loop {
-            if self.is_paused(kind).await {
-                if self.types.is_full() {
-                    wait(pause::FULL, &job.leave).await?;
-                    continue;
-                }
-                let (why, delay) = (pause::PAUSED, pause::WAIT);
-                *due = Some(delay);
-                return self
-                    .defer(job, message, &past, why, delay, Some(kind))
-                    .await;
-            }
             let ran = self.try_once(job, message, handler, &mut past).await;
             let chance = fastrand::f64();
             let next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
             log_run(message, &ran, past.tally, next);
-            self.learn(kind, job.mark.id, &ran).await;
             match next {
                 Next::Settled(outcome) => return Some(outcome),
                 Next::Leave => return None,
@@ -117,9 +102,7 @@ impl Workshop {
                 Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
                 Next::Defer(delay) => {
                     *due = Some(delay);
-                    return self
-                        .defer(job, message, &past, &ran.error, delay, None)
-                        .await;
+                    return self.defer(job, message, &past, &ran.error, delay).await;
                 }
                 Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
                 Next::GiveUp(reason) => {
@@ -137,12 +120,6 @@ impl Workshop {
         past: &mut Past,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
-        let guarded = match self.guard(&job.mark, job.suspect, &job.leave).await {
-            Guarded::Run(guarded) => guarded,
-            Guarded::Crashed => return Ran::new(Run::Crashed, CRASHED),
-            Guarded::Left => return Ran::new(Run::Stopped, ""),
-            Guarded::Outage(error) => return Ran::new(Run::Outage, error),
-        };
         let order = Order {
             handler,
             message,
@@ -151,7 +128,6 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &job.alarm,
-            started: guarded.started,
         };
         let keyed = message.key.is_some();
         let place = Place {
@@ -162,9 +138,6 @@ impl Workshop {
         let began = (OffsetDateTime::now_utc(), Instant::now());
         let ran = self.database.attempt(&order, &place).await;
         self.count(past, &ran, began);
-        if ran.run != Run::Handled {
-            self.unguard(&job.mark, guarded.started).await;
-        }
         ran
     }
 
@@ -175,7 +148,6 @@ impl Workshop {
         past: &Past,
         error: &str,
         delay: Duration,
-        paused: Option<&str>,
     ) -> Option<Outcome> {
         let waiting = Waiting {
             mark: &job.mark,
@@ -185,7 +157,6 @@ impl Workshop {
             history: &past.history,
             error,
             delay,
-            paused,
         };
         self.settle(job, SettleAs::Deferred(waiting), None).await
     }
@@ -209,11 +180,7 @@ impl Workshop {
             history: &past.history,
         };
         let ended = ran.ended.as_deref();
-        let settled = self.settle(job, SettleAs::Dead(letter), ended).await;
-        if reason == DeadReason::Crashed {
-            self.unguard(&job.mark, Some(self.member)).await;
-        }
-        settled
+        self.settle(job, SettleAs::Dead(letter), ended).await
     }
 
     /// Gives up a delivery whose id another message has, under a mark of its own.

@@ -1,8 +1,6 @@
 //! What a member works on: a delivery, or a message that has waited. It runs, waits, and runs again, as the plan says.
 
 mod delivery;
-mod guard;
-mod pause;
 mod retry;
 mod told;
 
@@ -11,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use onceward_core::{Message, Origin, Undecodable};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::HandlerSettings;
 use crate::alarm::Alarm;
@@ -25,7 +21,6 @@ use crate::meters::Meters;
 use crate::plan::{Outcome, Tally};
 use crate::router::{Route, choose};
 use crate::transaction::{Database, DueLine, Ran};
-use crate::types::Types;
 
 /// What all work shares.
 #[derive(Debug)]
@@ -37,13 +32,6 @@ pub(crate) struct Workshop {
     pub(crate) meters: Meters,
     /// Ends handlers at the end of the grace.
     pub(crate) kill: CancellationToken,
-    /// Which types fail.
-    pub(crate) types: Types,
-    /// This life of the process, in `starts`.
-    pub(crate) member: Uuid,
-    /// One for each handler that may run. Who is to run alone takes all.
-    pub(crate) places: Semaphore,
-    pub(crate) all_places: u32,
 }
 
 /// What was delivered.
@@ -61,8 +49,6 @@ pub(crate) struct Job {
     pub(crate) mark: Mark,
     pub(crate) origin: Origin,
     pub(crate) route: Option<usize>,
-    /// Whether it may have been in work when a process died.
-    pub(crate) suspect: bool,
     /// Ends its waits: nothing new is started of it.
     pub(crate) leave: CancellationToken,
     /// Rings when an attempt does not end at its deadline.
@@ -95,9 +81,6 @@ struct Past {
     tally: Tally,
     history: History,
 }
-
-/// The error of a message that is given up on because of crashes.
-const CRASHED: &str = "each time the handler ran alone, the process died";
 
 impl Past {
     /// Counts a run, and keeps what it failed with if it was an attempt. True: it was.

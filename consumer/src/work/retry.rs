@@ -5,18 +5,15 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tracing::{debug, error, warn};
-use uuid::Uuid;
 
-use super::guard::Guarded;
-use super::pause;
 use super::told::log_run;
-use super::{CRASHED, Errand, Past, Report, Workshop, has_expired, wait};
+use super::{Errand, Past, Report, Workshop, has_expired, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
 use crate::transaction::{Claimed, Order, Ran, Verdict};
-use crate::trouble::chain;
+use crate::trouble::{Trouble, chain, classify};
 
 /// How long a message may be looked at on the server.
 const LOOK: Duration = Duration::from_secs(5);
@@ -48,15 +45,7 @@ impl Workshop {
     async fn first_of_line(&self, errand: &Errand, due: &mut Option<Duration>) -> Option<Outcome> {
         let route = self.route_of(&errand.due.kind);
         let verdict = match self.handler(route) {
-            Some(Some(handler)) => {
-                let probe = self.types.take_probe(errand.due.line);
-                if !probe && self.is_paused(&errand.due.kind).await {
-                    let claimed = self.look(errand).await?;
-                    return self.end(&claimed, &wait_for_type(&claimed), due).await;
-                }
-                let handling = self.handle_waiting(errand, handler, probe, due);
-                return handling.await;
-            }
+            Some(Some(handler)) => return self.handle_waiting(errand, route, handler, due).await,
             Some(None) => None,
             None => Some(format!("no handler for type {:?}", errand.due.kind)),
         };
@@ -71,36 +60,34 @@ impl Workshop {
         self.end(&claimed, &verdict, due).await
     }
 
-    /// Runs the handler until the plan says what becomes of the message. `probe`: it is tried for all of its type.
+    /// Runs the handler until the plan says what becomes of the message.
     async fn handle_waiting(
         &self,
         errand: &Errand,
+        route: Option<usize>,
         handler: &dyn AnyHandler,
-        probe: bool,
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
-        let kind = errand.due.kind.as_str();
-        let settings = self.settings(self.route_of(kind));
+        let settings = self.settings(route);
         let mut tally = Tally::default();
         loop {
             let began = (OffsetDateTime::now_utc(), Instant::now());
             let attempted = self.claim_and_try(errand, handler, settings.deadline);
             let Attempted { claimed, ran } = attempted.await?;
-            let mut past = past_of(&claimed, tally);
+            let mut past = Past {
+                tally: Tally {
+                    attempts: claimed.attempts,
+                    forgiven: claimed.forgiven,
+                    ..tally
+                },
+                history: claimed.history.clone(),
+            };
             self.count(&mut past, &ran, began);
             tally = past.tally;
             let chance = fastrand::f64();
             let next = plan::after_run(ran.run, tally, settings, Came::FromRetries, chance);
             log_run(&claimed.message, &ran, tally, next);
-            self.learn(kind, claimed.mark.id, &ran).await;
-            if probe && ran.run == Run::Handled {
-                self.resume(kind).await;
-            }
             let verdict = match next {
-                // It was tried for all of its type: that is no attempt of its own.
-                Next::Defer(_) | Next::GiveUp(DeadReason::Attempts) if probe => {
-                    wait_for_type(&claimed)
-                }
                 Next::Settled(outcome) => {
                     *due = ran.next;
                     return Some(outcome);
@@ -120,7 +107,6 @@ impl Workshop {
                     attempts: tally.attempts,
                     history: &past.history,
                     error: &ran.error,
-                    paused: None,
                 },
                 Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
@@ -128,11 +114,7 @@ impl Workshop {
                     ended: ran.ended.as_deref(),
                 },
             };
-            let ended = self.end(&claimed, &verdict, due).await;
-            if ran.run == Run::Crashed {
-                self.unguard(&claimed.mark, Some(self.member)).await;
-            }
-            return ended;
+            return self.end(&claimed, &verdict, due).await;
         }
     }
 
@@ -142,39 +124,6 @@ impl Workshop {
         errand: &Errand,
         handler: &dyn AnyHandler,
         deadline: Duration,
-    ) -> Option<Attempted> {
-        // Nobody knows what came of earlier attempts: each is a suspect.
-        let mark = errand.due.mark();
-        let guarded = match self.guard(&mark, true, &errand.leave).await {
-            Guarded::Run(guarded) => guarded,
-            Guarded::Crashed => {
-                let claimed = self.look(errand).await?;
-                let ran = Ran::new(Run::Crashed, CRASHED);
-                return Some(Attempted { claimed, ran });
-            }
-            Guarded::Left => return None,
-            Guarded::Outage(error) => {
-                self.health.outage(&error);
-                return None;
-            }
-        };
-        let attempted = self.attempt_claimed(errand, handler, deadline, guarded.started);
-        let attempted = attempted.await;
-        let handled = attempted
-            .as_ref()
-            .is_some_and(|one| one.ran.run == Run::Handled);
-        if !handled {
-            self.unguard(&mark, guarded.started).await;
-        }
-        attempted
-    }
-
-    async fn attempt_claimed(
-        &self,
-        errand: &Errand,
-        handler: &dyn AnyHandler,
-        deadline: Duration,
-        started: Option<Uuid>,
     ) -> Option<Attempted> {
         let claimed = self.database.claim(errand.due.line, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed)?;
@@ -191,7 +140,6 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &errand.alarm,
-            started,
         };
         let ran = self.database.retry(&order, session, &claimed).await;
         Some(Attempted { claimed, ran })
@@ -212,14 +160,18 @@ impl Workshop {
     ) -> Option<(T, Claimed)> {
         match claimed {
             Ok(Some((session, claimed))) => {
-                let same = claimed.mark.id == errand.due.message_id
-                    && claimed.message.kind.as_str() == errand.due.kind;
+                let kind = claimed.message.kind.as_str();
                 // Dropped, the session ends the transaction.
-                same.then_some((session, claimed))
+                (kind == errand.due.kind).then_some((session, claimed))
             }
             Ok(None) => None,
-            Err(error) => {
+            Err(error) if classify(&error) == Trouble::Outage => {
                 self.health.outage(&chain(&error));
+                None
+            }
+            Err(error) => {
+                let (line, error) = (errand.due.line, chain(&error));
+                error!(%line, %error, "a message that waits cannot be claimed; its key waits");
                 None
             }
         }
@@ -265,29 +217,6 @@ impl Workshop {
                 None
             }
         }
-    }
-}
-
-/// Its attempts as they were counted in the database, and what `tally` knows of this turn.
-fn past_of(claimed: &Claimed, tally: Tally) -> Past {
-    Past {
-        tally: Tally {
-            attempts: claimed.attempts,
-            forgiven: claimed.forgiven,
-            ..tally
-        },
-        history: claimed.history.clone(),
-    }
-}
-
-/// It waits with all of its type, without an attempt.
-fn wait_for_type(claimed: &Claimed) -> Verdict<'_> {
-    Verdict::PutOff {
-        delay: pause::WAIT,
-        attempts: claimed.attempts,
-        history: &claimed.history,
-        error: pause::PAUSED,
-        paused: Some(claimed.message.kind.as_str()),
     }
 }
 

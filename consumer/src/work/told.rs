@@ -34,9 +34,6 @@ pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
         Run::IdConflict => {
             warn!(%id, kind = %message.kind, "another message with this id was settled before");
         }
-        Run::Crashed => {
-            warn!(%id, kind = %message.kind, "the handler is not run: it has killed its process too often");
-        }
         Run::Failed(_) | Run::Ended => {
             warn!(%id, kind = %message.kind, attempt = tally.attempts, ?next, error = %ran.error, "the handler failed");
         }

@@ -179,12 +179,6 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "update onceward.held_keys set due_at = now()",
         "delete from onceward.retries",
         "delete from onceward.held_keys",
-        "insert into onceward.starts (consumer, message_id, member) values ('billing', gen_random_uuid(), gen_random_uuid())",
-        "update onceward.starts set alone = true",
-        "delete from onceward.starts",
-        "insert into onceward.paused_types (consumer, type, probe_at) values ('billing', 't', now())",
-        "update onceward.paused_types set probe_at = now()",
-        "delete from onceward.paused_types",
         "select version from onceward.migrations",
     ] {
         assert!(run(&mut consumer, sql).await.is_ok(), "{sql}");

@@ -60,7 +60,21 @@ impl Edit {
         if self.replay {
             let replay = dead_letter::replay(pool, schema, id, To::Consumer, &by);
             let replayed = reached.ask("replaying the dead letter", replay).await?;
-            answer.replayed = matches!(replayed, Replayed::Done(_));
+            answer.replayed = match replayed {
+                Replayed::Done(_) => true,
+                Replayed::NotThere => {
+                    return Err(Failure::failed(format!(
+                        "dead letter {id} is changed, and was replayed or removed by somebody else meanwhile"
+                    ))
+                    .remedy("`onceward dead-letters show` tells where it stands"));
+                }
+                Replayed::NoType => {
+                    return Err(Failure::failed(format!(
+                        "dead letter {id} is changed, and cannot be replayed: it has no type"
+                    ))
+                    .remedy("give it one, with --type"));
+                }
+            };
         }
         context.output.answer(&answer, |answer| {
             let then = if answer.replayed {
