@@ -288,3 +288,28 @@ async fn a_full_topic_waits_and_the_others_go_on_in_the_same_session() {
     );
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_replay_whose_topic_is_away_keeps_no_other_waiting_and_can_be_discarded() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_unknown_topics();
+    broker.create_topic("orders");
+    make_due(&database, "missing", 1).await;
+    let running = relay(&database, &broker, settings());
+    let mut status = running.status.clone();
+    let paused = status.wait_for(|status| !status.paused_topics.is_empty());
+    tokio::time::timeout(SOON, paused).await.unwrap().unwrap();
+
+    sqlx::query("update onceward.parked set seq = 5, state = 'discarded'")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    make_due(&database, "orders", 1).await;
+    stores(&broker, "orders", 1).await;
+    broker.create_topic("missing");
+    enqueue(&database, numbered("missing", 7..8)).await;
+
+    assert_eq!(stores(&broker, "missing", 1).await, [7]);
+    running.stop().await;
+    assert_eq!(stored(&broker, "missing"), [7]);
+}

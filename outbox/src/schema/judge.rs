@@ -370,9 +370,13 @@ fn overlaps(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Whether some stream reads the topic, as the database knows the streams. A note outlives the time when nobody did.
+/// Whether some stream reads the topic, as the database knows the streams, or one has said to discard what nobody reads. A note
+/// outlives the time when nobody did.
 #[must_use]
 pub fn is_read(topic: &str, streams: &[StreamOverview]) -> bool {
+    if streams.iter().any(|stream| stream.unrouted == "discard") {
+        return true;
+    }
     let globs = streams.iter().flat_map(|stream| &stream.topics);
     let mut globs = globs.filter_map(|glob| TopicGlob::try_from(glob.as_str()).ok());
     globs.any(|glob| glob.matches(topic))

@@ -54,7 +54,7 @@ impl Stream {
         Self {
             configured: context.config.stream(&stream.stream).is_some(),
             lease: match stream.lease_seconds {
-                None => "never",
+                None => "free",
                 Some(seconds) if seconds > 0.0 => "held",
                 Some(_) => "expired",
             },
@@ -86,7 +86,7 @@ impl Stream {
             ", not configured here"
         };
         match self.lease_seconds {
-            None => format!("never held{configured}"),
+            None => format!("nobody{configured}"),
             Some(left) if left > 0.0 => format!("{owner}{configured}"),
             Some(left) => format!("nobody since {} (was {owner}){configured}", seconds(-left)),
         }

@@ -16,7 +16,8 @@ use super::{Context, database};
 /// Show where each stream stands
 ///
 /// Depth is an estimate that costs nothing: the highest number in the log less the one that was read, other lanes'
-/// numbers and other streams' topics included. Ages are exact.
+/// numbers and other streams' topics included. The age is that of the oldest message of the lane behind the
+/// cursor, of any topic.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   onceward status

@@ -219,7 +219,7 @@ impl<D: Destination> Holder<D> {
     pub(super) fn on_closed_detours(&mut self) {
         for line in std::mem::take(&mut self.closing) {
             if let Some(detour) = self.detours.of(line) {
-                info!(stream = %self.settings.name, lane = %line.lane, topic = %detour.topic, "detour has caught up and is closed");
+                info!(stream = %self.settings.name, lane = %line.lane, topic = %detour.topic, of_a_key = detour.key.is_some(), "detour has caught up and is closed");
             }
             self.detours.close(line);
             self.window.close_line(line);

@@ -248,8 +248,8 @@ impl<D: Destination> Holder<D> {
 
     fn load_replays(&mut self, now: Instant) {
         self.replays_at = now + REPLAYS_EVERY;
-        // While some are known, those are published first.
-        if self.replays.is_empty() && self.replaying.is_none() && self.replayed.is_none() {
+        // Anew each time: one may have been discarded since, and others behind those whose topic is away may be due.
+        if self.replaying.is_none() && self.replayed.is_none() {
             self.write(|mut keeper| async move {
                 let result = keeper.due(REPLAYS_AT_A_TIME).await.map(Kept::Due);
                 (keeper, result)
@@ -304,7 +304,7 @@ impl<D: Destination> Holder<D> {
             Kept::Replayed => self.waiting_at = Instant::now(),
             Kept::Stored | Kept::Noted => {}
             Kept::Renewed(globs) => self.routing.set_stored(globs),
-            Kept::Due(due) => self.replays.extend(due),
+            Kept::Due(due) => self.set_due(due),
             Kept::Released => {
                 info!(stream = %self.settings.name, "lease released");
                 self.released = true;

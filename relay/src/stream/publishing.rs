@@ -296,10 +296,10 @@ impl<D: Destination> Holder<D> {
     pub(super) fn on_taken(&mut self, route: &Route) {
         let stream = &self.settings.name;
         if let Some(pause) = self.pauses.resume_destination() {
-            info!(%stream, since = ?pause.since, "destination takes messages again");
+            info!(%stream, paused_for = ?pause.began().elapsed(), "destination takes messages again");
         }
         if let Some(pause) = self.pauses.resume_topic(route) {
-            info!(%stream, %route, since = ?pause.since, "topic takes messages again");
+            info!(%stream, %route, paused_for = ?pause.began().elapsed(), "topic takes messages again");
         }
     }
 

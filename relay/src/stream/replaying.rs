@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use onceward::DueMessage;
 use onceward_core::{Backoff, Outgoing};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::holder::Holder;
 use crate::destination::Destination;
@@ -53,6 +53,15 @@ impl<D: Destination> Holder<D> {
         self.settings.route.route(&due.message.topic)
     }
 
+    /// Takes note of what is due now, in place of what was due before.
+    pub(super) fn set_due(&mut self, due: Vec<DueMessage>) {
+        let replaying = self.replaying.as_ref();
+        let at_work = replaying.or(self.replayed.as_ref().map(|replayed| &replayed.due));
+        let at_work = at_work.map(|due| due.seq);
+        let others = due.into_iter().filter(|due| Some(due.seq) != at_work);
+        self.replays = others.collect();
+    }
+
     /// Offers one due message, with nothing beside it.
     pub(super) fn offer_replay(&mut self) -> bool {
         let Some(due) = self.next_replay().and_then(|at| self.replays.remove(at)) else {
@@ -96,6 +105,7 @@ impl<D: Destination> Holder<D> {
             Fate::Park(refusal) => {
                 self.progress = true;
                 self.end_gently();
+                warn!(stream = %self.settings.name, seq = due.seq, error = %refusal.what, "the replayed message is refused again");
                 let refusal = Some(refusal);
                 self.replayed = Some(Replayed { due, refusal });
             }

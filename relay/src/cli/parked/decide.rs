@@ -13,7 +13,7 @@ const PAGE: usize = 500;
 
 /// Make parked messages due: the relay that holds the stream publishes them again
 ///
-/// They arrive late: later messages of their keys are at the broker already. A discarded message can be replayed too.
+/// They arrive late: unless the key was held, later messages of it are at the broker already. A discarded message can be replayed too.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   onceward parked replay events 1207 1208

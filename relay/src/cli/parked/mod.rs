@@ -12,8 +12,8 @@ use super::failure::Failure;
 
 /// Look at messages that their broker refused for good, and decide about them
 ///
-/// A parked message lies aside with a full copy; later messages of its key went on. Replaying makes it due: the
-/// relay that holds the stream publishes it again, late.
+/// A parked message lies aside with a full copy; later messages of its key went on, or wait for it where the stream
+/// has on_refusal = "hold". Replaying makes it due: the relay that holds the stream publishes it again.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Parked {
     #[command(subcommand)]
