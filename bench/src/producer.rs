@@ -15,6 +15,9 @@ use crate::outcome::Outcome;
 use crate::results::Results;
 use crate::world::World;
 
+/// A run of each contestant is cut into this many slices, which take turns: what else the machine does hits all alike.
+const SLICES: u32 = 8;
+
 /// Clients that write at a time.
 const CLIENTS: [u64; 3] = [1, 8, 16];
 
@@ -63,55 +66,91 @@ pub(crate) async fn measure(
 ) -> Outcome {
     let database = world.database().await?;
     sqlx::raw_sql(TABLES).execute(database.pool()).await?;
-    let time = Duration::from_secs(arguments.seconds.div_ceil(2));
+    let slice = Duration::from_secs(arguments.seconds.div_ceil(2)) / SLICES;
     for _ in 0..arguments.repeats {
         for clients in CLIENTS {
+            let variant = format!("{clients} clients");
+            let mut teams = Vec::new();
             for contestant in Contestant::ALL {
-                let variant = format!("{clients} clients");
-                let (rate, wal) = one(&database, contestant, clients, time).await?;
+                teams.push(Team::new(&database, contestant, clients).await?);
+            }
+            for _ in 0..SLICES {
+                for team in &mut teams {
+                    team.write(database.pool(), slice).await?;
+                }
+            }
+            for team in teams {
                 let at = ("W3", variant.as_str());
-                results.add(at, contestant.name(), ("rate", "tx/s"), rate);
-                results.add(at, contestant.name(), ("wal", "B/tx"), wal);
+                let name = team.contestant.name();
+                results.add(at, name, ("rate", "tx/s"), team.rate());
+                results.add(at, name, ("wal", "B/tx"), team.wal());
             }
         }
     }
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-async fn one(
-    database: &Database,
+/// The clients of a contestant, and what they wrote. Their connections stay: what a first statement costs is not the matter here.
+struct Team {
     contestant: Contestant,
-    clients: u64,
+    connections: Vec<PgConnection>,
+    transactions: u64,
     time: Duration,
-) -> Outcome<(f64, f64)> {
-    let barrier = Arc::new(Barrier::new(usize::try_from(clients)? + 1));
-    let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        let connection = PgConnection::connect(database.url()).await?;
-        let barrier = Arc::clone(&barrier);
-        tasks.spawn(async move {
-            barrier.wait().await;
-            write(connection, contestant, client, time).await
-        });
+    bytes: i64,
+}
+
+impl Team {
+    async fn new(database: &Database, contestant: Contestant, clients: u64) -> Outcome<Self> {
+        let mut connections = Vec::new();
+        for _ in 0..clients {
+            connections.push(PgConnection::connect(database.url()).await?);
+        }
+        Ok(Self {
+            contestant,
+            connections,
+            transactions: 0,
+            time: Duration::ZERO,
+            bytes: 0,
+        })
     }
-    let before = wal(database.pool()).await?;
-    let begun = Instant::now();
-    barrier.wait().await;
-    let mut transactions = 0;
-    while let Some(written) = tasks.join_next().await {
-        transactions += written??;
+
+    async fn write(&mut self, pool: &PgPool, time: Duration) -> Outcome {
+        let barrier = Arc::new(Barrier::new(self.connections.len() + 1));
+        let mut tasks = JoinSet::new();
+        for (client, mut connection) in (0..).zip(self.connections.drain(..)) {
+            let (barrier, contestant) = (Arc::clone(&barrier), self.contestant);
+            tasks.spawn(async move {
+                barrier.wait().await;
+                let written = write(&mut connection, contestant, client, time).await;
+                written.map(|written| (written, connection))
+            });
+        }
+        let before = wal(pool).await?;
+        let begun = Instant::now();
+        barrier.wait().await;
+        while let Some(done) = tasks.join_next().await {
+            let (written, connection) = done??;
+            self.transactions += written;
+            self.connections.push(connection);
+        }
+        self.time += begun.elapsed();
+        self.bytes += wal(pool).await? - before;
+        Ok(())
     }
-    let elapsed = begun.elapsed().as_secs_f64();
-    let bytes = wal(database.pool()).await? - before;
-    Ok((
-        transactions as f64 / elapsed,
-        bytes as f64 / transactions as f64,
-    ))
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn rate(&self) -> f64 {
+        self.transactions as f64 / self.time.as_secs_f64()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn wal(&self) -> f64 {
+        self.bytes as f64 / self.transactions as f64
+    }
 }
 
 async fn write(
-    mut connection: PgConnection,
+    connection: &mut PgConnection,
     contestant: Contestant,
     client: u64,
     time: Duration,
