@@ -47,7 +47,7 @@ pub use one_per_key::OnePerKey;
 pub use prefix::{Prefix, Ticket};
 pub use publisher::{Batch, Outgoing, Publisher, TopicReport, TopicState};
 pub use receipts::{Outcome, Receipts};
-pub use route::{InvalidRoute, Route, RouteTemplate};
+pub use route::{InvalidRoute, Route, RouteTemplate, Routes};
 pub use schema::{InvalidSchema, Schema};
 pub use source::{InvalidSource, Source};
 pub use subscriber::{Acker, Arrival, Backlog, Release, Subscriber};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Topic;
+use crate::{Key, MessageId, Topic};
 
 /// The broker's name for a topic: a Kafka topic, a NATS subject, an SQS queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,9 @@ impl fmt::Display for Route {
 
 /// Why a route template is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the route {template:?} {problem}; it may hold {{topic}} and plain text")]
+#[error(
+    "the route {template:?} {problem}; it may hold {{topic}}, {{partition/N}} with N from 1 to 256, and plain text"
+)]
 pub struct InvalidRoute {
     /// The template as given.
     pub template: String,
@@ -40,10 +42,17 @@ pub struct InvalidRoute {
     pub problem: String,
 }
 
+/// The most parts that a template may spread a topic over.
+const MOST_PARTITIONS: u32 = 256;
+
 /// Gives each topic its route: by name where one is listed, else by a template such as `shop.{topic}`.
+///
+/// A template with `{partition/8}` gives a topic eight routes, which differ in a number from 0 to 7. A key always has the same
+/// one; see [`Routes::of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTemplate {
     parts: Vec<Part>,
+    partitions: u32,
     named: BTreeMap<String, Route>,
 }
 
@@ -51,6 +60,41 @@ pub struct RouteTemplate {
 enum Part {
     Text(String),
     Topic,
+    Partition,
+}
+
+/// The routes of one topic: one, or as many as the template has partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routes(Arc<[Route]>);
+
+impl Routes {
+    /// The route of a message. Its number is the 32 bit FNV-1a hash of the key's bytes modulo the number of partitions, as in
+    /// the NATS server's own `partition()` mapping; a message without a key goes by the bytes of its id.
+    #[must_use]
+    pub fn of(&self, key: Option<&Key>, id: &MessageId) -> Route {
+        let routes = &self.0;
+        let at = match (routes.len(), key, id) {
+            (0 | 1, _, _) => 0,
+            (count, Some(key), _) => place(key.as_str().as_bytes(), count),
+            (count, None, MessageId::Uuid(id) | MessageId::Position(id)) => {
+                place(id.as_bytes(), count)
+            }
+            (count, None, MessageId::Foreign(id)) => place(id.as_bytes(), count),
+        };
+        routes.get(at).cloned().unwrap_or_else(|| Route::new(""))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
+    }
+}
+
+fn place(bytes: &[u8], count: usize) -> usize {
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    usize::try_from(hash).unwrap_or_default() % count
 }
 
 impl RouteTemplate {
@@ -64,6 +108,7 @@ impl RouteTemplate {
             problem: problem.to_owned(),
         };
         let mut parts = Vec::new();
+        let mut partitions = None;
         let mut rest = template;
         while let Some(open) = rest.find('{') {
             if open > 0 {
@@ -74,6 +119,15 @@ impl RouteTemplate {
                 .ok_or_else(|| refuse("has a { without its }"))?;
             match &rest[open + 1..open + close] {
                 "topic" => parts.push(Part::Topic),
+                other if other.starts_with("partition/") => {
+                    let number = other.trim_start_matches("partition/").parse().ok();
+                    let number = number.filter(|number| (1..=MOST_PARTITIONS).contains(number));
+                    if number.is_none() || partitions.is_some_and(|before| Some(before) != number) {
+                        return Err(refuse(&format!("cannot be spread by {{{other}}}")));
+                    }
+                    partitions = number;
+                    parts.push(Part::Partition);
+                }
                 other => return Err(refuse(&format!("holds the unknown {{{other}}}"))),
             }
             rest = &rest[open + close + 1..];
@@ -94,7 +148,11 @@ impl RouteTemplate {
             .into_iter()
             .map(|(topic, route)| (topic, Route::new(&route)))
             .collect();
-        Ok(Self { parts, named })
+        Ok(Self {
+            parts,
+            partitions: partitions.unwrap_or(1),
+            named,
+        })
     }
 
     /// The topics whose routes are listed by name, with these.
@@ -104,50 +162,58 @@ impl RouteTemplate {
             .map(|(topic, route)| (topic.as_str(), route))
     }
 
-    /// The route of a topic.
+    /// The routes of a topic.
     #[must_use]
-    pub fn route(&self, topic: &Topic) -> Route {
+    pub fn routes(&self, topic: &Topic) -> Routes {
         if let Some(route) = self.named.get(topic.as_str()) {
-            return route.clone();
+            return Routes([route.clone()].into());
         }
-        let mut name = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => name.push_str(text),
-                Part::Topic => name.push_str(topic.as_str()),
-            }
-        }
-        Route::new(&name)
+        let one = |partition: u32| {
+            let parts = self.parts.iter().map(|part| match part {
+                Part::Text(text) => text.clone(),
+                Part::Topic => topic.as_str().to_owned(),
+                Part::Partition => partition.to_string(),
+            });
+            Route::new(&parts.collect::<String>())
+        };
+        Routes((0..self.partitions).map(one).collect())
     }
 }
 
 impl RouteTemplate {
     /// Whether another topic, out of those that `read` says are read, may have the route of this one. In doubt it may.
     pub fn is_shared(&self, topic: &Topic, read: impl Fn(&str) -> bool) -> bool {
-        let route = self.route(topic);
+        let routes = self.routes(topic);
+        let is_own = |other: &Route| routes.iter().any(|route| route == other);
         let named = |name: &str| self.named.contains_key(name);
         let others = self
             .named
             .iter()
             .filter(|(name, _)| *name != topic.as_str());
-        if others.map(|(_, route)| route).any(|other| *other == route) {
+        if others.map(|(_, route)| route).any(is_own) {
             return true;
         }
-        match &self.parts[..] {
-            [Part::Text(text)] => !named(topic.as_str()) || text == route.as_str(),
-            _ if !named(topic.as_str()) => false,
-            parts => {
-                let text = |part: Option<&Part>| match part {
-                    Some(Part::Text(text)) => text.clone(),
-                    Some(Part::Topic) | None => String::new(),
-                };
-                let (before, after) = (text(parts.first()), text(parts.last()));
-                let inner = route.as_str().strip_prefix(before.as_str());
-                let inner = inner.and_then(|rest| rest.strip_suffix(after.as_str()));
-                let several = parts.iter().filter(|part| **part == Part::Topic).count() > 1;
-                inner.is_some_and(|name| several || (!named(name) && read(name)))
-            }
+        if !named(topic.as_str()) {
+            return !self.parts.contains(&Part::Topic);
         }
+        let text = |part: Option<&Part>| match part {
+            Some(Part::Text(text)) => text.clone(),
+            Some(Part::Topic | Part::Partition) | None => String::new(),
+        };
+        let (before, after) = match &self.parts[..] {
+            [Part::Text(text)] => return routes.iter().any(|route| route.as_str() == text),
+            parts => (text(parts.first()), text(parts.last())),
+        };
+        let placeholders = self.parts.iter().filter(|part| match part {
+            Part::Topic | Part::Partition => true,
+            Part::Text(_) => false,
+        });
+        let several = placeholders.count() > 1 || self.parts.contains(&Part::Partition);
+        routes.iter().any(|route| {
+            let inner = route.as_str().strip_prefix(before.as_str());
+            let inner = inner.and_then(|rest| rest.strip_suffix(after.as_str()));
+            inner.is_some_and(|name| several || (!named(name) && read(name)))
+        })
     }
 }
 
@@ -155,6 +221,7 @@ impl Default for RouteTemplate {
     fn default() -> Self {
         Self {
             parts: vec![Part::Topic],
+            partitions: 1,
             named: BTreeMap::new(),
         }
     }
@@ -168,15 +235,50 @@ mod tests {
         Topic::try_from("orders.created").unwrap()
     }
 
+    fn names(template: &RouteTemplate) -> Vec<String> {
+        let routes = template.routes(&topic());
+        routes.iter().map(Route::to_string).collect()
+    }
+
     #[test]
     fn a_template_puts_the_topic_in_its_place() {
         let template = RouteTemplate::new("shop.{topic}.v1", BTreeMap::new()).unwrap();
 
-        assert_eq!(template.route(&topic()).as_str(), "shop.orders.created.v1");
-        assert_eq!(
-            RouteTemplate::default().route(&topic()).as_str(),
-            "orders.created"
-        );
+        assert_eq!(names(&template), ["shop.orders.created.v1"]);
+        assert_eq!(names(&RouteTemplate::default()), ["orders.created"]);
+    }
+
+    #[test]
+    fn a_spread_topic_has_a_route_for_each_partition() {
+        let template = RouteTemplate::new("s.{topic}.{partition/3}", BTreeMap::new()).unwrap();
+
+        let expected = [0, 1, 2].map(|n| format!("s.orders.created.{n}"));
+        assert_eq!(names(&template), expected);
+    }
+
+    #[test]
+    fn a_key_has_the_partition_that_the_nats_server_would_give_it() {
+        let template = RouteTemplate::new("{partition/10}", BTreeMap::new()).unwrap();
+        let routes = template.routes(&topic());
+        let of = |key: &str| {
+            let key = Key::try_from(key).unwrap();
+            routes.of(Some(&key), &MessageId::Uuid(uuid::Uuid::now_v7()))
+        };
+
+        // FNV-1a of "a" is 0xe40c292c and of "foobar" 0xbf9cf968, by the test vectors of its authors.
+        assert_eq!(of("a").as_str(), (0xe40c_292c_u32 % 10).to_string());
+        assert_eq!(of("foobar").as_str(), (0xbf9c_f968_u32 % 10).to_string());
+    }
+
+    #[test]
+    fn messages_without_a_key_are_spread_by_their_ids() {
+        let template = RouteTemplate::new("{topic}.{partition/4}", BTreeMap::new()).unwrap();
+        let routes = template.routes(&topic());
+
+        let ids = (0..1000_u128).map(|n| MessageId::Uuid(uuid::Uuid::from_u128(n << 7)));
+        let seen: std::collections::BTreeSet<Route> = ids.map(|id| routes.of(None, &id)).collect();
+
+        assert_eq!(seen.len(), 4);
     }
 
     #[test]
@@ -184,7 +286,7 @@ mod tests {
         let named = BTreeMap::from([("orders.created".to_owned(), "legacy".to_owned())]);
         let template = RouteTemplate::new("{topic}", named).unwrap();
 
-        assert_eq!(template.route(&topic()).as_str(), "legacy");
+        assert_eq!(names(&template), ["legacy"]);
     }
 
     #[test]
@@ -202,6 +304,13 @@ mod tests {
 
         assert!(!shared("{topic}", &[], true));
         assert!(!shared("shop.{topic}", &[("other", "legacy")], true));
+        assert!(!shared("{topic}.{partition/8}", &[], true));
+        assert!(shared("events.{partition/8}", &[], true));
+        assert!(shared(
+            "{topic}.{partition/2}",
+            &[("other", "orders.created.1")],
+            true
+        ));
         assert!(shared("events", &[], true));
         assert!(!shared("events", &[("orders.created", "legacy")], true));
         assert!(shared("events", &[("orders.created", "events")], true));
@@ -217,7 +326,15 @@ mod tests {
 
     #[test]
     fn a_broken_template_is_refused_with_what_is_allowed() {
-        for text in ["", "{topic", "{key}"] {
+        for text in [
+            "",
+            "{topic",
+            "{key}",
+            "{partition}",
+            "{partition/0}",
+            "{partition/257}",
+            "{partition/2}.{partition/3}",
+        ] {
             let error = RouteTemplate::new(text, BTreeMap::new()).unwrap_err();
 
             assert!(error.to_string().contains("{topic}"), "{error}");

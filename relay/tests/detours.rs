@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use onceward_core::{Draft, Message};
+use onceward_core::{Draft, Key, Message, MessageId, RouteTemplate, Topic};
 use onceward_memory::MemoryBroker;
 use onceward_relay::{OnRefusal, StreamSettings};
 use onceward_testkit::postgres::Database;
@@ -307,5 +308,46 @@ async fn a_topic_that_comes_and_goes_under_load_loses_nothing() {
         found.contains(&(written - 1)).then_some(found)
     });
     assert_first_arrivals_in_order(&all.await, written);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_spread_topic_keeps_each_key_at_one_route_also_while_one_of_them_is_away() {
+    let route = RouteTemplate::new("{topic}.{partition/4}", BTreeMap::new()).unwrap();
+    let settings = StreamSettings {
+        route: route.clone(),
+        ..impatient()
+    };
+    let routes = route.routes(&Topic::try_from("orders").unwrap());
+    let names: Vec<String> = routes
+        .iter()
+        .map(|route| route.as_str().to_owned())
+        .collect();
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_unknown_topics();
+    let away = routes.of(Some(&Key::try_from("3").unwrap()), &MessageId::new());
+    for name in names.iter().filter(|name| *name != away.as_str()) {
+        broker.create_topic(name);
+    }
+    let running = relay(&database, &broker, settings);
+
+    enqueue(&database, numbered("orders", 0..200)).await;
+    has_detours(&database, &["topic:orders"]).await;
+    broker.create_topic(away.as_str());
+    enqueue(&database, numbered("orders", 200..300)).await;
+
+    let all = until(SOON, "all of them", || async {
+        let found = names.iter().map(|name| stored(&broker, name));
+        let found: Vec<Vec<u32>> = found.collect();
+        let distinct: HashSet<u32> = found.iter().flatten().copied().collect();
+        (distinct.len() == 300).then_some(found)
+    })
+    .await;
+    has_detours(&database, &[]).await;
+    for key in 0..7 {
+        let with_it = all.iter().filter(|at| at.iter().any(|n| n % 7 == key));
+        assert_eq!(with_it.count(), 1, "key {key} is at one route");
+    }
+    assert_first_arrivals_in_order(&all.concat(), 300);
     running.stop().await;
 }

@@ -163,8 +163,9 @@ impl<D: Destination> Holder<D> {
     /// Whether a line may be published now, as far as its own state goes.
     pub(super) fn flows(&self, line: Line) -> bool {
         let allowed = |topic: &Topic| {
-            let route = self.settings.route.route(topic);
-            self.pauses.allowance(&route) == Allowance::Any
+            let routes = self.settings.route.routes(topic);
+            let free = |route| self.pauses.allowance(route) == Allowance::Any;
+            routes.iter().all(free)
         };
         let detour = self.detours.of(line);
         detour.is_none_or(|detour| allowed(&detour.topic) && !self.detours.is_held(line))

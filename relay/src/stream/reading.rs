@@ -117,7 +117,8 @@ impl<D: Destination> Holder<D> {
             return None;
         }
         match self.routing.way(&message.topic) {
-            Way::Publish(route) => {
+            Way::Publish(routes) => {
+                let route = routes.of(message.key.as_ref(), &message.id);
                 message.source = Some(self.settings.source.clone());
                 Some(Outgoing {
                     route,

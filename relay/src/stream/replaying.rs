@@ -50,7 +50,8 @@ impl<D: Destination> Holder<D> {
     }
 
     fn replay_route(&self, due: &DueMessage) -> onceward_core::Route {
-        self.settings.route.route(&due.message.topic)
+        let routes = self.settings.route.routes(&due.message.topic);
+        routes.of(due.message.key.as_ref(), &due.message.id)
     }
 
     /// Takes note of what is due now, in place of what was due before.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use onceward::StoredGlobs;
-use onceward_core::{Route, RouteTemplate, Topic, TopicGlob};
+use onceward_core::{RouteTemplate, Routes, Topic, TopicGlob};
 
 /// Where messages of one topic go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// To this route: the topic is the stream's.
-    Publish(Route),
+    /// To one of these routes: the topic is the stream's.
+    Publish(Routes),
     /// Another stream reads the topic.
     Elsewhere,
     /// No stream reads the topic.
@@ -67,7 +67,7 @@ impl Routing {
 
     fn work_out(&self, topic: &Topic) -> Way {
         if self.own.iter().any(|glob| glob.matches(topic.as_str())) {
-            Way::Publish(self.template.route(topic))
+            Way::Publish(self.template.routes(topic))
         } else if self
             .stored
             .as_ref()
@@ -99,7 +99,7 @@ mod tests {
 
         assert_eq!(
             routing.way(&topic("orders.created")),
-            Way::Publish(Route::new("orders.created"))
+            Way::Publish(RouteTemplate::default().routes(&topic("orders.created")))
         );
         assert_eq!(routing.way(&topic("payments.made")), Way::Elsewhere);
         assert_eq!(routing.way(&topic("stock.low")), Way::Unrouted);

@@ -104,7 +104,11 @@ fn routes(stream: &StreamConfig, seen: &[Topic]) -> Vec<Route> {
         .filter_map(|glob| Topic::try_from(glob.as_str()).ok());
     let read = |topic: &&Topic| globs.iter().any(|glob| glob.matches(topic.as_str()));
     let topics = seen.iter().filter(read).cloned().chain(named);
-    let routes: BTreeSet<Route> = topics.map(|topic| settings.route.route(&topic)).collect();
+    let routes = topics.flat_map(|topic| {
+        let routes = settings.route.routes(&topic);
+        routes.iter().cloned().collect::<Vec<_>>()
+    });
+    let routes: BTreeSet<Route> = routes.collect();
     routes.into_iter().collect()
 }
 

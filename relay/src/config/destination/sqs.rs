@@ -92,7 +92,8 @@ pub(super) fn queues(stream: &mut Reader<'_>, settings: &StreamSettings, order: 
         if settings.route.named().any(listed) {
             continue;
         }
-        if let Some(problem) = problem(&settings.route.route(&topic), order) {
+        let routes = settings.route.routes(&topic);
+        if let Some(problem) = routes.iter().find_map(|route| problem(route, order)) {
             stream.refuse(
                 "route",
                 format!("gives a topic such as {topic} a queue that cannot be: {problem}"),
