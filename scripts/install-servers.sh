@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that the real servers of the tests and of the demo are on this machine, and what their builds need.
 #
-#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of them)
+#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of these)
+#   scripts/install-servers.sh docker                                       (an engine for scripts/test-containers.sh)
 #
 # Idempotent: what is there is left alone. Files go to .servers/ in the checkout; only what has to come as a
 # Debian package (PostgreSQL, Java, Maven, build tools) goes to the system. No server is started.
@@ -169,6 +170,13 @@ install_sqs() {
     say sqs "$(basename "$(ls "$target"/elasticmq-server_3-*.jar | head -n 1)" .jar)"
 }
 
+install_docker() {
+    if ! has dockerd; then debian docker.io; fi
+    has iptables || debian iptables
+    has ip || debian iproute2
+    say docker "$(dockerd --version)"
+}
+
 part=servers
 mkdir -p "$servers"
 chmod 755 "$servers"
@@ -186,7 +194,8 @@ for part in "$@"; do
         nats) install_nats ;;
         kafka) install_kafka ;;
         sqs) install_sqs ;;
-        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs" ;;
+        docker) install_docker ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker" ;;
     esac
 done

@@ -15,22 +15,20 @@ stage() {
     printf '=== %s: %s s\n' "$name" "$((SECONDS - begin))"
 }
 
-# Where a Docker engine answers, the servers that tests share come from containers.
-features=()
-if command -v docker >/dev/null && docker info >/dev/null 2>&1; then features=(--features onceward-testkit/containers); fi
-
 stage setup scripts/install-servers.sh
 stage format cargo fmt --all -- --check
 stage clippy cargo clippy --workspace --all-targets --all-features -- -D warnings
 stage documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 stage "no faults in the binary" scripts/check-no-faults.sh
-# Planted bugs and failpoints are compiled in for the tests that need them; nothing is planted unless a test says so.
-faults=onceward/faults,onceward-relay/faults,onceward-consumer/faults
-stage tests cargo test --workspace --no-fail-fast --features "$faults" "${features[@]}"
+# Planted bugs and failpoints are compiled in for the tests that need them; nothing is planted unless a test says so. The servers
+# that tests share come from containers where a Docker engine answers.
+features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
+stage tests cargo test --workspace --no-fail-fast --features "$features"
+stage "servers in containers" scripts/test-containers.sh --workspace --features "$features"
 if newer="$(scripts/newer-postgres.sh)"; then
     # Fewer kills than the first time: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \
-        cargo test --workspace --features "$faults" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
+        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
 else
     echo "=== no newer PostgreSQL found: run scripts/install-servers.sh postgres-newer" >&2
     exit 1
