@@ -66,6 +66,14 @@ impl Failure {
         }
     }
 
+    /// Whether the database refused it for want of a right.
+    pub(super) fn is_forbidden(&self) -> bool {
+        let source = self.source.as_ref().map(|source| &**source as &dyn Error);
+        let chain = std::iter::successors(source, |error| (*error).source());
+        let mut of_database = chain.filter_map(|error| error.downcast_ref::<sqlx::Error>());
+        of_database.any(super::database::is_forbidden)
+    }
+
     /// The same as something that was found, for a command that goes on.
     pub(super) fn into_finding(self, code: &'static str) -> Finding {
         let mut text = self.what.clone();

@@ -4,6 +4,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::failure::Failure;
 
@@ -136,6 +138,25 @@ pub(super) fn plain_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// A time for people: to the second, in UTC.
+pub(super) fn time(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole
+        .to_offset(UtcOffset::UTC)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+/// The same for a time that the database has as a text.
+pub(super) fn time_of(text: &str) -> String {
+    OffsetDateTime::parse(text, &Rfc3339).map_or_else(|_| text.to_owned(), time)
+}
+
+/// A text that may be missing.
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
 /// How long something has been, for people: the two largest units.
 pub(super) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -176,6 +197,17 @@ mod tests {
         table.row(["\u{1b}[31mred\nnext".to_owned()]);
 
         assert_eq!(table.render(), "ERROR\n\u{fffd}[31mred\u{fffd}next\n");
+    }
+
+    #[test]
+    fn a_time_is_told_to_the_second() {
+        for text in [
+            "2026-01-01T10:00:00.123456789Z",
+            "2026-01-01T12:00:00.5+02:00",
+        ] {
+            assert_eq!(time_of(text), "2026-01-01T10:00:00Z");
+        }
+        assert_eq!(time_of("yesterday"), "yesterday");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use clap::Args;
 use onceward::{LogAdmin, ParkedFilter, ParkedState};
 use serde::Serialize;
 
+use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::failure::Failure;
 use crate::cli::output::confirm;
-use crate::cli::{Context, database, progress, who};
+use crate::cli::{Context, database, known, progress, who};
 
 /// How many messages are decided about in one statement.
 const PAGE: usize = 500;
@@ -20,7 +21,7 @@ const PAGE: usize = 500;
   onceward parked replay events --all --topic orders.created")]
 pub(super) struct Replay {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
 }
 
 /// Decide that parked messages are not to be published
@@ -32,22 +33,18 @@ pub(super) struct Replay {
   onceward parked discard events --all --topic orders.test --yes")]
 pub(super) struct Discard {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
     /// Do not ask
     #[arg(long)]
     yes: bool,
 }
 
 #[derive(Debug, Args)]
-struct Which {
+struct Chosen {
     /// The stream that set them aside
     stream: String,
-    /// Their numbers, as the list shows them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    numbers: Vec<i64>,
-    /// All that wait for a person
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    which: Which,
     /// With --all: about this topic only
     #[arg(long, requires = "all")]
     topic: Option<String>,
@@ -59,6 +56,8 @@ struct Answer {
     /// What was done with the numbers below.
     done: &'static str,
     numbers: Vec<i64>,
+    /// How many were named, or matched.
+    matched: usize,
     /// Asked for by number, and in no state in which that can be done.
     left: Vec<i64>,
 }
@@ -66,22 +65,24 @@ struct Answer {
 impl Replay {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::admin(context, "onceward parked").await?;
-        let numbers = self.which.numbers(context, &mut admin).await?;
+        let numbers = self.chosen.numbers(context, &mut admin).await?;
+        let (stream, by) = (&self.chosen.stream, who(context));
         let mut changed = Vec::new();
         for page in numbers.chunks(PAGE) {
-            let due = admin.replay_parked(&self.which.stream, page, &who()).await;
+            let due = admin.replay_parked(stream, page, &by).await;
             changed.extend(due.map_err(database::failed("making messages due"))?);
         }
-        self.which.answer(context, "due", &numbers, changed)
+        self.chosen.answer(context, "due", &numbers, changed)
     }
 }
 
 impl Discard {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::admin(context, "onceward parked").await?;
-        let numbers = self.which.numbers(context, &mut admin).await?;
+        let numbers = self.chosen.numbers(context, &mut admin).await?;
+        let (stream, by) = (&self.chosen.stream, who(context));
         if !numbers.is_empty() {
-            let (count, stream) = (numbers.len(), &self.which.stream);
+            let count = numbers.len();
             confirm(
                 &format!("Give up {count} messages of the stream {stream}?"),
                 self.yes,
@@ -89,18 +90,19 @@ impl Discard {
         }
         let mut changed = Vec::new();
         for page in numbers.chunks(PAGE) {
-            let discarded = admin.discard_parked(&self.which.stream, page, &who()).await;
+            let discarded = admin.discard_parked(stream, page, &by).await;
             changed.extend(discarded.map_err(database::failed("discarding messages"))?);
         }
-        self.which.answer(context, "discarded", &numbers, changed)
+        self.chosen.answer(context, "discarded", &numbers, changed)
     }
 }
 
-impl Which {
-    /// The numbers that were named, or those of all that wait.
+impl Chosen {
+    /// The numbers that were named, or those of all that wait. An unknown stream is no empty one.
     async fn numbers(&self, context: &Context, admin: &mut LogAdmin) -> Result<Vec<i64>, Failure> {
-        if !self.all {
-            return Ok(self.numbers.clone());
+        known::stream(context, admin, &self.stream).await?;
+        if !self.which.all {
+            return Ok(self.which.numbers.clone());
         }
         let mut filter = ParkedFilter {
             stream: Some(self.stream.clone()),
@@ -130,30 +132,20 @@ impl Which {
         asked: &[i64],
         changed: Vec<i64>,
     ) -> Result<(), Failure> {
-        let left: Vec<i64> = asked
-            .iter()
-            .filter(|n| !changed.contains(n))
-            .copied()
-            .collect();
-        let failure = (!left.is_empty() && !self.all).then(|| {
-            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            Failure::failed(format!("left as they are: {}", left.join(", ")))
-                .remedy("they are not there, or in another state: see `onceward parked show`")
-        });
+        let things = format!("messages of the stream {}", self.stream);
         let answer = Answer {
             stream: self.stream,
             done,
+            left: self.which.left(asked, &changed),
             numbers: changed,
-            left,
+            matched: asked.len(),
         };
         context.output.answer(&answer, |answer| {
-            format!(
-                "{} messages of the stream {}: {}",
-                answer.numbers.len(),
-                answer.stream,
-                answer.done
-            )
+            self.which.sentence(&things, done, answer.numbers.len())
         })?;
-        failure.map_or(Ok(()), Err)
+        refuse_left(
+            &answer.left,
+            "they are not there, or in another state: see `onceward parked show`",
+        )
     }
 }
