@@ -6,13 +6,10 @@ use super::failure::Failure;
 
 /// The ones that were named, or all that wait.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(super) struct Which {
     /// Their numbers, as the list shows them
-    #[arg(
-        value_name = "NUMBER",
-        required_unless_present = "all",
-        conflicts_with = "all"
-    )]
+    #[arg(value_name = "NUMBER")]
     pub(super) numbers: Vec<i64>,
     /// All that wait for a person
     #[arg(long)]
@@ -27,12 +24,12 @@ impl Which {
         left.copied().collect()
     }
 
-    /// What became of them, for people: `things` as in "dead letters", `done` as in "replayed".
+    /// What became of them, for people: `things` as in "2 dead letters", `done` as in "replayed".
     pub(super) fn sentence(&self, things: &str, done: &str, count: usize) -> String {
         if self.all && count == 0 {
-            format!("0 {things}: nothing matched, so nothing was changed")
+            format!("{things}: nothing matched, so nothing was changed")
         } else {
-            format!("{count} {things}: {done}")
+            format!("{things}: {done}")
         }
     }
 }
@@ -72,12 +69,12 @@ mod tests {
     #[test]
     fn that_nothing_matched_is_said() {
         assert_eq!(
-            which(&[]).sentence("dead letters", "discarded", 0),
+            which(&[]).sentence("0 dead letters", "discarded", 0),
             "0 dead letters: nothing matched, so nothing was changed"
         );
         assert_eq!(
-            which(&[1]).sentence("dead letters", "replayed", 1),
-            "1 dead letters: replayed"
+            which(&[1]).sentence("1 dead letter", "replayed", 1),
+            "1 dead letter: replayed"
         );
     }
 }

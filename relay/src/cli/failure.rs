@@ -95,6 +95,12 @@ impl Failure {
         let mut causes = Vec::new();
         let mut next = self.source.as_ref().map(|source| &**source as &dyn Error);
         while let Some(error) = next {
+            let of_database = error.downcast_ref::<sqlx::Error>();
+            if let Some(said) = of_database.and_then(|error| error.as_database_error()) {
+                // Its own text names a line of the server's source.
+                causes.push(format!("the database says: {}", said.message()));
+                break;
+            }
             let text = error.to_string();
             // Some libraries repeat their source in their own text.
             if causes

@@ -1,5 +1,6 @@
 //! What commands print: aligned tables for people, JSON for programs.
 
+use std::fmt::Display;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -136,6 +137,13 @@ pub(super) fn plain(text: &str) -> String {
 pub(super) fn plain_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(plain).collect();
     lines.join("\n")
+}
+
+/// So many of a thing, as in "1 dead letter" and "2 dead letters".
+pub(super) fn counted(count: impl Display, thing: &str) -> String {
+    let count = count.to_string();
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 /// A time for people: to the second, in UTC.

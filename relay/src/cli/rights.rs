@@ -28,11 +28,11 @@ pub(super) fn explain(failure: Failure, role: Option<&str>, database: &Database)
     let user = database::user(database);
     let remedy = match (role, user) {
         (Some(role), Some(user)) => format!(
-            "this takes the role {role}; as an administrator: {}",
+            "it takes the role {role}: let database.url name a user who has it, or as an administrator: {}",
             schema::grant(role, &user)
         ),
-        (Some(role), None) => format!("this takes the role {role}: grant it to the user"),
-        (None, _) => "run it as the owner of the schema; for the first time as a user who may create schemas (grant create on database …)".to_owned(),
+        (Some(role), None) => format!("it takes the role {role}: grant it to the user"),
+        (None, _) => "run it as the owner of the schema; for the first time as a user who may create schemas in this database".to_owned(),
     };
     failure.remedy(remedy)
 }

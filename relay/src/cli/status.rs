@@ -161,14 +161,15 @@ fn paused(answer: &Answer) -> String {
         return String::new();
     }
     format!(
-        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n",
+        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n  to do: onceward doctor\n",
         table.render()
     )
 }
 
 fn letters(counts: Option<&[DeadLetterCount]>) -> String {
     let Some(counts) = counts else {
-        return "\ndead letters: this user may not see them\n".to_owned();
+        return "\ndead letters: this user may not see them; that takes the role onceward_admin\n"
+            .to_owned();
     };
     if counts.is_empty() {
         return "\nno dead letters\n".to_owned();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::known::refuse_unknown;
-use super::output::{Table, confirm};
+use super::output::{Table, confirm, counted};
 use super::overview::Stream as Known;
 use super::{Context, database};
 
@@ -111,8 +111,10 @@ impl Drop {
                 };
                 context.output.answer(&answer, |answer| {
                     format!(
-                        "stream {}: gone, with {} messages that were parked or due, and the records of {} that had been published or discarded",
-                        answer.stream, answer.parked, answer.decided
+                        "stream {}: gone, with {} parked or due, and {} of what had been published or discarded",
+                        answer.stream,
+                        counted(answer.parked, "message"),
+                        counted(answer.decided, "record")
                     )
                 })
             }
@@ -128,7 +130,9 @@ impl Drop {
 fn question(stream: &Known) -> String {
     let (name, depth, aside) = (&stream.stream, stream.depth, stream.parked + stream.due);
     format!(
-        "Drop the stream {name}? Up to {depth} messages of the log that it has not passed will not be published by it, and {aside} messages that are parked or due go with it."
+        "Drop the stream {name}? Up to {} of the log that it has not passed will not be published by it, and {} that it has parked or due will be forgotten.",
+        counted(depth, "message"),
+        counted(aside, "message")
     )
 }
 

@@ -8,7 +8,10 @@ async fn a_stream_that_nobody_runs_is_listed_and_dropped() {
     shell
         .run(&["stream", "drop", "events"])
         .await
-        .assert_refused(2, &["events", "2 messages that are parked or due", "--yes"]);
+        .assert_refused(
+            2,
+            &["events", "2 messages that it has parked or due", "--yes"],
+        );
     let discarded = &["parked", "discard", "events", "7", "--yes"];
     shell.ok(discarded).await;
     let dropped = shell.json(&["stream", "drop", "events", "--yes"]).await;

@@ -101,3 +101,20 @@ async fn a_relay_without_a_configuration_is_told_where_it_was_looked_for_and_wha
     // It is a configuration that can be used; only there is no such database.
     smallest.assert_refused(1, &["database.url"]);
 }
+
+#[tokio::test]
+async fn a_decision_about_nothing_is_told_what_may_be_named() {
+    let shell = Shell::with_config("");
+
+    for command in [
+        &["parked", "replay", "events"][..],
+        &["dead-letters", "discard"],
+    ] {
+        let parts = ["<NUMBER|--all>", "[OPTIONS]"];
+        shell.run(command).await.assert_refused(2, &parts);
+    }
+    let both = ["dead-letters", "replay", "7", "--all"];
+    shell.run(&both).await.assert_refused(2, &["--all"]);
+    let idle = ["dead-letters", "replay", "7", "--consumer", "billing"];
+    shell.run(&idle).await.assert_refused(2, &["--all"]);
+}

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::database::{self, Reached};
 use crate::cli::failure::Failure;
-use crate::cli::output::confirm;
+use crate::cli::output::{confirm, counted};
 use crate::cli::{Context, known, progress, who};
 
 /// How many are listed in one statement.
@@ -19,6 +19,8 @@ const PAGE: u32 = 500;
 /// They are due at once, each behind what waits of its key, and count their attempts anew. The mark stays: copies that the
 /// broker still has are dropped. A discarded one can be replayed too.
 #[derive(Debug, Args)]
+#[command(override_usage = "onceward dead-letters replay [OPTIONS] <NUMBER>...
+       onceward dead-letters replay [OPTIONS] --all")]
 #[command(after_help = "Examples:
   onceward dead-letters replay 1207 1208
   onceward dead-letters replay --all --consumer billing --reason attempts
@@ -35,6 +37,8 @@ pub(super) struct Replay {
 ///
 /// Their rows stay, with what happened to them, and can be replayed all the same.
 #[derive(Debug, Args)]
+#[command(override_usage = "onceward dead-letters discard [OPTIONS] <NUMBER>...
+       onceward dead-letters discard [OPTIONS] --all")]
 #[command(after_help = "Examples:
   onceward dead-letters discard 1207
   onceward dead-letters discard --all --consumer billing --reason no_handler --yes")]
@@ -51,10 +55,10 @@ struct Chosen {
     #[command(flatten)]
     which: Which,
     /// With --all: of this consumer only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     consumer: Option<String>,
     /// With --all: with this reason only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     reason: Option<String>,
 }
 
@@ -116,7 +120,8 @@ impl Discard {
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
         let ids = self.chosen.numbers(context, &reached).await?;
         if !ids.is_empty() {
-            confirm(&format!("Give up {} dead letters?", ids.len()), self.yes)?;
+            let letters = counted(ids.len(), "dead letter");
+            confirm(&format!("Give up {letters}?"), self.yes)?;
         }
         let by = who(context);
         let discard = dead_letter::discard(&reached.pool, &config.schema, &ids, &by);
@@ -168,8 +173,9 @@ impl Chosen {
 
     fn answer(&self, context: &Context, answer: Answer, unreadable: &[i64]) -> Result<(), Failure> {
         context.output.answer(&answer, |answer| {
+            let count = answer.ids.len();
             self.which
-                .sentence("dead letters", answer.done, answer.ids.len())
+                .sentence(&counted(count, "dead letter"), answer.done, count)
         })?;
         let remedy = if unreadable.is_empty() {
             "they are not there, or in another state: see `onceward dead-letters show`"

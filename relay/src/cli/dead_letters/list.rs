@@ -78,5 +78,12 @@ fn table(letters: &[Summary]) -> String {
             letter.error.clone(),
         ]);
     }
-    table.render()
+    let waits = letters.iter().find(|letter| letter.state == "dead");
+    let next = waits.map_or(String::new(), |letter| {
+        format!(
+            "  to do: onceward dead-letters show {}, then replay, edit or discard it\n",
+            letter.id
+        )
+    });
+    format!("{}{next}", table.render())
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::failure::Failure;
-use crate::cli::output::confirm;
+use crate::cli::output::{confirm, counted};
 use crate::cli::{Context, database, known, progress, who};
 
 /// How many messages are decided about in one statement.
@@ -16,6 +16,10 @@ const PAGE: usize = 500;
 ///
 /// They arrive late: unless the key was held, later messages of it are at the broker already. A discarded message can be replayed too.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "onceward parked replay [OPTIONS] <STREAM> <NUMBER>...
+       onceward parked replay [OPTIONS] <STREAM> --all"
+)]
 #[command(after_help = "Examples:
   onceward parked replay events 1207 1208
   onceward parked replay events --all --topic orders.created")]
@@ -28,6 +32,10 @@ pub(super) struct Replay {
 ///
 /// Their rows stay for a while, with what happened to them; until then they can be replayed all the same.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "onceward parked discard [OPTIONS] <STREAM> <NUMBER>...
+       onceward parked discard [OPTIONS] <STREAM> --all"
+)]
 #[command(after_help = "Examples:
   onceward parked discard events 1207
   onceward parked discard events --all --topic orders.test --yes")]
@@ -46,7 +54,7 @@ struct Chosen {
     #[command(flatten)]
     which: Which,
     /// With --all: about this topic only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     topic: Option<String>,
 }
 
@@ -82,9 +90,9 @@ impl Discard {
         let numbers = self.chosen.numbers(context, &mut admin).await?;
         let (stream, by) = (&self.chosen.stream, who(context));
         if !numbers.is_empty() {
-            let count = numbers.len();
+            let messages = counted(numbers.len(), "message");
             confirm(
-                &format!("Give up {count} messages of the stream {stream}?"),
+                &format!("Give up {messages} of the stream {stream}?"),
                 self.yes,
             )?;
         }
@@ -132,7 +140,8 @@ impl Chosen {
         asked: &[i64],
         changed: Vec<i64>,
     ) -> Result<(), Failure> {
-        let things = format!("messages of the stream {}", self.stream);
+        let messages = counted(changed.len(), "message");
+        let things = format!("{messages} of the stream {}", self.stream);
         let answer = Answer {
             stream: self.stream,
             done,

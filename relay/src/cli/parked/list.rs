@@ -118,5 +118,10 @@ fn table(parked: &[ParkedSummary]) -> String {
             message.error.clone(),
         ]);
     }
-    table.render()
+    let waits = parked.iter().find(|one| one.state == ParkedState::Parked);
+    let next = waits.map_or(String::new(), |one| {
+        let (stream, seq) = (&one.stream, one.seq);
+        format!("  to do: onceward parked show {stream} {seq}, then replay, edit or discard it\n")
+    });
+    format!("{}{next}", table.render())
 }
