@@ -149,14 +149,14 @@ async fn cursors(
          left join lateral (
            select ahead.created_at
            from (
-             select m.created_at, m.topic, m.key, row_number() over (order by m.seq) as place
+             select m.seq, m.created_at, m.topic, m.key, row_number() over (order by m.seq) as place
              from {{schema}}.messages m
              where m.lane = c.lane and m.seq > greatest(c.last_seq, c.floor)
              order by m.seq
              limit 10000
            ) ahead
            where c.detour in ('', 'topic:' || ahead.topic, 'key:' || ahead.topic || ':' || ahead.key) or ahead.place = 10000
-           order by ahead.place
+           order by ahead.seq
            limit 1
          ) next on true
          left join lateral (
