@@ -28,8 +28,8 @@ mod statement;
 mod trace;
 
 pub use admin::{
-    DropStream, LogAdmin, ParkedEdit, ParkedFilter, ParkedMessage, ParkedState, ParkedSummary,
-    SlotReport,
+    DropStream, Edited, LogAdmin, ParkedEdit, ParkedFilter, ParkedMessage, ParkedState,
+    ParkedSummary, SlotReport,
 };
 pub use enqueue_error::EnqueueError;
 pub use keeper::{

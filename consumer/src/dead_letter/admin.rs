@@ -161,6 +161,34 @@ where state = 'dead'
 group by consumer, reason
 order by consumer, reason";
 
+/// From one name to the next by the primary key of each slot of marks, whatever their number. `dead_letters` is scanned by its
+/// index, `held_keys` by its primary key.
+const CONSUMERS: &str = "
+with recursive marked (slot, consumer) as (
+  select
+    s.slot::smallint,
+    (select m.consumer from {schema}.processed_messages m where m.slot = s.slot order by m.consumer limit 1)
+  from generate_series(0, 11) as s (slot)
+  union all
+  select
+    k.slot,
+    (
+      select m.consumer
+      from {schema}.processed_messages m
+      where m.slot = k.slot and m.consumer > k.consumer
+      order by m.consumer
+      limit 1
+    )
+  from marked k
+  where k.consumer is not null
+)
+select consumer from marked where consumer is not null
+union
+select consumer from {schema}.dead_letters
+union
+select consumer from {schema}.held_keys
+order by consumer";
+
 /// Dead letters, newest first.
 ///
 /// # Errors
@@ -228,6 +256,19 @@ pub async fn show(
         decisions: row.decisions,
         payload: row.payload.into(),
     }))
+}
+
+/// The names of all consumers that have marks, dead letters or retries in this database.
+///
+/// # Errors
+/// Any database error; nothing is changed.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn consumers(pool: &PgPool, schema: &Schema) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(sql::over(schema, CONSUMERS))
+        .fetch_all(pool)
+        .await
 }
 
 /// How many dead letters wait for a person, by consumer and reason.

@@ -6,7 +6,9 @@ mod edit;
 mod letter;
 pub(crate) mod outbound;
 
-pub use admin::{DeadLetter, DeadLetterCount, Filter, Payload, Summary, counts, list, show};
+pub use admin::{
+    DeadLetter, DeadLetterCount, Filter, Payload, Summary, consumers, counts, list, show,
+};
 pub use decide::{Replayed, To, discard, replay};
 pub use edit::{Edit, edit};
 pub(crate) use letter::Letter;

@@ -50,21 +50,52 @@ impl ParkedEdit {
     }
 }
 
-/// Only while it waits for a person: what is due may be on its way.
+/// What a change of a parked message brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edited {
+    /// Later messages of the key that it had waited for it. It has another topic or key now, and nothing else holds that key: the
+    /// lease holder publishes them without it.
+    pub frees_key: bool,
+}
+
+/// Only while it waits for a person: what is due may be on its way. By primary keys, and a scan of `parked`, which is small.
 const EDIT: &str = "
-update {{schema}}.parked
-set topic = coalesce($3, topic),
-  key = case when $4 then $5 else key end,
-  type = coalesce($6, type),
-  headers = coalesce($7::jsonb, headers - 'content-type')
-    || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, headers ->> 'content-type'))),
-  payload = coalesce($9, payload),
-  changed_at = clock_timestamp(),
-  history = history || jsonb_build_array(jsonb_build_object('at', clock_timestamp(), 'what', 'edited', 'by', $10::text))
-where stream = $1 and seq = $2 and state = 'parked'";
+with before as (
+  select stream, seq, lane, topic, key
+  from {{schema}}.parked
+  where stream = $1 and seq = $2 and state = 'parked'
+  for update
+),
+edited as (
+  update {{schema}}.parked p
+  set topic = coalesce($3, p.topic),
+    key = case when $4 then $5 else p.key end,
+    type = coalesce($6, p.type),
+    headers = coalesce($7::jsonb, p.headers - 'content-type')
+      || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, p.headers ->> 'content-type'))),
+    payload = coalesce($9, p.payload),
+    changed_at = clock_timestamp(),
+    history = p.history || jsonb_build_array(jsonb_build_object('at', clock_timestamp(), 'what', 'edited', 'by', $10::text))
+  from before b
+  where p.stream = b.stream and p.seq = b.seq
+  returning p.topic, p.key
+)
+select (e.topic, e.key) is distinct from (b.topic, b.key)
+  and exists (
+    select
+    from {{schema}}.cursors c
+    where c.stream = b.stream and c.lane = b.lane and c.detour = 'key:' || b.topic || ':' || b.key
+  )
+  and not exists (
+    select
+    from {{schema}}.parked o
+    where o.stream = b.stream and o.seq <> b.seq and o.topic = b.topic and o.key = b.key and o.state in ('parked', 'due')
+  ) as frees_key
+from before b
+cross join edited e";
 
 impl LogAdmin {
-    /// Changes a message that waits for a person. Returns false if there is none: it may be due already. Call
+    /// Changes a message that waits for a person. Returns none if there is none: it may be due already. Call
     /// [`ParkedEdit::check`] first; `by` is who did it.
     ///
     /// # Errors
@@ -78,13 +109,13 @@ impl LogAdmin {
         seq: i64,
         edit: &ParkedEdit,
         by: &str,
-    ) -> Result<bool, LogError> {
+    ) -> Result<Option<Edited>, LogError> {
         let sql = render(&self.schema, EDIT);
         let headers = edit.headers.as_ref().map(sqlx::types::Json);
-        let done = self
+        let frees_key: Option<bool> = self
             .session
             .call("editing a parked message", async |connection| {
-                sqlx::query(sql)
+                sqlx::query_scalar(sql)
                     .bind(stream)
                     .bind(seq)
                     .bind(&edit.topic)
@@ -95,10 +126,10 @@ impl LogAdmin {
                     .bind(&edit.content_type)
                     .bind(&edit.payload)
                     .bind(by)
-                    .execute(connection)
+                    .fetch_optional(connection)
                     .await
             })
             .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(frees_key.map(|frees_key| Edited { frees_key }))
     }
 }

@@ -7,7 +7,7 @@ mod stream;
 
 use onceward_core::Schema;
 
-pub use edit::ParkedEdit;
+pub use edit::{Edited, ParkedEdit};
 pub use parked::{ParkedFilter, ParkedMessage, ParkedState, ParkedSummary};
 pub use slots::SlotReport;
 pub use stream::DropStream;

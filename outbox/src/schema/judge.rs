@@ -1,12 +1,14 @@
 //! Judges the facts. Pure: no clock, no I/O.
 
+mod rights;
 mod standbys;
+mod streams;
 
 use std::time::Duration;
 
-use onceward_core::TopicGlob;
+pub use streams::is_read;
 
-use super::{Facts, Finding, StreamOverview, Table};
+use super::{Facts, Finding, Table};
 
 /// The oldest server that the tables work on, as a number.
 const OLDEST_SERVER: i32 = 140_000;
@@ -64,10 +66,8 @@ pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         findings.extend(missing_tables(facts));
         findings.extend(indexes(facts));
         findings.extend(sequence(facts));
-        findings.extend(rights(facts));
-        findings.extend(streams(facts, expected));
-        findings.extend(overlaps(facts));
-        findings.extend(unrouted(facts));
+        findings.extend(rights::judge(facts));
+        findings.extend(streams::judge(facts, expected));
     }
     findings.extend(transactions(facts, expected));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -254,25 +254,6 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn rights(facts: &Facts) -> Option<Finding> {
-    if facts.missing_rights.is_empty() {
-        return None;
-    }
-    let rights: Vec<String> = facts
-        .missing_rights
-        .iter()
-        .map(|right| match &right.column {
-            Some(column) => format!("{} ({column}) on {}", right.privilege, right.object),
-            None => format!("{} on {}", right.privilege, right.object),
-        })
-        .collect();
-    Some(Finding::problem(
-        "rights",
-        format!("the user {} lacks {}", facts.server.user, rights.join(", ")),
-        "grant it the role for its work: onceward_relay, onceward_admin, onceward_writer or onceward_consumer",
-    ))
-}
-
 fn transactions(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     let long = expected.long_transaction.as_secs_f64();
     let open = facts
@@ -306,98 +287,6 @@ fn transactions(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         )
     });
     open.chain(prepared).collect()
-}
-
-fn streams(facts: &Facts, expected: &Expected) -> Vec<Finding> {
-    let forgotten = expected.forgotten_after.as_secs_f64();
-    let mut findings = Vec::new();
-    for stream in &facts.streams {
-        let name = &stream.stream;
-        let idle = stream
-            .lease_seconds
-            .map_or(stream.age_seconds, |left| -left);
-        let configured = expected
-            .streams
-            .as_ref()
-            .is_none_or(|known| known.contains(name));
-        if idle > forgotten {
-            findings.push(Finding::warning(
-                "stream_forgotten",
-                format!("no relay has held the stream {name} for {:.0} hours, and it holds every slot of the log", idle / 3600.0),
-                format!("start its relay, or give it up with `onceward stream drop {name}`"),
-            ));
-        } else if !configured {
-            findings.push(Finding::warning(
-                "stream_unknown",
-                format!("the stream {name} is in the database and not in the configuration; it holds slots of the log"),
-                format!("configure it, or give it up with `onceward stream drop {name}`"),
-            ));
-        }
-    }
-    findings
-}
-
-fn overlaps(facts: &Facts) -> Vec<Finding> {
-    let globs = |topics: &[String]| -> Vec<TopicGlob> {
-        let valid = topics.iter().map(|t| TopicGlob::try_from(t.as_str()));
-        valid.filter_map(Result::ok).collect()
-    };
-    let mut findings = Vec::new();
-    for (n, one) in facts.streams.iter().enumerate() {
-        for other in &facts.streams[n + 1..] {
-            let theirs = globs(&other.topics);
-            let both = globs(&one.topics).into_iter().find_map(|a| {
-                theirs
-                    .iter()
-                    .find(|b| a.overlaps(b))
-                    .map(|b| (a.clone(), b.clone()))
-            });
-            if let Some((a, b)) = both {
-                findings.push(Finding::note(
-                    "overlap",
-                    format!(
-                        "the streams {} ({}) and {} ({}) may publish the same topics",
-                        one.stream,
-                        a.as_str(),
-                        other.stream,
-                        b.as_str()
-                    ),
-                    "nothing, if both destinations are meant to have them",
-                ));
-            }
-        }
-    }
-    findings
-}
-
-/// Whether some stream reads the topic, as the database knows the streams, or one has said to discard what nobody reads. A note
-/// outlives the time when nobody did.
-#[must_use]
-pub fn is_read(topic: &str, streams: &[StreamOverview]) -> bool {
-    if streams.iter().any(|stream| stream.unrouted == "discard") {
-        return true;
-    }
-    let globs = streams.iter().flat_map(|stream| &stream.topics);
-    let mut globs = globs.filter_map(|glob| TopicGlob::try_from(glob.as_str()).ok());
-    globs.any(|glob| glob.matches(topic))
-}
-
-fn unrouted(facts: &Facts) -> Vec<Finding> {
-    facts
-        .unrouted
-        .iter()
-        .filter(|topic| !is_read(&topic.topic, &facts.streams))
-        .map(|topic| {
-            Finding::warning(
-                "unrouted",
-                format!(
-                    "the topic {} lies in {} slots and no stream asks for it: these slots are kept",
-                    topic.topic, topic.slots
-                ),
-                "add it to a stream's topics, or set unrouted = \"discard\"",
-            )
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub use judge::{Expected, is_read, judge};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };
-pub use rights::{Duty, MissingRight};
+pub use rights::{Duty, Membership, MissingRight, grant};
 pub use server::{Server, Standby};
 pub use tables::{Index, Sequence, Settings, Table};
 pub use topics::recent_topics;
@@ -71,7 +71,11 @@ pub struct Facts {
     pub indexes: Vec<Index>,
     /// The sequence behind `seq`; none if it may not be read.
     pub sequence: Option<Sequence>,
-    /// What the current user lacks for its duty.
+    /// What the current user is to do.
+    pub duty: Duty,
+    /// How it stands to the role for that.
+    pub membership: Membership,
+    /// What it lacks for its duty.
     pub missing_rights: Vec<MissingRight>,
     /// Transactions of this database that have been open for more than a minute, oldest first.
     pub transactions: Vec<OpenTransaction>,
@@ -104,6 +108,8 @@ pub async fn inspect(
         tables: tables::read(connection, schema).await?,
         indexes: Vec::new(),
         sequence: None,
+        duty,
+        membership: rights::membership(connection, duty).await?,
         missing_rights: Vec::new(),
         transactions: activity::transactions(connection).await?,
         prepared: activity::prepared(connection).await?,

@@ -49,13 +49,14 @@ pub struct CursorOverview {
     /// The highest number of the lane less `last_seq`: an estimate of what is to be published that costs nothing.
     /// It counts other lanes' numbers and other streams' topics too.
     pub depth: i64,
-    /// The age of the oldest message of the lane that the cursor has not passed, late ones included, in seconds;
-    /// none: it has passed all.
+    /// The age of the oldest message of the lane that the cursor has not passed, late ones included, in seconds; none: it
+    /// has passed all. For a detour that of the oldest of its own topic and key; if none is among the next 10,000 of the
+    /// lane, that of the last of these: its own are younger.
     pub oldest_seconds: Option<f64>,
 }
 
 /// How many parked messages are in a state.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct ParkedCount {
     /// Whose they are.
     pub stream: String,
@@ -63,6 +64,12 @@ pub struct ParkedCount {
     pub state: String,
     /// How many.
     pub count: i64,
+    /// How long ago the oldest of them was set aside, in seconds.
+    pub oldest_seconds: f64,
+    /// How many keys wait for them: their later messages are held.
+    pub held_keys: i64,
+    /// How long ago the oldest message that holds a key was set aside, in seconds; none: none does.
+    pub held_seconds: Option<f64>,
 }
 
 /// A topic in the log that no stream asks for.
@@ -116,7 +123,8 @@ pub async fn overview(
 }
 
 /// New rows and the newest come from (lane, seq), late ones from (lane, txid, seq). The first late row of each
-/// transaction that ran at the snapshot, then of those that began after it.
+/// transaction that ran at the snapshot, then of those that began after it. For a detour only rows of its own count; so that
+/// it scans no backlog of others, it looks at so many of the new rows and no further.
 async fn cursors(
     connection: &mut PgConnection,
     schema: &Schema,
@@ -139,10 +147,16 @@ async fn cursors(
            limit 1
          ) newest on true
          left join lateral (
-           select m.created_at
-           from {{schema}}.messages m
-           where m.lane = c.lane and m.seq > greatest(c.last_seq, c.floor)
-           order by m.seq
+           select ahead.created_at
+           from (
+             select m.seq, m.created_at, m.topic, m.key, row_number() over (order by m.seq) as place
+             from {{schema}}.messages m
+             where m.lane = c.lane and m.seq > greatest(c.last_seq, c.floor)
+             order by m.seq
+             limit 10000
+           ) ahead
+           where c.detour in ('', 'topic:' || ahead.topic, 'key:' || ahead.topic || ':' || ahead.key) or ahead.place = 10000
+           order by ahead.seq
            limit 1
          ) next on true
          left join lateral (
@@ -152,6 +166,7 @@ async fn cursors(
              select m.created_at
              from {{schema}}.messages m
              where m.lane = c.lane and m.txid = x.txid and m.seq <= c.last_seq and m.seq > c.floor
+               and c.detour in ('', 'topic:' || m.topic, 'key:' || m.topic || ':' || m.key)
              order by m.seq
              limit 1
            ) late
@@ -161,6 +176,7 @@ async fn cursors(
            from {{schema}}.messages m
            where m.lane = c.lane and m.txid >= pg_snapshot_xmax(c.snapshot)
              and m.seq + 0 <= c.last_seq and m.seq + 0 > c.floor
+             and c.detour in ('', 'topic:' || m.topic, 'key:' || m.topic || ':' || m.key)
          ) began on true
          order by c.stream, c.lane, c.detour",
     ))
@@ -169,16 +185,25 @@ async fn cursors(
     .map_err(InspectError::about("the cursors"))
 }
 
+/// By a scan of `parked`, which is small; the detour of a key by the primary key of `cursors`.
 async fn parked(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Vec<ParkedCount>, InspectError> {
     sqlx::query_as(render(
         schema,
-        "select stream, state, count(*) as count
-         from {{schema}}.parked
-         group by stream, state
-         order by stream, state",
+        "select p.stream,
+                p.state,
+                count(*) as count,
+                extract(epoch from clock_timestamp() - min(p.parked_at))::float8 as oldest_seconds,
+                count(distinct (p.lane, p.topic, p.key)) filter (where held.stream is not null) as held_keys,
+                extract(epoch from clock_timestamp() - min(p.parked_at) filter (where held.stream is not null))::float8
+                  as held_seconds
+         from {{schema}}.parked p
+         left join {{schema}}.cursors held
+           on held.stream = p.stream and held.lane = p.lane and held.detour = 'key:' || p.topic || ':' || p.key
+         group by p.stream, p.state
+         order by p.stream, p.state",
     ))
     .fetch_all(connection)
     .await

@@ -36,6 +36,51 @@ impl Duty {
     }
 }
 
+/// The statement that gives a role to a user.
+#[must_use]
+pub fn grant(role: &str, user: &str) -> String {
+    format!("grant {role} to {};", identifier(user))
+}
+
+/// A name as SQL takes it, whatever it is.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// How the current user stands to the role that has all rights for its duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// The cluster has no such role.
+    NoRole,
+    /// The role is not granted to it.
+    NotGranted,
+    /// It is a member, and does not inherit the role's rights.
+    NotInherited,
+    /// It has the rights of the role.
+    Granted,
+}
+
+pub(super) async fn membership(
+    connection: &mut PgConnection,
+    duty: Duty,
+) -> Result<Membership, InspectError> {
+    let (exists, member, inherits): (bool, bool, bool) = sqlx::query_as(
+        "select r.oid is not null, coalesce(pg_has_role(r.oid, 'member'), false), coalesce(pg_has_role(r.oid, 'usage'), false)
+         from (select $1 as wanted) w
+         left join pg_roles r on r.rolname = w.wanted",
+    )
+    .bind(duty.role())
+    .fetch_one(connection)
+    .await
+    .map_err(InspectError::about("the role of this user"))?;
+    Ok(match (exists, member, inherits) {
+        (false, ..) => Membership::NoRole,
+        (true, _, true) => Membership::Granted,
+        (true, true, false) => Membership::NotInherited,
+        (true, false, false) => Membership::NotGranted,
+    })
+}
+
 const WRITE: &[Need] = &[
     need("^(settings|migrations)$", "", "SELECT"),
     need(

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use onceward::schema::{self, StreamOverview};
 use onceward::{
-    DropStream, Lane, LogAdmin, Park, ParkedEdit, ParkedFilter, ParkedState, PausedTopic, Schema,
+    DropStream, Edited, Lane, LogAdmin, Park, ParkedEdit, ParkedFilter, ParkedState, PausedTopic,
+    Schema,
 };
 use onceward_core::ErrorKind;
 use onceward_testkit::postgres::Database;
@@ -87,10 +88,15 @@ async fn a_stream_is_dropped_once_nobody_holds_it() {
         }
     );
     keeper.release().await.unwrap();
+    admin.discard_parked("events", &[2], "ann").await.unwrap();
+    assert_eq!(admin.streams().await.unwrap(), ["events"]);
 
     assert_eq!(
         admin.drop_stream("events", false).await.unwrap(),
-        DropStream::Dropped { parked: 2 }
+        DropStream::Dropped {
+            waiting: 1,
+            decided: 1
+        }
     );
     assert_eq!(
         admin.drop_stream("events", false).await.unwrap(),
@@ -138,7 +144,8 @@ async fn an_edited_message_is_due_with_its_changes_and_remembers_who_made_them()
         ..ParkedEdit::default()
     };
 
-    assert!(admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+    let edited = admin.edit_parked("events", 1, &edit, "ann").await.unwrap();
+    assert_eq!(edited, Some(Edited { frees_key: false }));
     assert_eq!(
         admin
             .replay_parked("events", &[1, 99], "ann")
@@ -158,7 +165,8 @@ async fn an_edited_message_is_due_with_its_changes_and_remembers_who_made_them()
     assert_eq!(shown["payload_base64"], "AP8=");
     assert_eq!(shown["history"][1]["by"], "ann");
     // It may be on its way: no more edits.
-    assert!(!admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+    let again = admin.edit_parked("events", 1, &edit, "ann").await.unwrap();
+    assert_eq!(again, None);
 }
 
 #[tokio::test]
@@ -171,7 +179,8 @@ async fn an_edit_of_one_part_leaves_the_others_as_they_were() {
         ..ParkedEdit::default()
     };
 
-    assert!(admin.edit_parked("events", 1, &edit, "ann").await.unwrap());
+    let edited = admin.edit_parked("events", 1, &edit, "ann").await.unwrap();
+    assert_eq!(edited, Some(Edited { frees_key: false }));
 
     let after = admin.parked_message("events", 1).await.unwrap().unwrap();
     assert_eq!(after.summary.topic, "orders.other");
@@ -181,6 +190,93 @@ async fn an_edit_of_one_part_leaves_the_others_as_they_were() {
         (after.headers, after.payload),
         (before.headers, before.payload)
     );
+}
+
+/// Opens the detour of the key of the parked messages, as the lease holder does where a stream holds keys.
+async fn hold(database: &Database) {
+    execute(
+        database.pool(),
+        "insert into onceward.cursors (stream, lane, detour, last_seq, snapshot)
+         select stream, lane, 'key:orders:k', last_seq, snapshot
+         from onceward.cursors
+         where stream = 'events' and lane = 1 and detour = ''",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_edit_that_takes_away_what_a_key_waited_for_says_so() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    hold(&database).await;
+    let payload = ParkedEdit {
+        payload: Some(vec![1]),
+        ..ParkedEdit::default()
+    };
+    let key = ParkedEdit {
+        key: Some(Some("other".to_owned())),
+        ..ParkedEdit::default()
+    };
+
+    let same_key = admin.edit_parked("events", 1, &payload, "ann").await;
+    let another_holds_it = admin.edit_parked("events", 1, &key, "ann").await;
+    let last_of_it = admin.edit_parked("events", 2, &key, "ann").await;
+
+    let frees = |frees_key| Some(Edited { frees_key });
+    assert_eq!(same_key.unwrap(), frees(false));
+    assert_eq!(another_holds_it.unwrap(), frees(false));
+    assert_eq!(last_of_it.unwrap(), frees(true));
+}
+
+#[tokio::test]
+async fn what_is_parked_is_counted_with_its_age_and_the_keys_that_it_holds() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    let before = streams(&database).await.remove(0).parked.remove(0);
+    hold(&database).await;
+    admin.discard_parked("events", &[2], "ann").await.unwrap();
+
+    let parked = streams(&database).await.remove(0).parked;
+
+    assert_eq!((before.count, before.held_keys), (2, 0));
+    assert_eq!(before.held_seconds, None);
+    let of = |state: &str| parked.iter().find(|count| count.state == state).unwrap();
+    assert_eq!((of("parked").count, of("parked").held_keys), (1, 1));
+    assert!(of("parked").oldest_seconds >= 0.0);
+    assert!(of("parked").held_seconds.is_some());
+    assert_eq!(of("discarded").count, 1);
+}
+
+#[tokio::test]
+async fn the_age_of_a_detour_is_that_of_its_own_messages() {
+    let database = migrated().await;
+    let (_reader, _keeper, _) = stream(&database).await;
+    let mut writer = connection(&database).await;
+    for key in ["other", "k", "k"] {
+        enqueue(&mut writer, key, "x").await;
+    }
+    hold(&database).await;
+    execute(
+        database.pool(),
+        "update onceward.messages set created_at = clock_timestamp() - case key when 'k' then interval '1 hour' else interval '2 hours' end",
+    )
+    .await;
+
+    let held = streams(&database).await.remove(0).cursors;
+    execute(
+        database.pool(),
+        "delete from onceward.messages where key = 'k'",
+    )
+    .await;
+    let drained = streams(&database).await.remove(0).cursors;
+
+    let of = |cursors: &[schema::CursorOverview], detour: &str| {
+        let cursor = cursors.iter().find(|c| c.lane == 1 && c.detour == detour);
+        cursor.unwrap().oldest_seconds
+    };
+    assert_eq!(of(&held, "").unwrap().round(), 7_200.0);
+    assert_eq!(of(&held, "key:orders:k").unwrap().round(), 3_600.0);
+    assert_eq!(of(&drained, "key:orders:k"), None);
 }
 
 #[tokio::test]
@@ -271,6 +367,7 @@ async fn the_admins_role_may_look_and_decide() {
     );
     let dropped = admin.drop_stream("events", true).await.unwrap();
 
-    assert_eq!(dropped, DropStream::Dropped { parked: 2 });
+    let (waiting, decided) = (1, 1);
+    assert_eq!(dropped, DropStream::Dropped { waiting, decided });
     execute(database.pool(), &format!("drop role {name}")).await;
 }

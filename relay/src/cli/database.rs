@@ -146,6 +146,12 @@ pub(super) fn failed<E: Into<BoxError>>(what: &str) -> impl FnOnce(E) -> Failure
     move |error| Failure::failed(format!("{what} could not be done")).because(error)
 }
 
+/// The user that the database is asked as.
+pub(super) fn user(database: &Database) -> Option<String> {
+    let options = options(database, "onceward").ok()?;
+    Some(options.get_username().to_owned())
+}
+
 /// Whether the user lacks a right.
 pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());

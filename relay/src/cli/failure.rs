@@ -66,6 +66,14 @@ impl Failure {
         }
     }
 
+    /// Whether the database refused it for want of a right.
+    pub(super) fn is_forbidden(&self) -> bool {
+        let source = self.source.as_ref().map(|source| &**source as &dyn Error);
+        let chain = std::iter::successors(source, |error| (*error).source());
+        let mut of_database = chain.filter_map(|error| error.downcast_ref::<sqlx::Error>());
+        of_database.any(super::database::is_forbidden)
+    }
+
     /// The same as something that was found, for a command that goes on.
     pub(super) fn into_finding(self, code: &'static str) -> Finding {
         let mut text = self.what.clone();
@@ -87,6 +95,12 @@ impl Failure {
         let mut causes = Vec::new();
         let mut next = self.source.as_ref().map(|source| &**source as &dyn Error);
         while let Some(error) = next {
+            let of_database = error.downcast_ref::<sqlx::Error>();
+            if let Some(said) = of_database.and_then(|error| error.as_database_error()) {
+                // Its own text names a line of the server's source.
+                causes.push(format!("the database says: {}", said.message()));
+                break;
+            }
             let text = error.to_string();
             // Some libraries repeat their source in their own text.
             if causes

@@ -1,16 +1,19 @@
 //! The commands of `onceward`.
 
+mod bulk;
 mod changes;
 mod database;
 mod dead_letters;
 mod doctor;
 mod failure;
+mod known;
 mod logs;
 mod migrate;
 mod output;
 mod overview;
 mod parked;
 mod relay;
+mod rights;
 mod signals;
 mod status;
 mod stream;
@@ -38,7 +41,8 @@ use output::Output;
 )]
 #[command(
     after_help = "Settings come from onceward.toml and from variables such as ONCEWARD__DATABASE__URL.
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+Exit codes: 0 done, also where nothing was to be done; 1 failed, found a problem, or what was named is not there;
+2 wrong usage or configuration."
 )]
 struct Cli {
     /// The configuration file [default: onceward.toml, if there is one]
@@ -100,7 +104,8 @@ fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
             Failure::failed("the program's threads cannot be started").because(error)
         })?;
     let context = Context { config, output };
-    runtime.block_on(async {
+    let role = cli.command.role();
+    let done = runtime.block_on(async {
         match cli.command {
             Command::Migrate(migrate) => migrate.run(&context).await,
             Command::Relay(relay) => relay.run(&context).await,
@@ -110,7 +115,8 @@ fn run_command(cli: Cli, output: Output) -> Result<(), Failure> {
             Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,
             Command::Stream(stream) => stream.run(&context).await,
         }
-    })
+    });
+    done.map_err(|failure| rights::explain(failure, role, &context.config.database))
 }
 
 /// Tells a person who waits what is being done; nothing for programs.
@@ -120,12 +126,15 @@ fn progress(context: &Context, what: &str) {
     }
 }
 
-/// Who decides, for the message's history.
-fn who() -> String {
-    let named = ["USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok());
-    named
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "onceward".to_owned())
+/// Who decides, for the message's history: the person, else the database's user.
+fn who(context: &Context) -> String {
+    let variables = ["USER", "LOGNAME"].into_iter();
+    let mut named = variables.filter_map(|name| std::env::var(name).ok());
+    let person = named.find(|name| !name.is_empty());
+    person
+        .or_else(|| {
+            let user = database::user(&context.config.database)?;
+            Some(format!("database user {user}"))
+        })
+        .unwrap_or_else(|| "unknown".to_owned())
 }

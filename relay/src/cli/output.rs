@@ -1,9 +1,12 @@
 //! What commands print: aligned tables for people, JSON for programs.
 
+use std::fmt::Display;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::failure::Failure;
 
@@ -136,6 +139,32 @@ pub(super) fn plain_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// So many of a thing, as in "1 dead letter" and "2 dead letters".
+pub(super) fn counted(count: impl Display, thing: &str) -> String {
+    let count = count.to_string();
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// A time for people: to the second, in UTC.
+pub(super) fn time(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole
+        .to_offset(UtcOffset::UTC)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+/// The same for a time that the database has as a text.
+pub(super) fn time_of(text: &str) -> String {
+    OffsetDateTime::parse(text, &Rfc3339).map_or_else(|_| text.to_owned(), time)
+}
+
+/// A text that may be missing.
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
 /// How long something has been, for people: the two largest units.
 pub(super) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -176,6 +205,17 @@ mod tests {
         table.row(["\u{1b}[31mred\nnext".to_owned()]);
 
         assert_eq!(table.render(), "ERROR\n\u{fffd}[31mred\u{fffd}next\n");
+    }
+
+    #[test]
+    fn a_time_is_told_to_the_second() {
+        for text in [
+            "2026-01-01T10:00:00.123456789Z",
+            "2026-01-01T12:00:00.5+02:00",
+        ] {
+            assert_eq!(time_of(text), "2026-01-01T10:00:00Z");
+        }
+        assert_eq!(time_of("yesterday"), "yesterday");
     }
 
     #[test]

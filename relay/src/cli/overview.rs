@@ -22,6 +22,10 @@ pub(super) struct Stream {
     pub(super) lanes: Vec<LaneStatus>,
     pub(super) paused: Value,
     pub(super) parked: i64,
+    /// How long the oldest of them has waited for a person.
+    pub(super) parked_seconds: Option<f64>,
+    /// How many keys wait for one of them.
+    pub(super) held_keys: i64,
     pub(super) due: i64,
 }
 
@@ -47,6 +51,9 @@ impl Stream {
             of_state.map(|parked| parked.count).sum()
         };
         let (parked, due) = (count("parked"), count("due"));
+        let waiting = stream.parked.iter().find(|parked| parked.state == "parked");
+        let parked_seconds = waiting.map(|waiting| waiting.oldest_seconds);
+        let held_keys = waiting.map_or(0, |waiting| waiting.held_keys);
         let ages = stream
             .cursors
             .iter()
@@ -69,12 +76,31 @@ impl Stream {
             lanes: stream.cursors.iter().map(LaneStatus::from).collect(),
             paused: stream.paused,
             parked,
+            parked_seconds,
+            held_keys,
             due,
             stream: stream.stream,
             topics: stream.topics,
             unrouted: stream.unrouted,
             owner: stream.owner,
         }
+    }
+
+    /// What a person has to decide about, and the command to run next; none if nothing waits.
+    pub(super) fn waiting_text(&self) -> Option<String> {
+        let (name, oldest) = (&self.stream, self.parked_seconds.map(seconds)?);
+        let messages = match self.parked {
+            1 => "1 parked message waits".to_owned(),
+            count => format!("{count} parked messages wait"),
+        };
+        let held = match self.held_keys {
+            0 => String::new(),
+            1 => "; later messages of 1 key are held behind it".to_owned(),
+            count => format!("; later messages of {count} keys are held behind them"),
+        };
+        Some(format!(
+            "{messages} for a person in the stream {name}, the oldest for {oldest}{held}\n  to do: onceward parked list --stream {name}\n"
+        ))
     }
 
     /// Who holds the lease, for people.

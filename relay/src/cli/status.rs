@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use super::failure::Failure;
-use super::output::{Table, plain, seconds};
+use super::output::{Table, plain, seconds, time, time_of};
 use super::overview::Stream;
 use super::{Context, database};
 
@@ -17,7 +17,7 @@ use super::{Context, database};
 ///
 /// Depth is an estimate that costs nothing: the highest number in the log less the one that was read, other lanes'
 /// numbers and other streams' topics included. The age is that of the oldest message of the lane behind the
-/// cursor, of any topic.
+/// cursor, of any topic; in the line of a detour that of the oldest message of its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   onceward status
@@ -94,10 +94,13 @@ impl From<UnroutedTopic> for Unrouted {
 fn people(answer: &Answer) -> String {
     let mut text = streams(answer);
     text.push_str(&paused(answer));
+    for waiting in answer.streams.iter().filter_map(Stream::waiting_text) {
+        text.push_str(&format!("\n{waiting}"));
+    }
     for unrouted in &answer.unrouted {
         let (topic, slots) = (plain(&unrouted.topic), unrouted.slots);
         text.push_str(&format!(
-            "\nno stream reads the topic {topic}; it keeps {slots} slots from being emptied"
+            "\nno stream reads the topic {topic}; it keeps {slots} slots from being emptied\n"
         ));
     }
     text.push_str(&letters(answer.dead_letters.as_deref()));
@@ -149,7 +152,7 @@ fn paused(answer: &Answer) -> String {
             table.row([
                 stream.stream.clone(),
                 text("topic"),
-                text("since"),
+                time_of(&text("since")),
                 text("reason"),
             ]);
         }
@@ -158,14 +161,15 @@ fn paused(answer: &Answer) -> String {
         return String::new();
     }
     format!(
-        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n",
+        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n  to do: onceward doctor\n",
         table.render()
     )
 }
 
 fn letters(counts: Option<&[DeadLetterCount]>) -> String {
     let Some(counts) = counts else {
-        return "\ndead letters: this user may not see them\n".to_owned();
+        return "\ndead letters: this user may not see them; that takes the role onceward_admin\n"
+            .to_owned();
     };
     if counts.is_empty() {
         return "\nno dead letters\n".to_owned();
@@ -176,8 +180,8 @@ fn letters(counts: Option<&[DeadLetterCount]>) -> String {
             count.consumer.clone(),
             count.reason.clone(),
             count.count.to_string(),
-            count.oldest.to_string(),
+            time(count.oldest),
         ]);
     }
-    format!("\n{}", table.render())
+    format!("\n{}  to do: onceward dead-letters list\n", table.render())
 }

@@ -5,7 +5,8 @@ use onceward::{DropStream, schema};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{Table, confirm};
+use super::known::refuse_unknown;
+use super::output::{Table, confirm, counted};
 use super::overview::Stream as Known;
 use super::{Context, database};
 
@@ -55,7 +56,10 @@ struct Streams {
 #[derive(Debug, Serialize)]
 struct Dropped {
     stream: String,
+    /// Messages that were parked or due, and went with it.
     parked: u64,
+    /// Rows of messages that had been published or discarded, and went with it.
+    decided: u64,
 }
 
 impl Stream {
@@ -90,27 +94,27 @@ impl Drop {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         let streams = known(context).await?;
         let name = &self.stream;
-        let unknown = || {
-            Failure::failed(format!("the database knows no stream {name}"))
-                .remedy("`onceward stream list` shows those that it knows")
+        let found = streams.iter().find(|stream| stream.stream == *name);
+        let Some(stream) = found else {
+            let known: Vec<String> = streams.into_iter().map(|stream| stream.stream).collect();
+            return refuse_unknown("stream", name, &known);
         };
-        let stream = streams
-            .iter()
-            .find(|stream| stream.stream == *name)
-            .ok_or_else(unknown)?;
         confirm(&question(stream), self.yes)?;
         let mut admin = database::admin(context, "onceward stream").await?;
         let dropped = admin.drop_stream(name, self.force).await;
         match dropped.map_err(database::failed("dropping the stream"))? {
-            DropStream::Dropped { parked } => {
+            DropStream::Dropped { waiting, decided } => {
                 let answer = Dropped {
                     stream: name.clone(),
-                    parked,
+                    parked: waiting,
+                    decided,
                 };
                 context.output.answer(&answer, |answer| {
                     format!(
-                        "stream {}: gone, with {} messages that it had set aside",
-                        answer.stream, answer.parked
+                        "stream {}: gone, with {} parked or due, and {} of what had been published or discarded",
+                        answer.stream,
+                        counted(answer.parked, "message"),
+                        counted(answer.decided, "record")
                     )
                 })
             }
@@ -118,7 +122,7 @@ impl Drop {
                 Err(Failure::failed(format!("{owner} holds the stream {name}"))
                     .remedy("stop that relay and wait for its lease to end, or add --force"))
             }
-            DropStream::Unknown => Err(unknown()),
+            DropStream::Unknown => refuse_unknown("stream", name, &[]),
         }
     }
 }
@@ -126,7 +130,9 @@ impl Drop {
 fn question(stream: &Known) -> String {
     let (name, depth, aside) = (&stream.stream, stream.depth, stream.parked + stream.due);
     format!(
-        "Drop the stream {name}, up to {depth} messages that it has not published and {aside} that it has set aside?"
+        "Drop the stream {name}? Up to {} of the log that it has not passed will not be published by it, and {} that it has parked or due will be forgotten.",
+        counted(depth, "message"),
+        counted(aside, "message")
     )
 }
 

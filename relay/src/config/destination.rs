@@ -6,13 +6,15 @@ mod sqs;
 use std::time::Duration;
 
 use super::DestinationConfig;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+use super::address;
 use super::reader::Reader;
 use crate::settings::StreamSettings;
 #[cfg(feature = "sqs")]
 use sqs::sqs;
 
 /// Every broker that a stream may name, built in or not.
-const BROKERS: [&str; 3] = ["kafka", "nats", "sqs"];
+pub(super) const BROKERS: [&str; 3] = ["kafka", "nats", "sqs"];
 
 /// The section of exactly one broker.
 pub(super) fn destination(
@@ -65,6 +67,13 @@ fn kafka(mut section: Reader<'_>, deadline: Duration) -> Option<DestinationConfi
     let brokers = section.one_or_many("brokers").join(",");
     if !given {
         section.refuse("brokers", "is missing, as in \"127.0.0.1:9092\"");
+    }
+    let problem = |broker: &&str| address::kafka(broker.trim()).err();
+    if let Some(problem) = brokers
+        .split_terminator(',')
+        .find_map(|broker| problem(&broker))
+    {
+        section.refuse("brokers", problem);
     }
     let mut properties = section.map("properties");
     for (name, path) in section.map("property_files") {
@@ -122,6 +131,12 @@ fn nats(mut section: Reader<'_>, deadline: Duration) -> Option<DestinationConfig
             "servers",
             "is empty; give it at least one, as in \"nats://127.0.0.1:4222\"",
         );
+    }
+    if let Some(problem) = servers
+        .iter()
+        .find_map(|server| address::nats(server).err())
+    {
+        section.refuse("servers", problem);
     }
     let mut config = NatsConfig::new(servers);
     config.deadline = deadline;

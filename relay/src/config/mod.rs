@@ -1,5 +1,6 @@
 //! The configuration: one file and the environment, typed at the border, with every problem told at once.
 
+mod address;
 mod destination;
 mod problem;
 mod raw;
@@ -13,12 +14,13 @@ mod value;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onceward_core::Schema;
 use secrecy::SecretString;
 
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Problem};
 pub(crate) use units::show_duration;
 
@@ -31,6 +33,8 @@ pub(crate) const DEFAULT_FILE: &str = "onceward.toml";
 /// Everything that `onceward.toml` and the environment say. `Debug` shows no secrets.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file that was read; none: there was none, and all of it is of the environment.
+    pub file: Option<PathBuf>,
     /// The database with the outbox.
     pub database: Database,
     /// The admin endpoints.
@@ -122,7 +126,9 @@ impl Config {
             Some(_) => file.display().to_string(),
             None => "of the environment".to_owned(),
         };
-        Self::read(text.as_deref(), &origin, variables)
+        let mut config = Self::read(text.as_deref(), &origin, variables)?;
+        config.file = text.is_some().then(|| file.to_owned());
+        Ok(config)
     }
 
     fn read(
@@ -151,6 +157,7 @@ impl Config {
         let streams = stream::streams(root.section("streams"), source.as_ref());
         root.finish();
         Some(Self {
+            file: None,
             database: database?,
             admin: admin?,
             log: log?,

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::reader::Reader;
-use super::{Admin, Database, Log, LogFormat};
+use super::{Admin, Database, Log, LogFormat, address};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -29,13 +29,16 @@ pub(super) fn source(root: &mut Reader<'_>) -> Option<Source> {
 
 pub(super) fn database(mut section: Reader<'_>) -> Option<Database> {
     let url = section.secret("url", "url_file");
-    if let Some(url) = &url
-        && PgConnectOptions::from_str(url.expose_secret()).is_err()
-    {
-        section.refuse(
-            "url",
-            "is no PostgreSQL URL, as in \"postgres://user:password@host:5432/database\"",
-        );
+    if let Some(url) = &url {
+        let url = url.expose_secret();
+        if let Err(problem) = address::postgres(url) {
+            section.refuse("url", problem);
+        } else if PgConnectOptions::from_str(url).is_err() {
+            section.refuse(
+                "url",
+                "is no PostgreSQL URL, as in \"postgres://user:password@host:5432/database\"",
+            );
+        }
     }
     let given = section.has("schema");
     let schema = section.parsed("schema", |text| Schema::try_from(text));

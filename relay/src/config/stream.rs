@@ -3,11 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ::config::Value;
+use ::config::{Value, ValueKind};
 use onceward_core::{RouteTemplate, Source, Topic, TopicGlob};
 
 use super::StreamConfig;
-use super::destination;
+use super::destination::{self, BROKERS};
 use super::reader::Reader;
 use crate::settings::{OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
 
@@ -19,6 +19,9 @@ const DETOUR_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_s
 const CHUNK: RangeInclusive<usize> = 1..=10_000;
 const IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
 const IN_FLIGHT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
+
+/// What a stream's name may be.
+const NAME: &str = "A stream's name is [a-z][a-z0-9_]*, at most 63 characters";
 
 /// Reads all streams. Without a source the problems are still found.
 pub(super) fn streams(mut section: Reader<'_>, source: Option<&Source>) -> Vec<StreamConfig> {
@@ -40,6 +43,7 @@ fn stream(
     value: Value,
     source: Option<&Source>,
 ) -> Option<StreamConfig> {
+    let value = without_dotted(streams, name, value)?;
     let mut section = streams.entry(name, value);
     // Only the defaults are taken from it when there is no source: the problem is noted already.
     let source = source.cloned().unwrap_or_else(|| Source::received(""));
@@ -64,7 +68,37 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if starts && name.len() <= 63 && bytes.all(rest) {
         Ok(())
     } else {
-        Err("the stream's name must be [a-z][a-z0-9_]*, at most 63 characters")
+        Err(NAME)
+    }
+}
+
+/// Takes out what is not of this stream but was meant as one whose name has a dot; none if nothing else is there.
+fn without_dotted(streams: &mut Reader<'_>, name: &str, mut value: Value) -> Option<Value> {
+    let ValueKind::Table(table) = &mut value.kind else {
+        return Some(value);
+    };
+    let is_dotted = |(inner, value): (&String, &Value)| {
+        let own = BROKERS.contains(&inner.as_str()) || inner == "routes";
+        (!own && is_stream(value)).then(|| inner.clone())
+    };
+    let dotted: Vec<String> = table.iter().filter_map(is_dotted).collect();
+    for inner in &dotted {
+        table.remove(inner);
+        let what = format!(
+            "looks like a stream of its own, and is a table in the stream {name}: a dot parts tables, and is not allowed in a stream's name, not in quotes either. {NAME}, as in [streams.{name}_{inner}]"
+        );
+        streams.refuse_entry(name, inner, what);
+    }
+    (dotted.is_empty() || !table.is_empty()).then_some(value)
+}
+
+/// Whether a table has what only a stream has.
+fn is_stream(value: &Value) -> bool {
+    if let ValueKind::Table(table) = &value.kind {
+        let settings = BROKERS.into_iter().chain(["topics", "route", "routes"]);
+        settings.into_iter().any(|name| table.contains_key(name))
+    } else {
+        false
     }
 }
 

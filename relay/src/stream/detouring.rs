@@ -70,8 +70,7 @@ impl<D: Destination> Holder<D> {
         times.filter(|at| *at > Instant::now()).min()
     }
 
-    pub(super) fn open_detours(&mut self, now: Instant) {
-        let detours = self.to_open(now);
+    pub(super) fn open_detours(&mut self, detours: Vec<NewDetour>) {
         self.write(|mut keeper| async move {
             let opened = keeper.open_detours(&detours).await;
             (keeper, opened.map(Kept::Opened))
@@ -183,7 +182,7 @@ impl<D: Destination> Holder<D> {
     }
 
     /// The lines that must not read on now: detours that are to be closed, and the lines that will read for them.
-    pub(super) fn standing(&self) -> Vec<Line> {
+    pub(super) fn to_stand(&self) -> Vec<Line> {
         let mut standing = Vec::new();
         for (line, _) in self.detours.lines() {
             if self.closing.contains(&line) || self.has_come(line) {
@@ -204,8 +203,8 @@ impl<D: Destination> Holder<D> {
             .collect()
     }
 
-    pub(super) fn close_detours(&mut self) {
-        self.closing = self.to_close();
+    pub(super) fn close_detours(&mut self, come: Vec<Line>) {
+        self.closing = come;
         let named = self.closing.iter().filter_map(|line| {
             let detour = self.detours.of(*line)?;
             Some((line.lane, detour.clone()))

@@ -89,6 +89,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) detour_turn: usize,
     /// Detours that are being closed.
     pub(super) closing: Vec<Line>,
+    /// The lines that must not read on, as of the beginning of this turn.
+    pub(super) standing: Vec<Line>,
     pub(super) pace: Pace,
     pub(super) read_at: Instant,
     pub(super) routing: Routing,
@@ -150,6 +152,7 @@ impl<D: Destination> Holder<D> {
             reading: Vec::new(),
             detour_turn: 0,
             closing: Vec::new(),
+            standing: Vec::new(),
             pace: Pace::new(settings.poll_ceiling),
             read_at: now,
             routing: Routing::new(settings.topics.clone(), settings.route.clone()),
@@ -200,6 +203,7 @@ impl<D: Destination> Holder<D> {
             if let Some(end) = self.is_over(now) {
                 break end;
             }
+            self.standing = self.to_stand();
             self.read(now);
             self.publish(now);
             self.keep(now);

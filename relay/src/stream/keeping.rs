@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use onceward::{
-    Checkpoint, DetourCursor, DueMessage, Keeper, LogError, Park, PausedTopic, Refused, StoredGlobs,
+    Checkpoint, DetourCursor, DueMessage, Keeper, LogError, NewDetour, Park, PausedTopic, Refused,
+    StoredGlobs,
 };
 use onceward_core::{Key, Topic};
 use tracing::{error, info};
@@ -14,6 +15,7 @@ use super::keep::{self, Facts, Next, Stop};
 use super::publishing::ToPark;
 use crate::destination::Destination;
 use crate::faults::{Bug, Failpoint, pass, planted};
+use crate::window::Line;
 
 /// The least time between two checkpoints of a stream.
 const STORE_EVERY: Duration = Duration::from_millis(100);
@@ -81,12 +83,14 @@ impl<D: Destination> Holder<D> {
         if self.keeper.is_none() {
             return;
         }
-        match keep::next(&self.keep_facts(now)) {
+        let (to_open, to_close) = (self.to_open(now), self.to_close());
+        let facts = self.keep_facts(now, &to_open, &to_close);
+        match keep::next(&facts) {
             Next::Wait => {}
             Next::Park => self.park(),
             Next::Replayed => self.store_replayed(),
-            Next::OpenDetours => self.open_detours(now),
-            Next::CloseDetours => self.close_detours(),
+            Next::OpenDetours => self.open_detours(to_open),
+            Next::CloseDetours => self.close_detours(to_close),
             Next::LoadWaiting => self.load_waiting(now),
             Next::Checkpoint => self.checkpoint(now),
             Next::Renew => self.renew(now),
@@ -97,13 +101,13 @@ impl<D: Destination> Holder<D> {
         }
     }
 
-    fn keep_facts(&self, now: Instant) -> Facts {
+    fn keep_facts(&self, now: Instant, to_open: &[NewDetour], to_close: &[Line]) -> Facts {
         Facts {
             now,
             to_park: self.has_to_park(),
             replayed: self.replayed.is_some(),
-            to_open: !self.to_open(now).is_empty(),
-            to_close: !self.to_close().is_empty(),
+            to_open: !to_open.is_empty(),
+            to_close: !to_close.is_empty(),
             waiting_at: self.waiting_at(),
             to_store: self.has_to_store(),
             store_at: self.store_at,

@@ -42,16 +42,15 @@ impl<D: Destination> Holder<D> {
         self.draining.is_none()
             && self.reader.is_some()
             && self.routing.is_ready()
-            && !self.asks().is_empty()
+            && !self.lines_to_read().is_empty()
     }
 
-    /// What to read: the main lines, and some of the detours in turn.
-    fn asks(&self) -> Vec<(Line, CursorRead)> {
-        let standing = self.standing();
-        let reads = |line: &Line| !standing.contains(line);
+    /// The lines to read and how many rows of each: the main ones, and some of the detours in turn.
+    fn lines_to_read(&self) -> Vec<(Line, usize)> {
+        let reads = |line: &Line| !self.standing.contains(line);
         let main = Lane::ALL.map(Line::main).into_iter().filter(reads);
         let main = main.map(|line| (line, self.window.room(line.lane)));
-        let mut asks: Vec<(Line, usize)> = main.filter(|(_, room)| *room > 0).collect();
+        let mut lines: Vec<(Line, usize)> = main.filter(|(_, room)| *room > 0).collect();
         let detours = self.detours.lines().map(|(line, _)| line).filter(reads);
         let detours = detours.map(|line| (line, self.window.detour_room(line, self.flows(line))));
         let mut detours: Vec<(Line, usize)> = detours.filter(|(_, room)| *room > 0).collect();
@@ -59,9 +58,15 @@ impl<D: Destination> Holder<D> {
             let turn = self.detour_turn % detours.len();
             detours.rotate_left(turn);
         }
-        asks.extend(detours.into_iter().take(DETOURS_AT_A_TIME));
+        lines.extend(detours.into_iter().take(DETOURS_AT_A_TIME));
+        lines
+    }
+
+    /// What to read, and how much of it.
+    fn asks(&self) -> Vec<(Line, CursorRead)> {
+        let lines = self.lines_to_read();
         // Late and new rows of each line may bring as much.
-        let share = 2 * asks.len().max(1);
+        let share = 2 * lines.len().max(1);
         // One that holds much must not leave the others so little that they never get on.
         let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);
         let of_detours = self.window.detour_byte_room().max(least);
@@ -76,7 +81,7 @@ impl<D: Destination> Holder<D> {
             };
             Some((line, read))
         };
-        asks.into_iter().filter_map(ask).collect()
+        lines.into_iter().filter_map(ask).collect()
     }
 
     pub(super) fn on_read(&mut self, lines: &[Line], read: Read) {

@@ -40,6 +40,14 @@ impl Shell {
         }
     }
 
+    /// A shell without a file.
+    pub(crate) fn without_config() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
+        }
+    }
+
     /// Sets a variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));

@@ -2,8 +2,8 @@ use onceward_core::Schema;
 
 use super::*;
 use crate::schema::{
-    CursorOverview, Index, MissingRight, OpenTransaction, PreparedTransaction, Sequence, Server,
-    Settings, Severity, StreamOverview, UnroutedTopic,
+    CursorOverview, Duty, Index, Membership, MissingRight, OpenTransaction, ParkedCount,
+    PreparedTransaction, Sequence, Server, Settings, Severity, StreamOverview, UnroutedTopic,
 };
 
 fn sound_table(name: &str) -> Table {
@@ -75,6 +75,8 @@ pub(super) fn sound() -> Facts {
             last: 9,
             highest: 9,
         }),
+        duty: Duty::Relay,
+        membership: Membership::Granted,
         missing_rights: Vec::new(),
         transactions: Vec::new(),
         prepared: Vec::new(),
@@ -215,4 +217,104 @@ fn the_worst_comes_first() {
     .collect();
 
     assert_eq!(severities, [Severity::Problem, Severity::Warning]);
+}
+
+fn rights_finding(membership: Membership, lacking: usize) -> Finding {
+    let mut facts = sound();
+    facts.membership = membership;
+    facts.missing_rights = (0..lacking)
+        .map(|slot| MissingRight {
+            privilege: "TRUNCATE".to_owned(),
+            object: format!("messages_{slot}"),
+            column: None,
+        })
+        .collect();
+    judge(&facts, &Expected::default())
+        .into_iter()
+        .find(|finding| finding.code == "rights")
+        .unwrap()
+}
+
+#[test]
+fn a_user_without_its_role_is_told_the_one_statement_that_grants_it() {
+    let finding = rights_finding(Membership::NotGranted, 48);
+
+    assert_eq!(finding.text, "the user relay lacks the role onceward_relay");
+    assert_eq!(
+        finding.remedy,
+        "as an administrator: grant onceward_relay to \"relay\";"
+    );
+}
+
+#[test]
+fn single_rights_are_named_only_to_who_has_the_role() {
+    let few = rights_finding(Membership::Granted, 2);
+    let many = rights_finding(Membership::Granted, 48);
+
+    assert!(
+        few.text
+            .ends_with("lacks TRUNCATE on messages_0, TRUNCATE on messages_1"),
+        "{few:?}"
+    );
+    assert!(many.text.ends_with("42 more"), "{many:?}");
+    assert!(
+        few.remedy.contains("select onceward.grant_rights();"),
+        "{few:?}"
+    );
+}
+
+#[test]
+fn a_role_that_is_missing_or_not_inherited_is_told_as_that() {
+    let missing = rights_finding(Membership::NoRole, 1);
+    let idle = rights_finding(Membership::NotInherited, 1);
+
+    assert!(
+        missing
+            .remedy
+            .contains("create role onceward_relay nologin;"),
+        "{missing:?}"
+    );
+    assert!(
+        idle.remedy.contains("alter role \"relay\" inherit;"),
+        "{idle:?}"
+    );
+}
+
+#[test]
+fn what_waits_for_a_person_is_counted_with_its_age_and_the_command_to_run() {
+    let mut facts = sound();
+    let count = |state: &str, count, held| ParkedCount {
+        stream: "events".to_owned(),
+        state: state.to_owned(),
+        count,
+        oldest_seconds: 7_300.0,
+        held_keys: held,
+        held_seconds: (held > 0).then_some(130.0),
+    };
+    facts.streams[0].parked = vec![count("published", 5, 0), count("parked", 3, 1)];
+
+    let findings = judge(&facts, &Expected::default());
+    let found = |code: &str| {
+        findings
+            .iter()
+            .find(|finding| finding.code == code)
+            .unwrap()
+    };
+
+    assert_eq!(
+        found("parked").text,
+        "3 parked messages of the stream events wait for a person, the oldest for 2 h"
+    );
+    assert_eq!(
+        found("held_keys").text,
+        "1 key is held in the stream events, the first for 2 min: later messages wait for a parked one"
+    );
+    for code in ["parked", "held_keys"] {
+        assert_eq!(found(code).severity, Severity::Warning);
+        assert!(
+            found(code)
+                .remedy
+                .contains("`onceward parked list --stream events`")
+        );
+    }
 }

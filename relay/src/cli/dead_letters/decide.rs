@@ -5,10 +5,11 @@ use onceward_consumer::dead_letter::{self, Filter, Replayed, To};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::database::{self, Reached};
 use crate::cli::failure::Failure;
-use crate::cli::output::confirm;
-use crate::cli::{Context, progress, who};
+use crate::cli::output::{confirm, counted};
+use crate::cli::{Context, known, progress, who};
 
 /// How many are listed in one statement.
 const PAGE: u32 = 500;
@@ -18,13 +19,15 @@ const PAGE: u32 = 500;
 /// They are due at once, each behind what waits of its key, and count their attempts anew. The mark stays: copies that the
 /// broker still has are dropped. A discarded one can be replayed too.
 #[derive(Debug, Args)]
+#[command(override_usage = "onceward dead-letters replay [OPTIONS] <NUMBER>...
+       onceward dead-letters replay [OPTIONS] --all")]
 #[command(after_help = "Examples:
   onceward dead-letters replay 1207 1208
   onceward dead-letters replay --all --consumer billing --reason attempts
   onceward dead-letters replay 1207 --as-new        every consumer of its topic gets it")]
 pub(super) struct Replay {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
     /// Through the log and the broker: new messages with new ids and the header onceward-replay-of
     #[arg(long)]
     as_new: bool,
@@ -34,30 +37,28 @@ pub(super) struct Replay {
 ///
 /// Their rows stay, with what happened to them, and can be replayed all the same.
 #[derive(Debug, Args)]
+#[command(override_usage = "onceward dead-letters discard [OPTIONS] <NUMBER>...
+       onceward dead-letters discard [OPTIONS] --all")]
 #[command(after_help = "Examples:
   onceward dead-letters discard 1207
   onceward dead-letters discard --all --consumer billing --reason no_handler --yes")]
 pub(super) struct Discard {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
     /// Do not ask
     #[arg(long)]
     yes: bool,
 }
 
 #[derive(Debug, Args)]
-struct Which {
-    /// Their numbers, as the list shows them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    ids: Vec<i64>,
-    /// All that wait for a person
-    #[arg(long)]
-    all: bool,
+struct Chosen {
+    #[command(flatten)]
+    which: Which,
     /// With --all: of this consumer only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     consumer: Option<String>,
     /// With --all: with this reason only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     reason: Option<String>,
 }
 
@@ -69,6 +70,8 @@ struct Answer {
     /// The ids of the new messages, in the same order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     messages: Vec<Uuid>,
+    /// How many were named, or matched.
+    matched: usize,
     /// Asked for by number, and in no state in which that can be done.
     left: Vec<i64>,
 }
@@ -86,11 +89,14 @@ impl Replay {
             done,
             ids: Vec::new(),
             messages: Vec::new(),
+            matched: 0,
             left: Vec::new(),
         };
         let mut unreadable = Vec::new();
-        for id in self.which.numbers(context, &reached).await? {
-            let by = who();
+        let by = who(context);
+        let ids = self.chosen.numbers(context, &reached).await?;
+        answer.matched = ids.len();
+        for id in ids {
             let replay = dead_letter::replay(&reached.pool, &config.schema, id, to, &by);
             match reached.ask("replaying a dead letter", replay).await? {
                 Replayed::Done(message) => {
@@ -104,7 +110,7 @@ impl Replay {
                 }
             }
         }
-        self.which.answer(context, answer, &unreadable)
+        self.chosen.answer(context, answer, &unreadable)
     }
 }
 
@@ -112,29 +118,33 @@ impl Discard {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = &context.config.database;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
-        let ids = self.which.numbers(context, &reached).await?;
+        let ids = self.chosen.numbers(context, &reached).await?;
         if !ids.is_empty() {
-            confirm(&format!("Give up {} dead letters?", ids.len()), self.yes)?;
+            let letters = counted(ids.len(), "dead letter");
+            confirm(&format!("Give up {letters}?"), self.yes)?;
         }
-        let by = who();
+        let by = who(context);
         let discard = dead_letter::discard(&reached.pool, &config.schema, &ids, &by);
         let done = reached.ask("discarding dead letters", discard).await?;
-        let left = ids.iter().copied().filter(|id| !done.contains(id));
         let answer = Answer {
             done: "discarded",
-            left: left.collect(),
+            left: self.chosen.which.left(&ids, &done),
             messages: Vec::new(),
+            matched: ids.len(),
             ids: done,
         };
-        self.which.answer(context, answer, &[])
+        self.chosen.answer(context, answer, &[])
     }
 }
 
-impl Which {
+impl Chosen {
     /// The numbers that were named, or those of all that wait: oldest first, as they were given up on.
     async fn numbers(&self, context: &Context, reached: &Reached) -> Result<Vec<i64>, Failure> {
-        if !self.all {
-            return Ok(self.ids.clone());
+        if !self.which.all {
+            return Ok(self.which.numbers.clone());
+        }
+        if let Some(consumer) = &self.consumer {
+            known::consumer(context, reached, consumer).await?;
         }
         let schema = &context.config.database.schema;
         let mut filter = Filter {
@@ -162,18 +172,22 @@ impl Which {
     }
 
     fn answer(&self, context: &Context, answer: Answer, unreadable: &[i64]) -> Result<(), Failure> {
-        let failure = (!answer.left.is_empty() && !self.all).then(|| {
-            let left: Vec<String> = answer.left.iter().map(ToString::to_string).collect();
-            let failure = Failure::failed(format!("left as they are: {}", left.join(", ")));
-            failure.remedy(if unreadable.is_empty() {
-                "they are not there, or in another state: see `onceward dead-letters show`"
-            } else {
-                "what could not be read has no type: give it one with `onceward dead-letters edit --type`"
-            })
-        });
         context.output.answer(&answer, |answer| {
-            format!("{} dead letters: {}", answer.ids.len(), answer.done)
+            let count = answer.ids.len();
+            self.which
+                .sentence(&counted(count, "dead letter"), answer.done, count)
         })?;
-        failure.map_or(Ok(()), Err)
+        let remedy = if unreadable.is_empty() {
+            "they are not there, or in another state: see `onceward dead-letters show`"
+        } else {
+            "what could not be read has no type: give it one with `onceward dead-letters edit --type`"
+        };
+        // With --all others decide meanwhile; what could not be read is told in any case.
+        let left: &[i64] = if self.which.all {
+            unreadable
+        } else {
+            &answer.left
+        };
+        refuse_left(left, remedy)
     }
 }

@@ -41,7 +41,7 @@ impl Edit {
         edit.check()
             .map_err(|error| Failure::usage("the change is not valid").because(error))?;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
-        let (pool, schema, by) = (&reached.pool, &config.schema, who());
+        let (pool, schema, by) = (&reached.pool, &config.schema, who(context));
         let edited = dead_letter::edit(pool, schema, id, &edit, &by);
         if !reached.ask("changing the dead letter", edited).await? {
             let shown = dead_letter::show(pool, schema, id);

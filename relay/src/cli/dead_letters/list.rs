@@ -3,11 +3,10 @@
 use clap::Args;
 use onceward_consumer::dead_letter::{self, Filter, Summary};
 use serde::Serialize;
-use time::format_description::well_known::Rfc3339;
 
 use crate::cli::failure::Failure;
-use crate::cli::output::Table;
-use crate::cli::{Context, database};
+use crate::cli::output::{Table, or_dash, time};
+use crate::cli::{Context, database, known};
 
 /// List dead letters, newest first
 #[derive(Debug, Args)]
@@ -42,6 +41,9 @@ impl List {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = &context.config.database;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        if let Some(consumer) = &self.consumer {
+            known::consumer(context, &reached, consumer).await?;
+        }
         let filter = Filter {
             consumer: self.consumer,
             reason: self.reason,
@@ -59,7 +61,7 @@ impl List {
 
 fn table(letters: &[Summary]) -> String {
     if letters.is_empty() {
-        return "no dead letters\n".to_owned();
+        return "no dead letters match\n".to_owned();
     }
     let mut table = Table::new([
         "ID", "DEAD AT", "CONSUMER", "TYPE", "KEY", "REASON", "ATTEMPTS", "ERROR",
@@ -67,14 +69,21 @@ fn table(letters: &[Summary]) -> String {
     for letter in letters {
         table.row([
             letter.id.to_string(),
-            letter.dead_at.format(&Rfc3339).unwrap_or_default(),
+            time(letter.dead_at),
             letter.consumer.clone(),
-            letter.kind.clone().unwrap_or_else(|| "-".to_owned()),
-            letter.key.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(letter.kind.as_deref()),
+            or_dash(letter.key.as_deref()),
             letter.reason.clone(),
             letter.attempts.to_string(),
             letter.error.clone(),
         ]);
     }
-    table.render()
+    let waits = letters.iter().find(|letter| letter.state == "dead");
+    let next = waits.map_or(String::new(), |letter| {
+        format!(
+            "  to do: onceward dead-letters show {}, then replay, edit or discard it\n",
+            letter.id
+        )
+    });
+    format!("{}{next}", table.render())
 }

@@ -2,11 +2,10 @@
 
 use clap::Args;
 use onceward_consumer::dead_letter::{self, DeadLetter, Payload};
-use time::format_description::well_known::Rfc3339;
 
 use super::not_there;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Table, plain_lines};
+use crate::cli::output::{Table, or_dash, plain_lines, time, time_of};
 use crate::cli::{Context, database};
 
 /// Show one dead letter with its message, its origin and its attempts
@@ -31,8 +30,7 @@ impl Show {
 
 fn details(letter: &DeadLetter) -> String {
     let summary = &letter.summary;
-    let time = |time: time::OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let or_none = |text: &Option<String>| or_dash(text.as_deref());
     let mut table = Table::new(["dead letter", &summary.id.to_string()]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("consumer", summary.consumer.clone());
@@ -58,7 +56,10 @@ fn details(letter: &DeadLetter) -> String {
     row("origin", letter.origin.to_string());
     for decision in letter.decisions.as_array().into_iter().flatten() {
         let text = |name: &str| decision[name].as_str().unwrap_or("-").to_owned();
-        row(&text("what"), format!("{} by {}", text("at"), text("by")));
+        row(
+            &text("what"),
+            format!("{} by {}", time_of(&text("at")), text("by")),
+        );
     }
     for attempt in &letter.history {
         let name = format!("attempt {}", attempt.number);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::database::{self, Reached};
 use super::failure::Failure;
 use super::output::plain;
-use super::{Context, progress};
+use super::{Context, progress, rights};
 use crate::config::StreamConfig;
 use crate::settings::PublishAfter;
 use destinations::Destination;
@@ -71,6 +71,11 @@ struct Shown {
 }
 
 impl Doctor {
+    /// The role for the duty that was asked for.
+    pub(super) fn role(&self) -> &'static str {
+        Duty::from(self.duty).role()
+    }
+
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         progress(context, "looking at the database");
         let (facts, topics, mut findings) = self.database(context).await?;
@@ -122,7 +127,10 @@ impl Doctor {
                 findings.extend(self.slots(context, &facts).await);
                 Ok((Some(facts), topics, findings))
             }
-            Err(failure) => Ok((None, Vec::new(), vec![failure.into_finding("database")])),
+            Err(failure) => {
+                let failure = rights::explain(failure, Some(self.role()), config);
+                Ok((None, Vec::new(), vec![failure.into_finding("database")]))
+            }
         }
     }
 
@@ -178,7 +186,10 @@ impl Doctor {
         };
         match looked {
             Ok(reports) => ring::kept(&reports),
-            Err(failure) => vec![failure.into_finding("log")],
+            Err(failure) => {
+                let failure = rights::explain(failure, Some(self.role()), &context.config.database);
+                vec![failure.into_finding("log")]
+            }
         }
     }
 

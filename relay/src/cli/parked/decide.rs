@@ -4,9 +4,10 @@ use clap::Args;
 use onceward::{LogAdmin, ParkedFilter, ParkedState};
 use serde::Serialize;
 
+use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::failure::Failure;
-use crate::cli::output::confirm;
-use crate::cli::{Context, database, progress, who};
+use crate::cli::output::{confirm, counted};
+use crate::cli::{Context, database, known, progress, who};
 
 /// How many messages are decided about in one statement.
 const PAGE: usize = 500;
@@ -15,41 +16,45 @@ const PAGE: usize = 500;
 ///
 /// They arrive late: unless the key was held, later messages of it are at the broker already. A discarded message can be replayed too.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "onceward parked replay [OPTIONS] <STREAM> <NUMBER>...
+       onceward parked replay [OPTIONS] <STREAM> --all"
+)]
 #[command(after_help = "Examples:
   onceward parked replay events 1207 1208
   onceward parked replay events --all --topic orders.created")]
 pub(super) struct Replay {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
 }
 
 /// Decide that parked messages are not to be published
 ///
 /// Their rows stay for a while, with what happened to them; until then they can be replayed all the same.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "onceward parked discard [OPTIONS] <STREAM> <NUMBER>...
+       onceward parked discard [OPTIONS] <STREAM> --all"
+)]
 #[command(after_help = "Examples:
   onceward parked discard events 1207
   onceward parked discard events --all --topic orders.test --yes")]
 pub(super) struct Discard {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
     /// Do not ask
     #[arg(long)]
     yes: bool,
 }
 
 #[derive(Debug, Args)]
-struct Which {
+struct Chosen {
     /// The stream that set them aside
     stream: String,
-    /// Their numbers, as the list shows them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    numbers: Vec<i64>,
-    /// All that wait for a person
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    which: Which,
     /// With --all: about this topic only
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "numbers")]
     topic: Option<String>,
 }
 
@@ -59,6 +64,8 @@ struct Answer {
     /// What was done with the numbers below.
     done: &'static str,
     numbers: Vec<i64>,
+    /// How many were named, or matched.
+    matched: usize,
     /// Asked for by number, and in no state in which that can be done.
     left: Vec<i64>,
 }
@@ -66,41 +73,44 @@ struct Answer {
 impl Replay {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::admin(context, "onceward parked").await?;
-        let numbers = self.which.numbers(context, &mut admin).await?;
+        let numbers = self.chosen.numbers(context, &mut admin).await?;
+        let (stream, by) = (&self.chosen.stream, who(context));
         let mut changed = Vec::new();
         for page in numbers.chunks(PAGE) {
-            let due = admin.replay_parked(&self.which.stream, page, &who()).await;
+            let due = admin.replay_parked(stream, page, &by).await;
             changed.extend(due.map_err(database::failed("making messages due"))?);
         }
-        self.which.answer(context, "due", &numbers, changed)
+        self.chosen.answer(context, "due", &numbers, changed)
     }
 }
 
 impl Discard {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::admin(context, "onceward parked").await?;
-        let numbers = self.which.numbers(context, &mut admin).await?;
+        let numbers = self.chosen.numbers(context, &mut admin).await?;
+        let (stream, by) = (&self.chosen.stream, who(context));
         if !numbers.is_empty() {
-            let (count, stream) = (numbers.len(), &self.which.stream);
+            let messages = counted(numbers.len(), "message");
             confirm(
-                &format!("Give up {count} messages of the stream {stream}?"),
+                &format!("Give up {messages} of the stream {stream}?"),
                 self.yes,
             )?;
         }
         let mut changed = Vec::new();
         for page in numbers.chunks(PAGE) {
-            let discarded = admin.discard_parked(&self.which.stream, page, &who()).await;
+            let discarded = admin.discard_parked(stream, page, &by).await;
             changed.extend(discarded.map_err(database::failed("discarding messages"))?);
         }
-        self.which.answer(context, "discarded", &numbers, changed)
+        self.chosen.answer(context, "discarded", &numbers, changed)
     }
 }
 
-impl Which {
-    /// The numbers that were named, or those of all that wait.
+impl Chosen {
+    /// The numbers that were named, or those of all that wait. An unknown stream is no empty one.
     async fn numbers(&self, context: &Context, admin: &mut LogAdmin) -> Result<Vec<i64>, Failure> {
-        if !self.all {
-            return Ok(self.numbers.clone());
+        known::stream(context, admin, &self.stream).await?;
+        if !self.which.all {
+            return Ok(self.which.numbers.clone());
         }
         let mut filter = ParkedFilter {
             stream: Some(self.stream.clone()),
@@ -130,30 +140,21 @@ impl Which {
         asked: &[i64],
         changed: Vec<i64>,
     ) -> Result<(), Failure> {
-        let left: Vec<i64> = asked
-            .iter()
-            .filter(|n| !changed.contains(n))
-            .copied()
-            .collect();
-        let failure = (!left.is_empty() && !self.all).then(|| {
-            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            Failure::failed(format!("left as they are: {}", left.join(", ")))
-                .remedy("they are not there, or in another state: see `onceward parked show`")
-        });
+        let messages = counted(changed.len(), "message");
+        let things = format!("{messages} of the stream {}", self.stream);
         let answer = Answer {
             stream: self.stream,
             done,
+            left: self.which.left(asked, &changed),
             numbers: changed,
-            left,
+            matched: asked.len(),
         };
         context.output.answer(&answer, |answer| {
-            format!(
-                "{} messages of the stream {}: {}",
-                answer.numbers.len(),
-                answer.stream,
-                answer.done
-            )
+            self.which.sentence(&things, done, answer.numbers.len())
         })?;
-        failure.map_or(Ok(()), Err)
+        refuse_left(
+            &answer.left,
+            "they are not there, or in another state: see `onceward parked show`",
+        )
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use onceward::{ParkedEdit, ParkedMessage};
+use onceward::{Edited, ParkedEdit, ParkedMessage};
 use serde::Serialize;
 
 use super::not_there;
@@ -14,6 +14,8 @@ use crate::cli::{Context, database, who};
 /// Change a parked message before it is replayed
 ///
 /// What is not named stays. Only a message that waits for a person can be changed; one that is due may be on its way.
+/// Where its key is held (on_refusal = "hold"), another topic or key frees that key: the later messages of it no longer
+/// wait for this one, and come before it. The answer says so.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   onceward parked edit events 1207 --payload-file smaller.json
@@ -36,6 +38,8 @@ struct Answer {
     number: i64,
     edited: bool,
     due: bool,
+    /// Later messages of the key that it had waited for it, and do no longer.
+    frees_key: bool,
 }
 
 impl Edit {
@@ -44,42 +48,54 @@ impl Edit {
         let mut admin = database::admin(context, "onceward parked").await?;
         let found = admin.parked_message(&stream, number).await;
         let found = found.map_err(database::failed("reading the parked message"))?;
-        let message = found.ok_or_else(|| not_there(&stream, number))?;
+        let Some(message) = found else {
+            return Err(not_there(context, &mut admin, &stream, number).await);
+        };
         let edit = edit(self.changes, &message)?;
         edit.check()
             .map_err(|error| Failure::usage("the change is not valid").because(error))?;
-        let edited = admin.edit_parked(&stream, number, &edit, &who()).await;
-        if !edited.map_err(database::failed("changing the parked message"))? {
+        let by = who(context);
+        let edited = admin.edit_parked(&stream, number, &edit, &by).await;
+        let edited = edited.map_err(database::failed("changing the parked message"))?;
+        let Some(Edited { frees_key }) = edited else {
             let state = message.summary.state.name();
             return Err(Failure::failed(format!(
                 "message {number} of the stream {stream} does not wait for a person: it was {state}"
             ))
             .remedy("`onceward parked show` tells where it stands"));
-        }
+        };
         let mut answer = Answer {
             stream,
             number,
             edited: true,
             due: false,
+            frees_key,
         };
         if self.replay {
-            let due = admin.replay_parked(&answer.stream, &[number], &who()).await;
+            let due = admin.replay_parked(&answer.stream, &[number], &by).await;
             answer.due = !due
                 .map_err(database::failed("making the message due"))?
                 .is_empty();
         }
-        context.output.answer(&answer, |answer| {
-            let then = if answer.due {
-                "changed and due"
-            } else {
-                "changed"
-            };
-            format!(
-                "message {} of the stream {}: {then}",
-                answer.number, answer.stream
-            )
-        })
+        context.output.answer(&answer, people)
     }
+}
+
+fn people(answer: &Answer) -> String {
+    let then = if answer.due {
+        "changed and due"
+    } else {
+        "changed"
+    };
+    let freed = if answer.frees_key {
+        "\nthe key that it had is no longer held: later messages of that key are published now, and not after this one"
+    } else {
+        ""
+    };
+    format!(
+        "message {} of the stream {}: {then}{freed}",
+        answer.number, answer.stream
+    )
 }
 
 fn edit(changes: Changes, message: &ParkedMessage) -> Result<ParkedEdit, Failure> {

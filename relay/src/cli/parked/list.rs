@@ -3,11 +3,10 @@
 use clap::{Args, ValueEnum};
 use onceward::{ParkedFilter, ParkedState, ParkedSummary};
 use serde::Serialize;
-use time::format_description::well_known::Rfc3339;
 
 use crate::cli::failure::Failure;
-use crate::cli::output::Table;
-use crate::cli::{Context, database};
+use crate::cli::output::{Table, or_dash, time};
+use crate::cli::{Context, database, known};
 
 /// List parked messages, by stream and number
 #[derive(Debug, Args)]
@@ -55,6 +54,9 @@ struct Page {
 impl List {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::admin(context, "onceward parked").await?;
+        if let Some(stream) = &self.stream {
+            known::stream(context, &mut admin, stream).await?;
+        }
         let filter = ParkedFilter {
             stream: self.stream,
             state: self.state.into(),
@@ -90,7 +92,7 @@ fn place(text: &str) -> Result<(String, i64), &'static str> {
 
 fn table(parked: &[ParkedSummary]) -> String {
     if parked.is_empty() {
-        return "no parked messages\n".to_owned();
+        return "no parked messages match\n".to_owned();
     }
     let mut table = Table::new([
         "STREAM",
@@ -108,13 +110,18 @@ fn table(parked: &[ParkedSummary]) -> String {
             message.stream.clone(),
             message.seq.to_string(),
             message.state.name().to_owned(),
-            message.parked_at.format(&Rfc3339).unwrap_or_default(),
+            time(message.parked_at),
             message.topic.clone(),
-            message.key.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(message.key.as_deref()),
             message.payload_bytes.to_string(),
             message.error_kind.clone(),
             message.error.clone(),
         ]);
     }
-    table.render()
+    let waits = parked.iter().find(|one| one.state == ParkedState::Parked);
+    let next = waits.map_or(String::new(), |one| {
+        let (stream, seq) = (&one.stream, one.seq);
+        format!("  to do: onceward parked show {stream} {seq}, then replay, edit or discard it\n")
+    });
+    format!("{}{next}", table.render())
 }

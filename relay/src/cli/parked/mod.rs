@@ -6,9 +6,10 @@ mod list;
 mod show;
 
 use clap::{Args, Subcommand};
+use onceward::LogAdmin;
 
-use super::Context;
 use super::failure::Failure;
+use super::{Context, known};
 
 /// Look at messages that their broker refused for good, and decide about them
 ///
@@ -41,7 +42,12 @@ impl Parked {
     }
 }
 
-fn not_there(stream: &str, seq: i64) -> Failure {
-    Failure::failed(format!("no message {seq} of the stream {stream} is parked"))
-        .remedy("`onceward parked list --state all` shows those that are there")
+/// Why there is no such message: an unknown stream is told as that.
+async fn not_there(context: &Context, admin: &mut LogAdmin, stream: &str, seq: i64) -> Failure {
+    if let Err(failure) = known::stream(context, admin, stream).await {
+        return failure;
+    }
+    Failure::failed(format!("no message {seq} of the stream {stream} is parked")).remedy(format!(
+        "`onceward parked list --stream {stream} --state all` shows those that are there"
+    ))
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,7 +16,7 @@ use super::database::{self, Reached};
 use super::failure::Failure;
 use super::signals::Signals;
 use crate::admin::{AdminServer, Metrics, gauges};
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, DEFAULT_FILE, StreamConfig};
 use crate::destination::Broker;
 use crate::supervisor::Relay;
 
@@ -39,8 +40,7 @@ impl RelayCommand {
     pub(in crate::cli) async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = &context.config;
         if config.streams.is_empty() {
-            return Err(Failure::usage("no stream is configured: there is nothing to publish")
-                .remedy("add a section such as [streams.events] to onceward.toml; docs/configuration.md has an example"));
+            return Err(nothing_to_publish(config.file.as_deref()));
         }
         let metrics = Metrics::install()
             .map_err(|error| Failure::failed("nothing can be counted").because(error))?;
@@ -71,6 +71,37 @@ impl RelayCommand {
         )
         .await
     }
+}
+
+/// The least that a relay must be told.
+const SMALLEST: &str = r#"source = "/shop/orders"                # who speaks, on every message
+
+[database]
+url = "postgres://user:password@host:5432/database"
+
+[streams.events.nats]                  # or [streams.events.kafka] with brokers = "host:9092"
+servers = "nats://127.0.0.1:4222""#;
+
+fn nothing_to_publish(file: Option<&Path>) -> Failure {
+    let looked = match file {
+        Some(file) => format!(
+            "the file {} has no section [streams.<name>]",
+            file.display()
+        ),
+        None => {
+            let here = std::env::current_dir().unwrap_or_default();
+            format!(
+                "--config (or ONCEWARD_CONFIG) names no file, and there is no {}",
+                here.join(DEFAULT_FILE).display()
+            )
+        }
+    };
+    Failure::usage(format!(
+        "no stream is configured, so there is nothing to publish: {looked}; no variable ONCEWARD__STREAMS__… is set either"
+    ))
+    .remedy(format!(
+        "this much is enough (docs/configuration.md has the rest):\n\n{SMALLEST}\n"
+    ))
 }
 
 /// What runs beside the relay.

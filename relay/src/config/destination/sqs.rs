@@ -7,6 +7,7 @@ use onceward_core::{Order, Route, Topic};
 use onceward_sqs::{AccessKey, QueueName, SqsConfig};
 
 use crate::config::DestinationConfig;
+use crate::config::address;
 use crate::config::reader::Reader;
 use crate::settings::StreamSettings;
 
@@ -17,15 +18,10 @@ pub(super) fn sqs(mut section: Reader<'_>, settings: &StreamSettings) -> Option<
     config.deadline = settings.offer_deadline;
     config.region = section.text("region");
     config.endpoint_url = section.text("endpoint_url");
-    if config
-        .endpoint_url
-        .as_deref()
-        .is_some_and(|url| !is_http(url))
+    if let Some(url) = &config.endpoint_url
+        && let Err(problem) = address::http(url)
     {
-        section.refuse(
-            "endpoint_url",
-            "must be a URL, as in \"http://127.0.0.1:9324\"",
-        );
+        section.refuse("endpoint_url", problem);
     }
     config.profile = section.text("profile");
     config.access_key = access_key(&mut section);
@@ -43,10 +39,6 @@ pub(super) fn sqs(mut section: Reader<'_>, settings: &StreamSettings) -> Option<
     config.max_calls = section.count("max_calls", config.max_calls, 1..=1_000);
     section.finish();
     Some(DestinationConfig::Sqs(config))
-}
-
-fn is_http(url: &str) -> bool {
-    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// A key in place of the SDK's usual chain.

@@ -1,0 +1,169 @@
+//! Judges the streams: who runs them, what they leave behind, and what waits for a person.
+
+use onceward_core::TopicGlob;
+
+use super::Expected;
+use crate::schema::{Facts, Finding, ParkedCount, StreamOverview};
+
+/// What is wrong or worth knowing about the streams.
+pub(super) fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let mut findings = forgotten(facts, expected);
+    findings.extend(facts.streams.iter().flat_map(waiting));
+    findings.extend(overlaps(facts));
+    findings.extend(unrouted(facts));
+    findings
+}
+
+/// What a person has to decide about.
+fn waiting(stream: &StreamOverview) -> Vec<Finding> {
+    let name = &stream.stream;
+    let look = format!("`onceward parked list --stream {name}` shows them");
+    let mut findings = Vec::new();
+    let parked = stream
+        .parked
+        .iter()
+        .filter(|parked| parked.state == "parked");
+    for ParkedCount {
+        count,
+        oldest_seconds,
+        held_keys,
+        held_seconds,
+        ..
+    } in parked
+    {
+        let (verb, messages) = if *count == 1 {
+            ("waits", "message")
+        } else {
+            ("wait", "messages")
+        };
+        findings.push(Finding::warning(
+            "parked",
+            format!(
+                "{count} parked {messages} of the stream {name} {verb} for a person, the oldest for {}",
+                roughly(*oldest_seconds)
+            ),
+            format!(
+                "{look}; then `onceward parked replay {name} …`, or edit or discard them (docs/operating.md#when-something-waits)"
+            ),
+        ));
+        if let Some(since) = held_seconds {
+            let keys = if *held_keys == 1 {
+                "key is"
+            } else {
+                "keys are"
+            };
+            findings.push(Finding::warning(
+                "held_keys",
+                format!(
+                    "{held_keys} {keys} held in the stream {name}, the first for {}: later messages wait for a parked one",
+                    roughly(*since)
+                ),
+                format!(
+                    "{look}; once the parked ones are replayed or discarded, the later messages follow by themselves"
+                ),
+            ));
+        }
+    }
+    findings
+}
+
+/// How long something has been, in its largest unit.
+fn roughly(seconds: f64) -> String {
+    const UNITS: [(f64, &str); 3] = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
+
+    let unit = UNITS.into_iter().find(|(length, _)| seconds >= *length);
+    let (length, name) = unit.unwrap_or((1.0, "s"));
+    format!("{:.0} {name}", (seconds / length).floor())
+}
+
+fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let forgotten = expected.forgotten_after.as_secs_f64();
+    let mut findings = Vec::new();
+    for stream in &facts.streams {
+        let name = &stream.stream;
+        let idle = stream
+            .lease_seconds
+            .map_or(stream.age_seconds, |left| -left);
+        let configured = expected
+            .streams
+            .as_ref()
+            .is_none_or(|known| known.contains(name));
+        if idle > forgotten {
+            findings.push(Finding::warning(
+                "stream_forgotten",
+                format!("no relay has held the stream {name} for {:.0} hours, and it holds every slot of the log", idle / 3600.0),
+                format!("start its relay, or give it up with `onceward stream drop {name}`"),
+            ));
+        } else if !configured {
+            findings.push(Finding::warning(
+                "stream_unknown",
+                format!("the stream {name} is in the database and not in the configuration; it holds slots of the log"),
+                format!("configure it, or give it up with `onceward stream drop {name}`"),
+            ));
+        }
+    }
+    findings
+}
+
+fn overlaps(facts: &Facts) -> Vec<Finding> {
+    let globs = |topics: &[String]| -> Vec<TopicGlob> {
+        let valid = topics.iter().map(|t| TopicGlob::try_from(t.as_str()));
+        valid.filter_map(Result::ok).collect()
+    };
+    let mut findings = Vec::new();
+    for (n, one) in facts.streams.iter().enumerate() {
+        for other in &facts.streams[n + 1..] {
+            let theirs = globs(&other.topics);
+            let both = globs(&one.topics).into_iter().find_map(|a| {
+                theirs
+                    .iter()
+                    .find(|b| a.overlaps(b))
+                    .map(|b| (a.clone(), b.clone()))
+            });
+            if let Some((a, b)) = both {
+                findings.push(Finding::note(
+                    "overlap",
+                    format!(
+                        "the streams {} ({}) and {} ({}) may publish the same topics",
+                        one.stream,
+                        a.as_str(),
+                        other.stream,
+                        b.as_str()
+                    ),
+                    "nothing, if both destinations are meant to have them",
+                ));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether some stream reads the topic, as the database knows the streams, or one has said to discard what nobody reads. A note
+/// outlives the time when nobody did.
+#[must_use]
+pub fn is_read(topic: &str, streams: &[StreamOverview]) -> bool {
+    if streams.iter().any(|stream| stream.unrouted == "discard") {
+        return true;
+    }
+    let globs = streams.iter().flat_map(|stream| &stream.topics);
+    let mut globs = globs.filter_map(|glob| TopicGlob::try_from(glob.as_str()).ok());
+    globs.any(|glob| glob.matches(topic))
+}
+
+fn unrouted(facts: &Facts) -> Vec<Finding> {
+    facts
+        .unrouted
+        .iter()
+        .filter(|topic| !is_read(&topic.topic, &facts.streams))
+        .map(|topic| {
+            Finding::warning(
+                "unrouted",
+                format!(
+                    "the topic {} lies in {} slots and no stream asks for it: these slots are kept",
+                    topic.topic, topic.slots
+                ),
+                "add it to a stream's topics, or set unrouted = \"discard\"",
+            )
+        })
+        .collect()
+}

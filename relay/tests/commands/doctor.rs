@@ -1,0 +1,102 @@
+use onceward_testkit::postgres::Postgres;
+
+use crate::common::Shell;
+use crate::status::HOLD;
+use crate::{execute, with_parked};
+
+#[tokio::test]
+async fn doctor_finds_nothing_wrong_with_a_fresh_schema() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+
+    let answer = shell.json(&["doctor"]).await;
+
+    assert_eq!(answer["healthy"], true, "{answer}");
+    assert_eq!(answer["server"]["schema_version"], 5);
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let database = Postgres::shared().await.database().await;
+    let port = onceward_testkit::free_port();
+    let shell = Shell::with_config(&format!(
+        "source = \"/shop\"\n[retention]\nmessages = \"10d\"\n[streams.events.nats]\nservers = \"nats://127.0.0.1:{port}\""
+    ))
+    .variable("DATABASE_URL", database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        "alter table onceward.messages enable row level security; alter sequence onceward.messages_seq_seq cache 10",
+    )
+    .await;
+
+    let answer = shell.run(&["doctor", "--json"]).await;
+
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let found: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    let codes: Vec<&str> = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["code"].as_str().unwrap())
+        .collect();
+    for code in ["row_security", "sequence", "retention", "destination"] {
+        assert!(codes.contains(&code), "{code} is not in {codes:?}");
+    }
+    let remedies = found["findings"].as_array().unwrap().iter();
+    assert!(
+        remedies
+            .clone()
+            .all(|f| !f["remedy"].as_str().unwrap().is_empty())
+    );
+}
+
+#[tokio::test]
+async fn doctor_names_what_keeps_old_slots() {
+    let (database, shell) = with_parked().await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.messages (lane, id, topic, type, payload, created_at, slot)
+        select 1, gen_random_uuid(), 'orders.created', 'orders.created', '', clock_timestamp() - interval '5 days',
+          (floor(date_part('epoch', clock_timestamp()) / 86400)::bigint + 7) % 12;
+        "#,
+    )
+    .await;
+
+    let answer = shell.json(&["doctor"]).await;
+
+    let findings = answer["findings"].as_array().unwrap();
+    let kept = findings.iter().find(|f| f["code"] == "slot_kept").unwrap();
+    assert!(
+        kept["text"]
+            .as_str()
+            .unwrap()
+            .contains("the stream events has not published all"),
+        "{kept}"
+    );
+    assert!(
+        kept["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("onceward stream drop events"),
+        "{kept}"
+    );
+}
+
+#[tokio::test]
+async fn doctor_names_what_waits_for_a_person_and_the_command_to_run() {
+    let (database, shell) = with_parked().await;
+    execute(database.pool(), HOLD).await;
+
+    let answer = shell.ok(&["doctor"]).await;
+
+    for part in [
+        "2 parked messages of the stream events wait for a person, the oldest for 2 h",
+        "1 key is held in the stream events, the first for 2 h",
+        "`onceward parked list --stream events`",
+    ] {
+        assert!(answer.contains(part), "{part:?} is not in {answer}");
+    }
+}

@@ -1,0 +1,42 @@
+//! The commands of `onceward` on a real database, as a user runs them.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod database;
+mod dead_letters;
+mod doctor;
+mod migrate;
+mod parked;
+mod rights;
+mod status;
+mod streams;
+mod usage;
+
+use common::Shell;
+use onceward_testkit::postgres::{Database, Postgres};
+use sqlx::PgPool;
+
+async fn execute(pool: &PgPool, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(pool).await.unwrap();
+}
+
+/// A stream that nobody runs, with two parked messages.
+const PARKED: &str = r#"
+    insert into onceward.streams (stream, topics) values ('events', '{*}');
+    insert into onceward.cursors (stream, lane, snapshot)
+    select 'events', lane, pg_current_snapshot() from generate_series(0, 2) lane;
+    insert into onceward.parked (stream, seq, lane, id, topic, key, type, headers, payload, created_at, error_kind, error)
+    select 'events', n, 1, gen_random_uuid(), 'orders.created', 'k' || n, 'orders.created', '{"tenant": "acme"}', '{"order": 17}',
+      clock_timestamp(), 'too_large', 'the broker takes 1000 bytes'
+    from generate_series(7, 8) n;
+"#;
+
+async fn with_parked() -> (Database, Shell) {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(database.pool(), PARKED).await;
+    (database, shell)
+}

@@ -1,0 +1,57 @@
+use onceward_testkit::postgres::Postgres;
+use serde_json::json;
+
+use crate::common::Shell;
+use crate::execute;
+
+#[tokio::test]
+async fn migrate_makes_the_schema_once_and_then_changes_nothing() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+
+    let before = shell.run(&["migrate", "--check"]).await;
+    let first = shell.json(&["migrate"]).await;
+    let second = shell.json(&["migrate"]).await;
+    let after = shell.run(&["migrate", "--check"]).await;
+
+    before.assert_refused(1, &["not up to date", "onceward migrate"]);
+    assert_eq!(first["applied"], json!([1, 2, 3, 4, 5]));
+    assert_eq!(second["applied"], json!([]));
+    assert_eq!(second["state"], "current");
+    assert_eq!(after.code, 0, "{after:?}");
+}
+
+#[tokio::test]
+async fn what_migrate_prints_can_be_pasted_elsewhere() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+
+    let sql = Shell::with_config("").ok(&["migrate", "--print"]).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    assert_eq!(shell.json(&["migrate"]).await["applied"], json!([]));
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_release_is_refused() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        "insert into onceward.migrations (version, name, checksum) values (99, 'later', 'x')",
+    )
+    .await;
+
+    shell
+        .run(&["migrate"])
+        .await
+        .assert_refused(1, &["version 99", "newer"]);
+    shell
+        .run(&["status"])
+        .await
+        .assert_refused(1, &["version 99", "newer release"]);
+}

@@ -1,0 +1,119 @@
+use onceward_testkit::postgres::Postgres;
+use serde_json::json;
+
+use crate::common::Shell;
+use crate::{execute, with_parked};
+
+#[tokio::test]
+async fn status_of_a_database_without_streams_says_so() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+
+    let people = shell.ok(&["status"]).await;
+    let programs = shell.json(&["status"]).await;
+
+    assert!(people.contains("no streams yet"), "{people}");
+    assert_eq!(
+        programs,
+        json!({ "streams": [], "unrouted": [], "dead_letters": [] })
+    );
+}
+
+#[tokio::test]
+async fn status_shows_lease_depth_age_and_what_waits() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.streams (stream, owner, lease_token, lease_until, topics, paused)
+        values ('events', 'relay-1', gen_random_uuid(), clock_timestamp() + interval '1 hour', '{orders.*}',
+                '[{"topic": "orders.slow", "reason": "no such topic", "since": "2026-01-01T00:00:00Z"}]');
+        insert into onceward.cursors (stream, lane, snapshot)
+        select 'events', lane, pg_current_snapshot() from generate_series(0, 2) lane;
+        select onceward.enqueue('orders.created', 'x', 'k');
+        insert into onceward.unrouted (slot, lane, topic) values (0, 1, 'lost.topic');
+        insert into onceward.dead_letters (consumer, message_id, topic, payload, reason, error)
+        values ('billing', gen_random_uuid(), 'orders.created', '\x7b7d', 'attempts', 'no luck');
+        "#,
+    )
+    .await;
+
+    let people = shell.ok(&["status"]).await;
+    let programs = shell.json(&["status"]).await;
+
+    for part in [
+        "events",
+        "relay-1",
+        "standard",
+        "orders.slow",
+        "no such topic",
+        "lost.topic",
+        "billing",
+    ] {
+        assert!(people.contains(part), "{part:?} is not in {people}");
+    }
+    let stream = &programs["streams"][0];
+    assert_eq!(stream["lease"], "held");
+    assert_eq!(stream["depth"], 1);
+    assert_eq!(stream["lanes"][1]["lane"], "standard");
+    assert!(stream["lanes"][1]["oldest_seconds"].as_f64().unwrap() >= 0.0);
+    assert_eq!(programs["dead_letters"][0]["count"], 1);
+}
+
+/// Holds the key of the first parked message, as the lease holder does where a stream holds keys.
+pub(crate) const HOLD: &str = "
+    insert into onceward.cursors (stream, lane, detour, snapshot)
+    select 'events', 1, 'key:orders.created:k7', pg_current_snapshot();
+    update onceward.parked set parked_at = clock_timestamp() - interval '2 hours 5 minutes' where seq = 7";
+
+#[tokio::test]
+async fn status_tells_what_waits_for_a_person_and_the_command_to_run() {
+    let (database, shell) = with_parked().await;
+    execute(database.pool(), HOLD).await;
+
+    let people = shell.ok(&["status"]).await;
+    let programs = shell.json(&["status"]).await;
+
+    for part in [
+        "2 parked messages wait for a person in the stream events, the oldest for 2 h 5 m",
+        "later messages of 1 key are held",
+        "to do: onceward parked list --stream events",
+    ] {
+        assert!(people.contains(part), "{part:?} is not in {people}");
+    }
+    let stream = &programs["streams"][0];
+    assert_eq!(
+        (&stream["parked"], &stream["held_keys"]),
+        (&json!(2), &json!(1))
+    );
+    assert!(stream["parked_seconds"].as_f64().unwrap() > 7_000.0);
+}
+
+#[tokio::test]
+async fn times_are_told_to_the_second() {
+    let (database, shell) = with_parked().await;
+    execute(
+        database.pool(),
+        r#"
+        update onceward.streams
+        set paused = '[{"topic": "orders.slow", "reason": "no such topic", "since": "2026-01-01T00:00:00.123456789Z"}]'
+        "#,
+    )
+    .await;
+
+    let status = shell.ok(&["status"]).await;
+    let parked = shell.ok(&["parked", "list"]).await;
+
+    assert!(status.contains("2026-01-01T00:00:00Z"), "{status}");
+    let fractions = |text: &str| {
+        text.split_whitespace()
+            .any(|word| word.contains("T") && word.contains('.') && word.ends_with('Z'))
+    };
+    assert!(
+        !fractions(&status) && !fractions(&parked),
+        "{status}{parked}"
+    );
+}
