@@ -77,6 +77,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             } => self.on_revoking(partition, within, release),
             Arrival::Lost(partition) => {
                 info!(%partition, "lost");
+                self.start_batches();
                 self.drop_waiting_of(&partition);
                 self.shares.lost(&partition);
                 self.release_finished(Instant::now());
@@ -116,6 +117,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.
     fn on_revoking(&mut self, partition: Partition, within: Duration, release: Release) {
         info!(%partition, ?within, "revoking");
+        // They have their place already: what runs may end.
+        self.start_batches();
         self.shares.revoking(&partition);
         self.drop_waiting_of(&partition);
         let shares = &self.shares;

@@ -39,6 +39,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             grace: Instant::now() + self.limits.grace,
             cancelled: false,
         });
+        self.start_batches();
         let waiting = self.keys.drop_waiting(|_| true);
         self.give_back(&waiting);
         self.flights.leave(|_| true);

@@ -202,7 +202,8 @@ impl Database {
                 (session, ended)
             }
         };
-        self.undo(order, session, marked, ended.in_time(deadline))
+        let ended = ended.in_time(deadline);
+        self.undo((order.mark, marked), session, ended, order.deadline)
             .await
     }
 
@@ -276,12 +277,12 @@ impl Database {
     }
 
     /// Ends the transaction on the server, and tells what the attempt came to.
-    async fn undo(
+    pub(super) async fn undo(
         &self,
-        order: &Order<'_>,
+        (mark, marked): (&Mark, &Marked),
         session: Session,
-        marked: &Marked,
         ended: Ended,
+        deadline: Duration,
     ) -> Ran {
         let mut reached = None;
         if matches!(ended, Ended::Deadline | Ended::Killed) {
@@ -292,19 +293,19 @@ impl Database {
         if let Some(mut session) = rolled_back {
             let connection = session.connection();
             // Only one who is asked can know; if the answer is lost, the next attempt's conflict decides.
-            if let Ok(true) = self.left_its_mark(connection, order.mark, marked).await {
+            if let Ok(true) = self.left_its_mark(connection, mark, marked).await {
                 return ended_by_handler(marked);
             }
         } else if reached.is_none() {
             // A query that the handler has dropped may still run and hold the mark.
             reached = Some(self.cancel(marked).await.is_ok());
         }
-        let error = describe(&ended, order.deadline);
+        let error = describe(&ended, deadline);
         Ran::new(after_undo(&ended, clean, reached != Some(false)), error)
     }
 }
 
-fn ended_by_handler(marked: &Marked) -> Ran {
+pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
     Ran {
         ended: Some(marked.xid.clone()),
         ..Ran::new(

@@ -199,7 +199,12 @@ impl Workshop {
     }
 
     /// Writes the mark without a handler, however long that takes. None: the delivery must be left.
-    async fn settle(&self, job: &Job, what: SettleAs<'_>, ended: Option<&str>) -> Option<Outcome> {
+    pub(super) async fn settle(
+        &self,
+        job: &Job,
+        what: SettleAs<'_>,
+        ended: Option<&str>,
+    ) -> Option<Outcome> {
         let settle = ToSettle {
             mark: &job.mark,
             what,

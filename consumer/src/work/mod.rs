@@ -1,5 +1,6 @@
 //! What a member works on: a delivery, or a message that has waited. It runs, waits, and runs again, as the plan says.
 
+mod batch;
 mod delivery;
 mod retry;
 mod told;
@@ -73,6 +74,23 @@ pub(crate) struct Report {
     pub(crate) outcome: Option<Outcome>,
     /// When a line has a message due because of it.
     pub(crate) due: Option<Duration>,
+}
+
+/// What a worker came to.
+#[derive(Debug)]
+pub(crate) enum Done {
+    One(Report),
+    Batch(Vec<Fate>),
+}
+
+/// What became of one delivery of a batch.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Settled(u64, Outcome),
+    /// Its turn is to come again; true: alone.
+    Again(Box<Job>, bool),
+    /// It is not settled and comes again.
+    Left(u64),
 }
 
 /// What the attempts at a message have come to so far.
