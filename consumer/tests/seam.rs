@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
-use onceward_consumer::{Consumer, ConsumerError, HandlerError, Tx};
+use onceward_consumer::{
+    BatchSettings, BatchTx, Consumer, ConsumerBuilder, ConsumerError, HandlerError,
+    HandlerSettings, Tx,
+};
 use onceward_core::{
     Acker, Arrival, Backlog, Capabilities, Delivery, InFlightPerKey, MAX_PAYLOAD, Message,
     Order as Ordering, Origin, Partition, Release, SubscribeError, SubscribeErrorKind, Subscriber,
@@ -164,15 +167,18 @@ async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), Ha
 }
 
 async fn play() -> Play {
+    play_with(|builder, gate| builder.on_with("*", gate, waits)).await
+}
+
+async fn play_with(
+    handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
+) -> Play {
     let stage = Stage::new().await;
     let (script, lines) = mpsc::unbounded_channel();
     let book = Book::default();
     let gate = Arc::new(Semaphore::new(0));
-    let consumer = stage
-        .builder()
-        .on_with("*", gate.clone(), waits)
-        .build()
-        .unwrap();
+    let builder = handled(stage.builder(), gate.clone());
+    let consumer = builder.build().unwrap();
     let stop = CancellationToken::new();
     let subscriber = Scripted {
         script: lines,
@@ -309,6 +315,95 @@ async fn of_a_lost_partition_nothing_is_acked() {
         "{did:?}"
     );
     assert_eq!(effects, [1, 3], "3 waited for 1, which still ran");
+}
+
+/// Fails if there is an order 2.
+async fn batch_waits(
+    gate: Arc<Semaphore>,
+    events: Vec<Order>,
+    tx: &mut BatchTx,
+) -> Result<(), HandlerError> {
+    gate.acquire().await?.forget();
+    for event in events {
+        sqlx::query("insert into effects (order_id) values ($1)")
+            .bind(event.order)
+            .execute(&mut **tx)
+            .await?;
+        if event.order == 2 {
+            return Err("there is a 2".into());
+        }
+    }
+    Ok(())
+}
+
+fn batches(wait: Duration) -> HandlerSettings {
+    HandlerSettings {
+        batch: BatchSettings {
+            wait,
+            ..BatchSettings::default()
+        },
+        ..quick(3)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_more_is_handled_as_it_is_when_its_partition_is_revoked() {
+    let play = play_with(|builder, gate| {
+        let builder = builder.on_batch_with("*", gate, batch_waits);
+        builder.with(batches(Duration::from_secs(60)))
+    })
+    .await;
+    play.gate.add_permits(5);
+
+    play.say(vec![delivery(3, None), delivery(4, None)]);
+    play.say(vec![play.revoking(SOON)]);
+    play.book.has(Did::Released).await;
+
+    let effects = play.stage.effects().await;
+    let did = play.end().await;
+    assert_eq!(did, [Did::Ack(3), Did::Ack(4), Did::Released, Did::Closed]);
+    assert_eq!(effects, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_while_its_partition_goes_is_not_handled_one_by_one() {
+    for lost in [false, true] {
+        let play = play_with(|builder, gate| {
+            let builder = builder.on_batch_with("*", gate, batch_waits);
+            builder.with(batches(Duration::ZERO))
+        })
+        .await;
+        play.say(vec![delivery(1, None), delivery(2, None)]);
+        play.begun().await;
+
+        let goes = if lost {
+            Arrival::Lost(partition())
+        } else {
+            play.revoking(SOON)
+        };
+        // The third waits for its key behind the batch, or is given back.
+        play.say(vec![goes]);
+        play.say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
+        if lost {
+            play.gate.add_permits(5);
+            play.book.has(Did::Ack(3)).await;
+        } else {
+            play.gate.add_permits(1);
+            play.book.has(Did::GiveBack(2)).await;
+        }
+
+        let effects = play.stage.effects().await;
+        play.gate.add_permits(5);
+        let did = play.end().await;
+        assert!(
+            !did.contains(&Did::Ack(1)) && !did.contains(&Did::Ack(2)),
+            "{did:?}"
+        );
+        assert!(
+            !effects.contains(&1) && !effects.contains(&2),
+            "{effects:?}"
+        );
+    }
 }
 
 #[tokio::test]
