@@ -3,13 +3,14 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{InvalidGlob, Schema, Subscriber, Topic};
+use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
@@ -139,6 +140,7 @@ impl Consumer {
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
         let limits = self.limits_of_pool();
+        warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
             database: Database {
@@ -185,6 +187,18 @@ impl Consumer {
             limits.concurrency = connections;
         }
         limits
+    }
+}
+
+fn warn_of_retention(broker: &Capabilities) {
+    if let Some(retention) = outlives_marks(broker) {
+        let (name, marks) = (broker.broker, ring::RETENTION);
+        warn!(
+            broker = name,
+            ?retention,
+            ?marks,
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again"
+        );
     }
 }
 

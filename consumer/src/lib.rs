@@ -7,6 +7,7 @@
 //!
 //! Effects outside the database may happen again; give them [`Tx::idempotency_key`].
 
+mod age;
 mod alarm;
 mod batch;
 mod consumer;

@@ -472,6 +472,37 @@ async fn takeovers_and_failures_in_the_middle_of_batches_keep_order_and_effects(
     assert!(stage.letters().await.is_empty());
 }
 
+/// An event whose reading panics.
+struct Fragile(i64);
+
+impl<'de> serde::Deserialize<'de> for Fragile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let event = Order::deserialize(deserializer)?;
+        assert_ne!(event.order, 3, "three");
+        Ok(Self(event.order))
+    }
+}
+
+#[tokio::test]
+async fn a_panic_anywhere_in_a_handler_of_batches_fails_its_message_alone() {
+    async fn panics(events: Vec<Fragile>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+        assert!(!events.iter().any(|event| event.0 == 4), "four");
+        let events = events.into_iter().map(|event| Order { order: event.0 });
+        write_all(events.collect(), tx).await
+    }
+    let stage = Stage::new().await;
+    for order in 0..6 {
+        stage.publish(order, Some(order));
+    }
+
+    let settled = all_of(&stage, stage.builder().on_batch("*", panics)).await;
+
+    assert_eq!((settled.handled, settled.dead), (4, 2));
+    assert_eq!(stage.sorted_effects().await, [0, 1, 2, 5]);
+    let letters = stage.letters().await;
+    assert!(letters.iter().all(|one| one.1.contains("panicked")));
+}
+
 #[tokio::test]
 async fn settings_of_batches_that_make_no_sense_are_refused() {
     let stage = Stage::new().await;

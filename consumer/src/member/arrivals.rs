@@ -80,6 +80,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.start_batches();
                 self.drop_waiting_of(&partition);
                 self.shares.lost(&partition);
+                self.positions.lost(&partition);
                 self.release_finished(Instant::now());
             }
             Arrival::Jumped {
@@ -98,7 +99,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             self.shop.meters.redelivered();
         }
         let number = self.next_number();
+        let position = delivery.origin.position;
         let place = self.flights.arrive(number, delivery, &self.shop);
+        self.positions.arrive(&place.partition, number, position);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
             self.ask(Ask::Pause(full, true));
@@ -153,6 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let finished = self.shares.is_finished(&partition);
             debug!(%partition, finished, "given back");
             self.shares.lost(&partition);
+            self.positions.lost(&partition);
             drop(release);
         }
     }
@@ -169,7 +173,11 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         if !tokens.is_empty() {
             self.errand(Errand::Extend(tokens));
         }
-        match self.timers.tick(now) {
+        let tick = self.timers.tick(now);
+        if tick != Tick::None && self.shop.health.is_up() {
+            self.record_positions();
+        }
+        match tick {
             Tick::None => {}
             Tick::Overdue => {
                 self.look_for_overdue();

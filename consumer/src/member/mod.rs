@@ -6,7 +6,9 @@ mod batches;
 mod errands;
 mod flights;
 mod poller;
+mod positions;
 mod reader;
+mod recorder;
 mod shares;
 mod stop;
 mod timers;
@@ -15,7 +17,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Instant;
 
-use onceward_core::{Backlog, SubscribeError, Subscriber};
+use onceward_core::{Backlog, Partition, SubscribeError, Subscriber};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ use crate::{ConsumerError, Limits};
 use batches::Batches;
 use errands::Errand;
 use flights::Flights;
+use positions::Positions;
 use reader::Ask;
 use shares::Shares;
 use stop::Stopping;
@@ -49,6 +52,8 @@ enum Event<T> {
     Acked(Vec<u64>),
     /// What is due in the database; none: it did not tell.
     Due(Option<Due>),
+    /// How far it was written that the member has come; none: it was not written.
+    Written(Option<Vec<(Partition, u64)>>),
     /// New deadlines; an error leaves the old ones.
     Extended(Vec<u64>, Option<Vec<Option<Instant>>>),
 }
@@ -60,6 +65,7 @@ pub(crate) struct Member<T> {
     keys: Keys,
     flights: Flights<T>,
     shares: Shares,
+    positions: Positions,
     batches: Batches,
     /// Due lines of the database.
     waiting: Waiting,
@@ -79,6 +85,7 @@ pub(crate) struct Member<T> {
     asks: UnboundedSender<Ask>,
     /// How many due lines to look for.
     looks: UnboundedSender<usize>,
+    records: UnboundedSender<Vec<(Partition, u64)>>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
     events: UnboundedReceiver<Event<T>>,
@@ -95,8 +102,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
         let (looks, wanted) = unbounded_channel();
+        let (records, recorded) = unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(poller::run(shop.clone(), wanted, report.clone()));
+        io.spawn(recorder::run(shop.clone(), recorded, report.clone()));
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
         let class_limits = shop
@@ -111,6 +120,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             keys: Keys::new(limits.concurrency, class_limits),
             flights: Flights::new(),
             shares: Shares::new(limits.messages, limits.ahead),
+            positions: Positions::default(),
             batches: Batches::default(),
             waiting: Waiting::new(limits.concurrency, Instant::now()),
             timers: Timers::new(Instant::now()),
@@ -126,6 +136,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             io,
             asks,
             looks,
+            records,
             errands,
             events,
         }
@@ -261,6 +272,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                     self.on_due(due);
                 }
             }
+            Event::Written(positions) => self.positions.written(positions),
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);
             }
@@ -299,6 +311,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     fn settle(&mut self, number: u64, outcome: Outcome) {
         self.flights.settled(number);
+        self.positions.settled(number);
         self.settled.count(outcome);
         if outcome != Outcome::Duplicate {
             pass(Failpoint::AfterCommitBeforeAck);
@@ -336,8 +349,17 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn forget(&mut self, number: u64) {
         self.waiting.end(number);
         self.flights.remove(number);
+        self.positions.gone(number);
         if let Some((partition, paused)) = self.shares.gone(number) {
             self.ask(Ask::Pause(partition, paused));
+        }
+    }
+
+    /// Has it written how far the member has come, if that is news.
+    fn record_positions(&mut self) {
+        if let Some(positions) = self.positions.take_news() {
+            // Fails only when the recorder has ended, which the loop sees by itself.
+            self.records.send(positions).ok();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod batch;
 mod marks;
+mod positions;
 mod retries;
 
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub(crate) struct Statements {
     pub(crate) move_line: Text,
     pub(crate) end_line: Text,
     pub(crate) put_off: Text,
+    pub(crate) note_positions: Text,
+    pub(crate) highest: Text,
 }
 
 impl Statements {
@@ -86,6 +89,8 @@ impl Statements {
             move_line: fill(retries::MOVE_LINE),
             end_line: fill(retries::END_LINE),
             put_off: fill(retries::PUT_OFF),
+            note_positions: fill(positions::NOTE),
+            highest: fill(positions::HIGHEST),
             #[cfg(feature = "faults")]
             schema,
         }

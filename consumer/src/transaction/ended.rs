@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use onceward_core::Message;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -69,7 +68,7 @@ pub(super) async fn handle(
         message: order.message.clone(),
         mark: order.mark.id,
     };
-    let call = order.handler.call(order.message, &mut tx);
+    let call = async { order.handler.call(order.message, &mut tx).await };
     let ended = watch(call, deadline, order.kill, order.alarm).await;
     (tx.batch.session, ended)
 }
@@ -88,13 +87,13 @@ pub(super) async fn handle_batch(
         attempt: 1,
         deadline,
     };
-    let call = order.handler.call(&mut tx);
+    let call = async { order.handler.call(&mut tx).await };
     let ended = watch(call, deadline, order.kill, order.alarm).await;
     (tx.session, ended)
 }
 
 async fn watch(
-    call: BoxFuture<'_, Result<(), HandlerError>>,
+    call: impl Future<Output = Result<(), HandlerError>>,
     deadline: Instant,
     kill: &CancellationToken,
     alarm: &Alarm,

@@ -9,6 +9,7 @@ mod mark;
 mod outbound;
 #[cfg(feature = "faults")]
 mod planted;
+mod position;
 mod retry;
 mod settle;
 

@@ -6,7 +6,7 @@ use futures_util::future::select_all;
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
-use super::{Body, Fate, Job, Workshop, has_expired};
+use super::{Body, Fate, Job, Workshop, has_expired, is_doubtful};
 use crate::batch::{AnyBatch, BatchNext, after_batch, who_runs_alone};
 use crate::dead_letter::Letter;
 use crate::history::History;
@@ -128,6 +128,7 @@ fn entry(job: &Job) -> Option<Entry<'_>> {
         Body::Message(message) => Some(Entry {
             message,
             mark: &job.mark,
+            in_doubt: is_doubtful(message, &job.origin),
             origin: &job.origin,
         }),
         Body::Undecodable(_) => None,
@@ -156,7 +157,7 @@ fn settled(jobs: Vec<Job>, lots: &[Lot]) -> Vec<Fate> {
         Lot::LinedUp => Fate::Settled(job.number, Outcome::Deferred),
         Lot::Duplicate => Fate::Settled(job.number, Outcome::Duplicate),
         // It gets a dead letter of its own.
-        Lot::Conflict => Fate::Again(Box::new(job), true),
+        Lot::Alone => Fate::Again(Box::new(job), true),
     };
     jobs.into_iter().zip(lots).map(fate).collect()
 }

@@ -6,13 +6,14 @@ mod retry;
 mod told;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use onceward_core::{Message, Origin, Undecodable};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::HandlerSettings;
+use crate::age::is_in_doubt;
 use crate::alarm::Alarm;
 use crate::handler::AnyHandler;
 use crate::health::Health;
@@ -153,6 +154,12 @@ async fn wait(delay: Duration, leave: &CancellationToken) -> Option<()> {
         () = leave.cancelled() => None,
         () = tokio::time::sleep(delay) => Some(()),
     }
+}
+
+/// Whether a message may be older than its mark, by this machine's clock.
+fn is_doubtful(message: &Message, origin: &Origin) -> bool {
+    let written = message.time.map(SystemTime::from);
+    is_in_doubt(origin, written, SystemTime::now())
 }
 
 /// Whether a message is of no use any more, by this machine's clock.

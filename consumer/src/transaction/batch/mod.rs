@@ -1,29 +1,28 @@
 //! One attempt at several messages: all marks, handler, proof, commit.
 
-use std::collections::{HashMap, HashSet};
+mod open;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward_core::{Message, Origin};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use open::Opened;
+
 use super::attempt::ended_by_handler;
 use super::ended::{Ended, after_commit, handle_batch, without_mark};
-use super::mark::{Marked, Says};
-use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, Waiting, within};
+use super::mark::Marked;
+use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
 use crate::alarm::Alarm;
-use crate::batch::{AnyBatch, order_of_marks};
+use crate::batch::AnyBatch;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::HandlerError;
-use crate::history::History;
-use crate::line::line_of;
 use crate::mark::Mark;
 use crate::plan::Run;
 use crate::session::Session;
-use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
 
 /// How long a batch waits for a lock: one message that somebody else works on must not hold up the others for long.
@@ -45,6 +44,8 @@ pub(crate) struct BatchOrder<'a> {
 pub(crate) struct Entry<'a> {
     pub(crate) message: &'a Arc<Message>,
     pub(crate) mark: &'a Mark,
+    /// Whether its mark may have been forgotten.
+    pub(crate) in_doubt: bool,
     pub(crate) origin: &'a Origin,
 }
 
@@ -57,8 +58,8 @@ pub(crate) enum Lot {
     LinedUp,
     /// The mark was there.
     Duplicate,
-    /// The mark was there, and is that of another message.
-    Conflict,
+    /// It is to be looked at alone: the mark was there and is that of another message, or it is too old to tell.
+    Alone,
 }
 
 /// What an attempt at a batch came to, with its error for people.
@@ -89,18 +90,6 @@ impl From<Ran> for BatchRan {
     }
 }
 
-/// A batch whose marks are written.
-struct Opened {
-    lots: Vec<Lot>,
-    /// Of those inserted, lined up ones included: slot and id.
-    slots: Vec<i16>,
-    marks: Vec<Uuid>,
-    /// One of those inserted.
-    marked: Option<Marked>,
-}
-
-type MarksRow = (Uuid, i16, String, i32, Option<OffsetDateTime>);
-
 impl Database {
     /// Runs the handler once for all that is new of the batch, in the transaction of its marks.
     pub(crate) async fn attempt_batch(&self, order: &BatchOrder<'_>) -> BatchRan {
@@ -128,151 +117,6 @@ impl Database {
             lots: opened.lots,
             ..ran.into()
         }
-    }
-
-    /// The marks first, then, as a statement of its own, the held keys: as for one message.
-    async fn open_batch(
-        &self,
-        connection: &mut PgConnection,
-        order: &BatchOrder<'_>,
-    ) -> Result<Opened, sqlx::Error> {
-        let inserted = self.insert_marks(connection, order).await?;
-        let marked = inserted.first().map(|(_, slot, xid, pid, started)| Marked {
-            slot: *slot,
-            xid: xid.clone(),
-            pid: *pid,
-            backend_start: *started,
-        });
-        let (marks, slots): (Vec<Uuid>, Vec<i16>) = inserted
-            .iter()
-            .map(|(mark, slot, ..)| (*mark, *slot))
-            .unzip();
-        let ours: HashSet<Uuid> = marks.iter().copied().collect();
-        let is_ours = |entry: &&Entry<'_>| ours.contains(&entry.mark.id);
-        let there = order.entries.iter().filter(|entry| !is_ours(entry));
-        let digests = self
-            .digests(connection, there.map(|entry| entry.mark.id).collect())
-            .await?;
-        let keyed = order.entries.iter().filter(is_ours);
-        let keyed = keyed.filter(|entry| entry.message.key.is_some());
-        let lines = keyed.map(|entry| line_of(entry.message, entry.mark.id));
-        let held = self
-            .held_lines(connection, lines.collect(), order.deadline)
-            .await?;
-        let mut lots = Vec::with_capacity(order.entries.len());
-        for entry in order.entries {
-            let stored = digests.get(&entry.mark.id).and_then(Option::as_deref);
-            lots.push(if !is_ours(&entry) && entry.mark.conflicts_with(stored) {
-                Lot::Conflict
-            } else if !is_ours(&entry) {
-                Lot::Duplicate
-            } else if held.contains(&line_of(entry.message, entry.mark.id)) {
-                Lot::LinedUp
-            } else {
-                Lot::Ours
-            });
-        }
-        let opened = Opened {
-            lots,
-            slots,
-            marks,
-            marked,
-        };
-        self.line_up_held(connection, order, &opened).await?;
-        Ok(opened)
-    }
-
-    async fn insert_marks(
-        &self,
-        connection: &mut PgConnection,
-        order: &BatchOrder<'_>,
-    ) -> Result<Vec<MarksRow>, sqlx::Error> {
-        let marks: Vec<Uuid> = order.entries.iter().map(|entry| entry.mark.id).collect();
-        let places = if planted(Fault::MarksInOrderOfArrival) {
-            (0..marks.len()).collect()
-        } else {
-            order_of_marks(&marks)
-        };
-        let in_order = || places.iter().filter_map(|place| order.entries.get(*place));
-        let marks: Vec<Uuid> = in_order().map(|entry| entry.mark.id).collect();
-        let digests: Vec<Option<&[u8]>> = in_order()
-            .map(|entry| entry.mark.digest.as_ref().map(|digest| &digest[..]))
-            .collect();
-        let insert = sqlx::query_as(self.statements.marks.sql())
-            .bind(self.consumer.as_str())
-            .bind(marks)
-            .bind(digests)
-            .fetch_all(connection);
-        within(order.deadline + ANSWER, insert).await
-    }
-
-    /// The digests beside marks that are there.
-    async fn digests(
-        &self,
-        connection: &mut PgConnection,
-        marks: Vec<Uuid>,
-    ) -> Result<HashMap<Uuid, Option<Vec<u8>>>, sqlx::Error> {
-        if marks.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let ask = sqlx::query_as(self.statements.digests.sql())
-            .bind(self.consumer.as_str())
-            .bind(marks)
-            .fetch_all(connection);
-        let rows: Vec<(Uuid, Option<Vec<u8>>)> = within(ANSWER, ask).await?;
-        Ok(rows.into_iter().collect())
-    }
-
-    /// Which of these lines are held. Nobody can end one of them before this transaction.
-    async fn held_lines(
-        &self,
-        connection: &mut PgConnection,
-        lines: HashSet<Uuid>,
-        deadline: Duration,
-    ) -> Result<HashSet<Uuid>, sqlx::Error> {
-        if lines.is_empty() || planted(Fault::KeysInMemory) {
-            return Ok(HashSet::new());
-        }
-        let ask = sqlx::query_scalar(self.statements.held_lines.sql())
-            .bind(self.consumer.as_str())
-            .bind(lines.into_iter().collect::<Vec<Uuid>>())
-            .fetch_all(connection);
-        let held: Vec<Uuid> = within(deadline + ANSWER, ask).await?;
-        Ok(held.into_iter().collect())
-    }
-
-    /// Defers those whose key is held behind those of their key that wait, without a handler.
-    async fn line_up_held(
-        &self,
-        connection: &mut PgConnection,
-        order: &BatchOrder<'_>,
-        opened: &Opened,
-    ) -> Result<(), sqlx::Error> {
-        for (entry, lot) in order.entries.iter().zip(&opened.lots) {
-            let slot = opened
-                .slot_of(entry.mark.id)
-                .filter(|_| *lot == Lot::LinedUp);
-            let (Some(slot), Some(marked)) = (slot, &opened.marked) else {
-                continue;
-            };
-            let marked = Marked {
-                slot,
-                ..marked.clone()
-            };
-            self.change_mark(connection, entry.mark, &marked, Says::Deferred)
-                .await?;
-            let waiting = Waiting {
-                mark: entry.mark,
-                line: line_of(entry.message, entry.mark.id),
-                content: &Stored::of_message(entry.message, entry.origin),
-                attempts: 0,
-                history: &History::default(),
-                error: "",
-                delay: Duration::ZERO,
-            };
-            self.add(connection, &waiting).await?;
-        }
-        Ok(())
     }
 
     /// Runs the handler for those whose turn it is, and commits.
@@ -365,12 +209,5 @@ impl Database {
             .fetch_one(connection);
         let (count, _): (i64, String) = within(deadline + ANSWER, ask).await?;
         Ok(usize::try_from(count) == Ok(opened.marks.len()))
-    }
-}
-
-impl Opened {
-    fn slot_of(&self, mark: Uuid) -> Option<i16> {
-        let place = self.marks.iter().position(|one| *one == mark)?;
-        self.slots.get(place).copied()
     }
 }
