@@ -1,11 +1,15 @@
-//! W4: how fast messages are handled once, with a handler that does nothing; beside the bare client and the bare transaction.
+//! W4: how fast messages are handled once, with a handler that does nothing: one by one, and in batches; beside the bare client
+//! and the bare transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use onceward_consumer::{CancellationToken, Consumer, Handler, HandlerError, Limits, Message, Tx};
+use onceward_consumer::{
+    BatchHandler, BatchSettings, BatchTx, CancellationToken, Consumer, ConsumerBuilder, Handler,
+    HandlerError, HandlerSettings, Limits, Message, Tx,
+};
 use onceward_core::{Batch, MAX_PAYLOAD, Outgoing, Publisher, Route, Source};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscription};
 use onceward_nats::{NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
@@ -30,6 +34,13 @@ const MESSAGES: u64 = 30_000;
 /// Handlers at a time, and connections of the bare transactions.
 pub(crate) const CONCURRENCY: u32 = 16;
 
+/// Batches at a time, and messages of one.
+const BATCHES: usize = 4;
+const BATCH: usize = 250;
+
+/// Deliveries in memory, of both: enough for all batches and for as many that wait.
+const MEMORY: usize = 2_000;
+
 /// A run that takes longer has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -49,6 +60,51 @@ impl Handler for Count {
     }
 }
 
+impl BatchHandler for Count {
+    async fn handle(&self, messages: &[Arc<Message>], _: &mut BatchTx) -> Result<(), HandlerError> {
+        let count = u64::try_from(messages.len())?;
+        if self.left.fetch_sub(count, Ordering::Relaxed) == count {
+            self.done.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// How messages are handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    OneByOne,
+    Batches,
+}
+
+impl Manner {
+    const ALL: [Self; 2] = [Self::OneByOne, Self::Batches];
+
+    const fn contestant(self) -> &'static str {
+        match self {
+            Self::OneByOne => "onceward",
+            Self::Batches => "onceward-batches",
+        }
+    }
+
+    fn build(self, builder: ConsumerBuilder, handler: Count) -> ConsumerBuilder {
+        match self {
+            Self::OneByOne => builder.handler("*", handler),
+            Self::Batches => {
+                let settings = HandlerSettings {
+                    concurrency: Some(BATCHES),
+                    batch: BatchSettings {
+                        messages: BATCH,
+                        ..BatchSettings::default()
+                    },
+                    ..HandlerSettings::default()
+                };
+                builder.batch("*", handler).with(settings)
+            }
+        }
+    }
+}
+
 pub(crate) async fn measure(
     world: &World,
     arguments: &Arguments,
@@ -64,8 +120,10 @@ pub(crate) async fn measure(
             publish(world, broker, &route).await?;
             let client = receive_bare(world, broker, &route).await?;
             results.add(at, "raw-client", ("rate", "msg/s"), client);
-            let rate = handle(world, &database, broker, &route).await?;
-            results.add(at, "onceward", ("rate", "msg/s"), rate);
+            for manner in Manner::ALL {
+                let rate = handle(world, broker, &route, manner).await?;
+                results.add(at, manner.contestant(), ("rate", "msg/s"), rate);
+            }
         }
     }
     Ok(())
@@ -76,7 +134,9 @@ pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
     Ok(options.connect(database.url()).await?)
 }
 
-async fn handle(world: &World, database: &Database, broker: Broker, route: &str) -> Outcome<f64> {
+async fn handle(world: &World, broker: Broker, route: &str, manner: Manner) -> Outcome<f64> {
+    let database = world.database().await?;
+    let group = format!("{route}-{}", manner.contestant());
     let left = Arc::new(AtomicU64::new(MESSAGES));
     let done = Arc::new(Notify::new());
     let handler = Count {
@@ -85,25 +145,24 @@ async fn handle(world: &World, database: &Database, broker: Broker, route: &str)
     };
     let limits = Limits {
         concurrency: usize::try_from(CONCURRENCY)?,
+        messages: MEMORY,
         ..Limits::default()
     };
-    let consumer = Consumer::builder("bench")
-        .pool(pool(database).await?)
-        .handler("*", handler)
-        .limits(limits)
-        .build()?;
+    let builder = Consumer::builder("bench").pool(pool(&database).await?);
+    let builder = manner.build(builder, handler);
+    let consumer = builder.limits(limits).build()?;
     let stop = CancellationToken::new();
     let begun = Instant::now();
     let mut running = JoinSet::new();
     match broker {
         Broker::Kafka => {
             let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
-            let member = kafka.subscriber(KafkaSubscription::new(format!("{route}-c"), [route]))?;
+            let member = kafka.subscriber(KafkaSubscription::new(group, [route]))?;
             running.spawn(consumer.run(member, stop.clone()));
         }
         Broker::Nats => {
             let config = NatsConfig::new([world.nats.url()]);
-            let member = SubscriberConfig::new(format!("{route}-c"), [route]);
+            let member = SubscriberConfig::new(group, [route]);
             let member = NatsSubscriber::join(&config, member).await?;
             running.spawn(consumer.run(member, stop.clone()));
         }

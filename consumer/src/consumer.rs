@@ -3,13 +3,15 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{Schema, Subscriber, Topic};
+use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use crate::age::outlives_marks;
+use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
 use crate::member::Member;
@@ -21,8 +23,8 @@ use crate::transaction::Database;
 use crate::typed::{OfEvent, OfState};
 use crate::work::Workshop;
 use crate::{
-    BuildError, ConsumerError, ConsumerName, EventFn, Handler, HandlerSettings, Limits, Settled,
-    StateFn, gauges, ring, schema,
+    BatchFn, BatchHandler, BatchStateFn, BuildError, ConsumerError, ConsumerName, EventFn, Handler,
+    HandlerSettings, Limits, Settled, StateFn, gauges, ring, schema,
 };
 
 /// A consumer: handlers by type, and the database in which their effects happen once.
@@ -138,6 +140,7 @@ impl Consumer {
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
         let limits = self.limits_of_pool();
+        warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
             database: Database {
@@ -184,6 +187,18 @@ impl Consumer {
             limits.concurrency = connections;
         }
         limits
+    }
+}
+
+fn warn_of_retention(broker: &Capabilities) {
+    if let Some(retention) = outlives_marks(broker) {
+        let (name, marks) = (broker.broker, ring::RETENTION);
+        warn!(
+            broker = name,
+            ?retention,
+            ?marks,
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again"
+        );
     }
 }
 
@@ -236,6 +251,37 @@ impl ConsumerBuilder {
     /// As [`on`](Self::on), by a [`Handler`], which gets the message as it is.
     pub fn handler<H: Handler>(self, types: &str, handler: H) -> Self {
         self.route(types, Some(Arc::new(Whole(handler))))
+    }
+
+    /// As [`on`](Self::on), several messages in one transaction: `async fn f(events: Vec<T>, tx: &mut BatchTx)`. See
+    /// [`BatchHandler`].
+    pub fn on_batch<F, T>(self, types: &str, function: F) -> Self
+    where
+        F: for<'t> BatchFn<'t, T>,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let event = PhantomData;
+        self.batches(types, Arc::new(OfEvents { function, event }))
+    }
+
+    /// As [`on_batch`](Self::on_batch), by a function that takes some state before the events, cloned for each attempt.
+    pub fn on_batch_with<F, S, T>(self, types: &str, state: S, function: F) -> Self
+    where
+        F: for<'t> BatchStateFn<'t, S, T>,
+        S: Clone + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let handler = OfStateAndEvents {
+            function,
+            state,
+            event: PhantomData,
+        };
+        self.batches(types, Arc::new(handler))
+    }
+
+    /// As [`on_batch`](Self::on_batch), by a [`BatchHandler`], which gets the messages as they are.
+    pub fn batch<H: BatchHandler>(self, types: &str, handler: H) -> Self {
+        self.batches(types, Arc::new(WholeBatch(handler)))
     }
 
     /// Settles messages of these types without doing anything. Types that nothing is said about become dead letters
@@ -319,8 +365,16 @@ impl ConsumerBuilder {
         }
     }
 
-    fn route(mut self, types: &str, handler: Option<Arc<dyn AnyHandler>>) -> Self {
-        match Route::new(types, handler) {
+    fn route(self, types: &str, handler: Option<Arc<dyn AnyHandler>>) -> Self {
+        self.add(types, Route::new(types, handler))
+    }
+
+    fn batches(self, types: &str, handler: Arc<dyn AnyBatch>) -> Self {
+        self.add(types, Route::of_batches(types, handler))
+    }
+
+    fn add(mut self, types: &str, route: Result<Route, InvalidGlob>) -> Self {
+        match route {
             Ok(route) if self.routes.iter().any(|one| one.pattern == route.pattern) => {
                 self.note(BuildError::PatternTwice(types.to_owned()));
             }

@@ -20,6 +20,8 @@ pub enum Fault {
     KeysInMemory,
     /// `followers-forgotten`: a message that leaves its line ends it, whoever waits behind it.
     FollowersForgotten,
+    /// `marks-in-order-of-arrival`: a batch inserts its marks as they came, not by id.
+    MarksInOrderOfArrival,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -62,13 +64,14 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 6] = [
+    const FAULTS: [(Fault, &str); 7] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
         (Fault::AckBeforeDurable, "ack-before-durable"),
         (Fault::KeysInMemory, "keys-in-memory"),
         (Fault::FollowersForgotten, "followers-forgotten"),
+        (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
     ];
 
     const POINTS: [(Failpoint, &str); 6] = [

@@ -1,6 +1,6 @@
 //! Whose turn it is: keys in order, distinct keys side by side, up to the limits. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use onceward_core::{Key, Message, Topic};
 
@@ -25,7 +25,25 @@ impl KeyId {
 struct Item {
     key: Option<KeyId>,
     class: usize,
-    running: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits,
+    /// In a place of its own.
+    Runs,
+    /// In the place of another one of its batch.
+    RunsAlong,
+}
+
+/// Whether a delivery may run along with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    Yes,
+    No,
+    /// Neither it nor any after it.
+    Full,
 }
 
 /// The deliveries of one member, by key and by class. A class is what has a limit of its own: a handler.
@@ -69,7 +87,7 @@ impl Keys {
         let item = Item {
             key,
             class,
-            running: false,
+            state: State::Waits,
         };
         self.items.insert(number, item);
         if first && let Some(ready) = self.ready.get_mut(class) {
@@ -90,9 +108,111 @@ impl Keys {
         let number = self.ready[class].pop_front()?;
         self.running[class] += 1;
         if let Some(item) = self.items.get_mut(&number) {
-            item.running = true;
+            item.state = State::Runs;
         }
         Some(number)
+    }
+
+    /// Starts others along with those of a batch, in its place and as `takes` says: first what follows them in their keys
+    /// without a gap, then those whose turn it is, each with what follows it.
+    pub(crate) fn along(&mut self, batch: &[u64], mut takes: impl FnMut(u64) -> Take) -> Vec<u64> {
+        let mut more = Vec::new();
+        let Some(class) = self.class_of(batch) else {
+            return more;
+        };
+        let items = batch.iter().filter_map(|number| self.items.get(number));
+        let keys: HashSet<KeyId> = items.filter_map(|item| item.key.clone()).collect();
+        let mut open = keys
+            .iter()
+            .all(|key| self.follow(key, class, &mut takes, &mut more));
+        let mut passed_over = Vec::new();
+        while open && let Some(head) = self.ready[class].pop_front() {
+            match takes(head) {
+                Take::Yes => open = self.lead_along(head, class, &mut takes, &mut more),
+                Take::No => passed_over.push(head),
+                Take::Full => {
+                    passed_over.push(head);
+                    open = false;
+                }
+            }
+        }
+        for head in passed_over.into_iter().rev() {
+            self.ready[class].push_front(head);
+        }
+        more
+    }
+
+    fn class_of(&self, batch: &[u64]) -> Option<usize> {
+        let class = self.items.get(batch.first()?)?.class;
+        (class < self.ready.len()).then_some(class)
+    }
+
+    /// False: no more may be started.
+    fn lead_along(
+        &mut self,
+        head: u64,
+        class: usize,
+        takes: &mut impl FnMut(u64) -> Take,
+        more: &mut Vec<u64>,
+    ) -> bool {
+        more.push(head);
+        let Some(item) = self.items.get_mut(&head) else {
+            return true;
+        };
+        item.state = State::RunsAlong;
+        match item.key.clone() {
+            Some(key) => self.follow(&key, class, takes, more),
+            None => true,
+        }
+    }
+
+    /// Starts what follows in a key on those that run. False: no more may be started.
+    fn follow(
+        &mut self,
+        key: &KeyId,
+        class: usize,
+        takes: &mut impl FnMut(u64) -> Take,
+        more: &mut Vec<u64>,
+    ) -> bool {
+        let line = self.lines.get(key).into_iter().flatten();
+        for number in line {
+            let Some(item) = self.items.get_mut(number) else {
+                return true;
+            };
+            if item.state != State::Waits {
+                continue;
+            }
+            if item.class != class {
+                return true;
+            }
+            match takes(*number) {
+                Take::Yes => {
+                    item.state = State::RunsAlong;
+                    more.push(*number);
+                }
+                Take::No => return true,
+                Take::Full => return false,
+            }
+        }
+        true
+    }
+
+    /// Those have run and wait again, before all others.
+    pub(crate) fn again(&mut self, mut numbers: Vec<u64>) {
+        numbers.sort_unstable();
+        for number in numbers.into_iter().rev() {
+            let Some(item) = self.items.get_mut(&number) else {
+                continue;
+            };
+            if item.state == State::Runs {
+                self.running[item.class] -= 1;
+            }
+            item.state = State::Waits;
+            let line = item.key.as_ref().and_then(|key| self.lines.get(key));
+            if line.is_none_or(|line| line.front() == Some(&number)) {
+                self.ready[item.class].push_front(number);
+            }
+        }
     }
 
     /// One has ended, settled or not: the next of its key may start.
@@ -105,7 +225,7 @@ impl Keys {
         let mut waiting: Vec<u64> = self
             .items
             .iter()
-            .filter(|(_, item)| !item.running)
+            .filter(|(_, item)| item.state == State::Waits)
             .map(|(number, _)| *number)
             .filter(|number| which(*number))
             .collect();
@@ -121,10 +241,14 @@ impl Keys {
         let Some(item) = self.items.remove(&number) else {
             return;
         };
-        if item.running {
-            self.running[item.class] -= 1;
-        } else if let Some(ready) = self.ready.get_mut(item.class) {
-            ready.retain(|waiting| *waiting != number);
+        match item.state {
+            State::Runs => self.running[item.class] -= 1,
+            State::RunsAlong => {}
+            State::Waits => {
+                if let Some(ready) = self.ready.get_mut(item.class) {
+                    ready.retain(|waiting| *waiting != number);
+                }
+            }
         }
         if let Some(key) = item.key {
             self.leave_line(&key, number);
@@ -142,8 +266,9 @@ impl Keys {
                 self.lines.remove(key);
             }
             Some(next) if was_first => {
-                if let Some(class) = self.items.get(next).map(|item| item.class) {
-                    self.ready[class].push_back(*next);
+                let waits = self.items.get(next);
+                if let Some(item) = waits.filter(|item| item.state == State::Waits) {
+                    self.ready[item.class].push_back(*next);
                 }
             }
             Some(_) => {}

@@ -123,3 +123,133 @@ proptest! {
         prop_assert!(keys.lines.is_empty() && keys.items.is_empty());
     }
 }
+
+fn all(_: u64) -> Take {
+    Take::Yes
+}
+
+#[test]
+fn a_batch_takes_a_key_in_order_and_up_to_the_first_gap() {
+    let mut keys = Keys::new(10, vec![10, 10]);
+    for (number, class) in [(1, 0), (2, 0), (3, 1), (4, 0)] {
+        keys.arrive(number, Some(key(1)), class);
+    }
+    keys.arrive(5, Some(key(2)), 0);
+    keys.arrive(6, None, 0);
+    assert_eq!(keys.start(), Some(1));
+
+    assert_eq!(keys.along(&[1], all), [2, 5, 6]);
+
+    assert_eq!(keys.running(), 1, "they share one place");
+    assert_eq!(keys.start(), None, "3 waits for the batch");
+    for number in [2, 1, 5, 6] {
+        keys.end(number);
+    }
+    assert_eq!(keys.start(), Some(3));
+}
+
+#[test]
+fn what_may_not_be_part_of_a_batch_keeps_its_turn_and_what_is_behind_it() {
+    let mut keys = Keys::new(10, vec![10]);
+    keys.arrive(1, None, 0);
+    for number in [2, 3] {
+        keys.arrive(number, Some(key(1)), 0);
+    }
+    keys.arrive(4, None, 0);
+    keys.start();
+
+    let takes = |number| if number == 2 { Take::No } else { Take::Yes };
+    assert_eq!(keys.along(&[1], takes), [4]);
+
+    assert_eq!(keys.start(), Some(2));
+    assert_eq!(keys.start(), None);
+}
+
+#[test]
+fn a_batch_that_is_full_leaves_the_rest_in_order() {
+    let mut keys = Keys::new(10, vec![10]);
+    for number in 1..=5 {
+        keys.arrive(number, None, 0);
+    }
+    keys.start();
+
+    let mut left = 2;
+    let along = keys.along(&[1], |_| {
+        left -= 1;
+        if left < 0 { Take::Full } else { Take::Yes }
+    });
+
+    assert_eq!(along, [2, 3]);
+    assert_eq!((keys.start(), keys.start()), (Some(4), Some(5)));
+}
+
+#[test]
+fn what_has_run_in_a_batch_and_waits_again_comes_first_and_one_by_one() {
+    let mut keys = Keys::new(10, vec![10]);
+    for number in [1, 2, 3] {
+        keys.arrive(number, Some(key(1)), 0);
+    }
+    keys.arrive(4, Some(key(2)), 0);
+    keys.start();
+    assert_eq!(keys.along(&[1], all), [2, 3, 4]);
+    keys.arrive(5, None, 0);
+
+    keys.end(1);
+    keys.again(vec![4, 3, 2]);
+
+    assert_eq!(keys.running(), 0);
+    assert_eq!((keys.start(), keys.start()), (Some(2), Some(4)));
+    assert_eq!((keys.start(), keys.start()), (Some(5), None));
+    keys.end(2);
+    assert_eq!(keys.start(), Some(3));
+}
+
+proptest! {
+    /// Batches of any size that end, wait again in part, or are dropped while they wait.
+    #[test]
+    fn no_key_is_ever_in_two_batches_or_out_of_order(
+        steps in prop::collection::vec((0..5_u8, 0..4_u8, 1..6_usize), 1..200)
+    ) {
+        let mut keys = Keys::new(3, vec![2]);
+        let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
+        let mut settled: HashMap<u8, u64> = HashMap::new();
+        let mut batches: Vec<Vec<u64>> = Vec::new();
+        let mut number = 0;
+        for (step, name, size) in steps {
+            match step {
+                0 | 1 => for _ in 0..size {
+                    number += 1;
+                    let name = (name > 0).then_some(name);
+                    key_of.insert(number, name);
+                    keys.arrive(number, name.map(key), 0);
+                },
+                2 => if let Some(first) = keys.start() {
+                    let mut left = size;
+                    let along = keys.along(&[first], |_| {
+                        left -= 1;
+                        if left == 0 { Take::Full } else { Take::Yes }
+                    });
+                    batches.push([vec![first], along].concat());
+                },
+                3 => if !batches.is_empty() {
+                    let batch = batches.remove(usize::from(name) % batches.len());
+                    let (ended, again) = batch.split_at(size.min(batch.len()));
+                    for number in ended {
+                        if let Some(name) = key_of[number] {
+                            prop_assert!(settled.insert(name, *number).is_none_or(|last| last < *number));
+                        }
+                        keys.end(*number);
+                    }
+                    keys.again(again.to_vec());
+                },
+                _ => drop(keys.drop_waiting(|number| number % 4 == u64::from(name))),
+            }
+            let mut of_keys = HashSet::new();
+            for batch in &batches {
+                let names: HashSet<u8> = batch.iter().filter_map(|number| key_of[number]).collect();
+                prop_assert!(names.iter().all(|name| of_keys.insert(*name)));
+            }
+            prop_assert_eq!(keys.running(), batches.len());
+        }
+    }
+}

@@ -7,7 +7,9 @@
 //!
 //! Effects outside the database may happen again; give them [`Tx::idempotency_key`].
 
+mod age;
 mod alarm;
+mod batch;
 mod consumer;
 pub mod dead_letter;
 mod error;
@@ -39,6 +41,7 @@ mod tx;
 mod typed;
 mod work;
 
+pub use batch::{BatchFn, BatchHandler, BatchSettings, BatchStateFn, BatchTx};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use error::{BuildError, ConsumerError};
 pub use handler::{Handler, HandlerError};

@@ -46,6 +46,10 @@ impl Meters {
             "Attempts that failed and count"
         );
         metrics::describe_counter!(
+            "onceward_batches_split_total",
+            "Batches that failed, whose messages are handled one by one"
+        );
+        metrics::describe_counter!(
             "onceward_handler_overdue_total",
             "Attempts that did not end at their deadline, because the handler blocks its thread"
         );
@@ -65,6 +69,10 @@ impl Meters {
     pub(crate) fn ran(&self, took: Duration) {
         histogram!("onceward_handle_duration_seconds", "consumer" => self.consumer.clone())
             .record(took);
+    }
+
+    pub(crate) fn split(&self) {
+        counter!("onceward_batches_split_total", "consumer" => self.consumer.clone()).increment(1);
     }
 
     pub(crate) fn failed(&self) {

@@ -72,6 +72,8 @@ pub(crate) enum DeadReason {
     TransactionEnded,
     /// Another message with its id was settled before.
     IdConflict,
+    /// It is older than its mark would be, and the consumer has been there before.
+    TooOld,
 }
 
 impl DeadReason {
@@ -85,6 +87,7 @@ impl DeadReason {
             Self::Attempts => "attempts",
             Self::TransactionEnded => "transaction_ended",
             Self::IdConflict => "id_conflict",
+            Self::TooOld => "too_old",
         }
     }
 }
@@ -100,6 +103,8 @@ pub(crate) enum Run {
     Duplicate,
     /// The mark was there, with the digest of another message.
     IdConflict,
+    /// There was no mark, and it may have been forgotten.
+    TooOld,
     /// The handler failed and everything is rolled back.
     Failed(Verdict),
     /// A serialization failure or a deadlock; everything is rolled back.
@@ -177,6 +182,7 @@ impl Tally {
             | Run::LinedUp
             | Run::Duplicate
             | Run::IdConflict
+            | Run::TooOld
             | Run::Expired
             | Run::Stopped => rest,
         }
@@ -230,6 +236,7 @@ pub(crate) fn after_run(
         Run::Stopped => Next::Leave,
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
+        Run::TooOld => Next::GiveUp(DeadReason::TooOld),
         Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),

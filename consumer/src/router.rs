@@ -6,6 +6,7 @@ use std::sync::Arc;
 use onceward_core::{InvalidGlob, TopicGlob};
 
 use crate::HandlerSettings;
+use crate::batch::{Alone, AnyBatch};
 use crate::handler::AnyHandler;
 
 /// What is done with messages whose type matches a pattern.
@@ -14,6 +15,8 @@ pub(crate) struct Route {
     pub(crate) pattern: TopicGlob,
     /// None: they are ignored.
     pub(crate) handler: Option<Arc<dyn AnyHandler>>,
+    /// The same handler, for several messages at once.
+    pub(crate) batch: Option<Arc<dyn AnyBatch>>,
     /// None: the consumer's defaults.
     pub(crate) settings: Option<HandlerSettings>,
 }
@@ -23,6 +26,7 @@ impl fmt::Debug for Route {
         f.debug_struct("Route")
             .field("pattern", &self.pattern.as_str())
             .field("ignored", &self.handler.is_none())
+            .field("batches", &self.batch.is_some())
             .field("settings", &self.settings)
             .finish()
     }
@@ -36,7 +40,16 @@ impl Route {
         Ok(Self {
             pattern: TopicGlob::try_from(pattern)?,
             handler,
+            batch: None,
             settings: None,
+        })
+    }
+
+    pub(crate) fn of_batches(pattern: &str, batch: Arc<dyn AnyBatch>) -> Result<Self, InvalidGlob> {
+        let alone = Arc::new(Alone(Arc::clone(&batch)));
+        Ok(Self {
+            batch: Some(batch),
+            ..Self::new(pattern, Some(alone))?
         })
     }
 }

@@ -45,7 +45,10 @@ with wanted (kind, name, privilege) as (
     ('table', 'processed_messages', 'UPDATE'),
     ('table', 'dead_letters', 'SELECT'),
     ('table', 'dead_letters', 'INSERT'),
-    ('table', 'dead_letters', 'UPDATE')
+    ('table', 'dead_letters', 'UPDATE'),
+    ('table', 'consumer_positions', 'SELECT'),
+    ('table', 'consumer_positions', 'INSERT'),
+    ('table', 'consumer_positions', 'UPDATE')
   union all
   select 'table', name, privilege
   from unnest(array['retries', 'held_keys']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege

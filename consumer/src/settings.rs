@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use onceward_core::Backoff;
 
+use crate::BatchSettings;
+
 /// How one handler is run. Set with [`ConsumerBuilder::with`](crate::ConsumerBuilder::with), or for all with
 /// [`ConsumerBuilder::defaults`](crate::ConsumerBuilder::defaults).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct HandlerSettings {
     /// Waits up to this long are in memory and hold the delivery; for longer ones the message moves to the database and
     /// the broker is told. Default 5 s.
     pub defer_after: Duration,
+    /// How large batches become; for handlers of batches only.
+    pub batch: BatchSettings,
 }
 
 impl Default for HandlerSettings {
@@ -29,6 +33,7 @@ impl Default for HandlerSettings {
             concurrency: None,
             backoff: Backoff::default(),
             defer_after: Duration::from_secs(5),
+            batch: BatchSettings::default(),
         }
     }
 }
@@ -44,7 +49,7 @@ impl HandlerSettings {
         } else if self.concurrency == Some(0) {
             Some("concurrency must be at least 1")
         } else {
-            None
+            self.batch.fault()
         }
     }
 }

@@ -9,7 +9,7 @@ use onceward_core::{Message, MessageId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::session::Session;
+use crate::BatchTx;
 
 /// The transaction in which a message is handled, a [`PgConnection`] to sqlx.
 ///
@@ -29,11 +29,10 @@ use crate::session::Session;
 ///
 /// A nested `begin()` of [`sqlx::Connection`] is a savepoint.
 pub struct Tx {
-    pub(crate) session: Session,
+    /// A batch of one.
+    pub(crate) batch: BatchTx,
     pub(crate) message: Arc<Message>,
     pub(crate) mark: Uuid,
-    pub(crate) attempt: u32,
-    pub(crate) deadline: Instant,
 }
 
 impl Tx {
@@ -64,13 +63,13 @@ impl Tx {
     /// message waited in the database.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.batch.attempt
     }
 
     /// When the attempt ends, whether or not the handler has returned.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.batch.deadline
     }
 }
 
@@ -78,13 +77,13 @@ impl Deref for Tx {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        self.session.reference()
+        &self.batch
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.session.connection()
+        &mut self.batch
     }
 }
 
@@ -92,7 +91,7 @@ impl fmt::Debug for Tx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tx")
             .field("message", &self.message)
-            .field("attempt", &self.attempt)
+            .field("attempt", &self.batch.attempt)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
-use onceward_consumer::{HandlerError, HandlerSettings, Tx};
+use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
 use sqlx::PgPool;
@@ -70,6 +70,53 @@ async fn when_the_connection_breaks_at_commit_the_mark_tells() {
 
     assert_eq!(stage.effects().await, [1, 2]);
     assert!(stage.letters().await.is_empty());
+}
+
+async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+    for event in events {
+        sqlx::query("insert into effects (order_id) values ($1)")
+            .bind(event.order)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_answer_to_the_commit_of_a_batch_is_lost_its_marks_tell() {
+    for silent in [false, true] {
+        let stage = Stage::new().await;
+        let (mut proxy, pool) = through_proxy(&stage).await;
+        for order in 0..2 {
+            stage.publish(order, Some(order));
+        }
+        commit_dawdles(&stage).await;
+
+        let builder = stage.builder().pool(pool).on_batch("*", write_all);
+        let running = stage.run(builder.with(quick(1)));
+        sleeps(&stage).await;
+        if silent {
+            proxy.swallow_answers();
+            wait::until_true(SOON, "the effects", || async {
+                stage.effects().await.len() == 2
+            })
+            .await;
+        } else {
+            proxy.cut().await;
+            stage.settled(2).await;
+        }
+        proxy.heal().await;
+        for order in 2..4 {
+            stage.publish(order, Some(order));
+        }
+        stage.settled(4).await;
+        running.stop().await;
+
+        let mut effects = stage.effects().await;
+        effects.sort_unstable();
+        assert_eq!(effects, [0, 1, 2, 3], "silent: {silent}");
+        assert!(stage.letters().await.is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

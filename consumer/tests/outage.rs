@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
 use onceward_consumer::{
-    BuildError, Consumer, ConsumerError, HandlerError, HandlerSettings, Limits, Tx,
+    BatchSettings, BatchTx, BuildError, Consumer, ConsumerBuilder, ConsumerError, HandlerError,
+    HandlerSettings, Limits, Tx,
 };
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
@@ -20,14 +21,44 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_an_attempt() {
+    crashes(|builder| builder.on("*", write_effect)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_crashes_in_the_middle_of_batches_costs_no_message_an_attempt() {
+    async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+        for event in events {
+            sqlx::query("insert into effects (order_id) values ($1)")
+                .bind(event.order)
+                .execute(&mut **tx)
+                .await?;
+        }
+        // So that they are not all done before the server is killed.
+        sqlx::query("select pg_sleep(0.05)")
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+    let settings = HandlerSettings {
+        concurrency: Some(2),
+        batch: BatchSettings {
+            messages: 8,
+            ..BatchSettings::default()
+        },
+        ..quick(1)
+    };
+    crashes(|builder| builder.on_batch("*", write_all).with(settings)).await;
+}
+
+/// One attempt each: an outage that counted would show as a dead letter.
+async fn crashes(handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder) {
     let postgres = Postgres::start(Options::default()).await;
     let stage = Stage::on(&postgres).await;
     for order in 0..400 {
         stage.publish(order, Some(order % 10));
     }
 
-    // One attempt each: an outage that counted would show as a dead letter.
-    let running = stage.run(stage.builder().on("*", write_effect).with(quick(1)));
+    let running = stage.run(handled(stage.builder().defaults(quick(1))));
     for done in [50, 150, 250] {
         wait::until_true(SOON, "some more effects", || async {
             let count = sqlx::query_scalar::<_, i64>("select count(*) from effects")

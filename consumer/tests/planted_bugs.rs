@@ -6,11 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Order, SOON, Stage, effect, quick, write_effect};
-use onceward_consumer::{Fault, HandlerError, Tx, plant};
+use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
+use onceward_consumer::{BatchTx, Fault, HandlerError, Tx, plant};
+use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use uuid::Uuid;
 
 /// Bugs are planted for the whole process: one test at a time.
 async fn alone(fault: Fault) -> Planted {
@@ -142,4 +144,72 @@ async fn acked_before_the_commit_is_durable_a_crash_of_the_server_loses_the_mess
     }
 
     assert!(lost > 0, "no message was lost");
+}
+
+/// Two members get the same messages in opposite orders, and meet in the middle. Gives the deadlocks that the server has seen.
+async fn two_batches_in_opposite_order() -> i64 {
+    async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+        for event in events {
+            sqlx::query("insert into effects (order_id) values ($1)")
+                .bind(event.order)
+                .execute(&mut **tx)
+                .await?;
+        }
+        Ok(())
+    }
+    let (mut stage, there, back) = (Stage::new().await, MemoryBroker::new(), MemoryBroker::new());
+    stage.broker = there.clone();
+    let ids: Vec<Uuid> = (0..20).map(|order| stage.publish(order, None)).collect();
+    for record in there.stored(TOPIC).into_iter().rev() {
+        back.put(TOPIC, record.headers, record.payload).unwrap();
+    }
+    let mut middle = stage.pool().begin().await.unwrap();
+    sqlx::query(
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+         values (onceward.mark_slot($1), 'billing', $1, 0)",
+    )
+    .bind(ids[10])
+    .execute(&mut *middle)
+    .await
+    .unwrap();
+
+    let first = stage.run(stage.builder().on_batch("*", write_all));
+    stage.broker = back;
+    let second = stage.run(stage.builder().on_batch("*", write_all));
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    wait::until_true(SOON, "both to wait for a mark", || async {
+        let count: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(stage.pool())
+            .await
+            .unwrap();
+        count == 2
+    })
+    .await;
+    middle.rollback().await.unwrap();
+    stage.settled(20).await;
+    first.stop().await;
+    second.stop().await;
+
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, (0..20).collect::<Vec<i64>>());
+    // A backend tells what it has counted when it ends, at the latest.
+    stage.pool().close().await;
+    let pool = sqlx::PgPool::connect(stage.database.url()).await.unwrap();
+    sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
+        .fetch_one(&pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_marks_in_order_of_arrival_two_batches_wait_for_one_another() {
+    let planted = alone(Fault::MarksInOrderOfArrival).await;
+
+    assert!(two_batches_in_opposite_order().await > 0);
+
+    plant(Fault::MarksInOrderOfArrival, false);
+    assert_eq!(two_batches_in_opposite_order().await, 0);
+    drop(planted);
 }

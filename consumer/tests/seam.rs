@@ -4,150 +4,20 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use common::scripted::{Book, Did, Script, Scripted, delivery, partition};
 use common::{Order, SOON, Stage, effect, quick, write_effect};
-use onceward_consumer::{Consumer, ConsumerError, HandlerError, Tx};
-use onceward_core::{
-    Acker, Arrival, Backlog, Capabilities, Delivery, InFlightPerKey, MAX_PAYLOAD, Message,
-    Order as Ordering, Origin, Partition, Release, SubscribeError, SubscribeErrorKind, Subscriber,
+use onceward_consumer::{
+    BatchSettings, BatchTx, Consumer, ConsumerBuilder, ConsumerError, HandlerError,
+    HandlerSettings, Tx,
 };
+use onceward_core::{Arrival, Release, SubscribeError, SubscribeErrorKind};
 use onceward_testkit::wait;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-type Script = Result<Vec<Arrival<u64>>, SubscribeError>;
-
-/// What the consumer did, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Did {
-    Ack(u64),
-    GiveBack(u64),
-    Extend(u64),
-    Pause(bool),
-    Released,
-    Closed,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Book(Arc<Mutex<Vec<Did>>>);
-
-impl Book {
-    fn note(&self, did: Did) {
-        self.0.lock().unwrap().push(did);
-    }
-
-    fn all(&self) -> Vec<Did> {
-        self.0.lock().unwrap().clone()
-    }
-
-    async fn has(&self, did: Did) {
-        let what = format!("{did:?} among {:?}", self.all());
-        wait::until_true(SOON, &what, || async { self.all().contains(&did) }).await;
-    }
-}
-
-/// A subscriber that brings what the test says.
-struct Scripted {
-    script: mpsc::UnboundedReceiver<Script>,
-    book: Book,
-}
-
-#[derive(Clone)]
-struct ScriptedAcker(Book);
-
-impl Subscriber for Scripted {
-    type Token = u64;
-    type Acker = ScriptedAcker;
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            broker: "scripted",
-            order: Ordering::PerKey,
-            in_flight_per_key: InFlightPerKey::Any,
-            broker_dedupe: None,
-            hold_limit: None,
-            redelivery_count: true,
-            positions: true,
-            max_message: None,
-        }
-    }
-
-    fn acker(&self) -> ScriptedAcker {
-        ScriptedAcker(self.book.clone())
-    }
-
-    async fn next(&mut self, _: usize) -> Script {
-        match self.script.recv().await {
-            Some(next) => next,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn pause(&mut self, _: &Partition, paused: bool) {
-        self.book.note(Did::Pause(paused));
-    }
-
-    async fn backlog(&mut self) -> Result<Vec<Backlog>, SubscribeError> {
-        Ok(Vec::new())
-    }
-
-    async fn close(self, _: Duration) {
-        self.book.note(Did::Closed);
-    }
-}
-
-impl Acker for ScriptedAcker {
-    type Token = u64;
-
-    async fn ack(&self, tokens: Vec<u64>) -> Result<(), SubscribeError> {
-        tokens
-            .into_iter()
-            .for_each(|token| self.0.note(Did::Ack(token)));
-        Ok(())
-    }
-
-    async fn give_back(&self, tokens: Vec<u64>, _: Duration) -> Result<(), SubscribeError> {
-        tokens
-            .into_iter()
-            .for_each(|token| self.0.note(Did::GiveBack(token)));
-        Ok(())
-    }
-
-    async fn extend(&self, tokens: Vec<u64>) -> Result<Vec<Option<Instant>>, SubscribeError> {
-        let deadline = Instant::now() + Duration::from_millis(300);
-        let deadlines = vec![Some(deadline); tokens.len()];
-        tokens
-            .into_iter()
-            .for_each(|token| self.0.note(Did::Extend(token)));
-        Ok(deadlines)
-    }
-}
-
-fn partition() -> Partition {
-    Partition::new("orders/0")
-}
-
-fn delivery(order: u64, deadline: Option<Duration>) -> Arrival<u64> {
-    let event = serde_json::json!({ "order": order });
-    let draft = Message::json("orders.created", &event).unwrap().key(1);
-    let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
-    message.seq = Some(1);
-    Arrival::Delivery(Delivery {
-        message: Ok(message),
-        origin: Origin {
-            broker: "scripted",
-            partition: partition(),
-            position: Some(order),
-            redelivered: None,
-            sent_at: None,
-        },
-        deadline: deadline.map(|deadline| Instant::now() + deadline),
-        token: order,
-    })
-}
 
 struct Play {
     stage: Stage,
@@ -164,15 +34,18 @@ async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), Ha
 }
 
 async fn play() -> Play {
+    play_with(|builder, gate| builder.on_with("*", gate, waits)).await
+}
+
+async fn play_with(
+    handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
+) -> Play {
     let stage = Stage::new().await;
     let (script, lines) = mpsc::unbounded_channel();
     let book = Book::default();
     let gate = Arc::new(Semaphore::new(0));
-    let consumer = stage
-        .builder()
-        .on_with("*", gate.clone(), waits)
-        .build()
-        .unwrap();
+    let builder = handled(stage.builder(), gate.clone());
+    let consumer = builder.build().unwrap();
     let stop = CancellationToken::new();
     let subscriber = Scripted {
         script: lines,
@@ -309,6 +182,95 @@ async fn of_a_lost_partition_nothing_is_acked() {
         "{did:?}"
     );
     assert_eq!(effects, [1, 3], "3 waited for 1, which still ran");
+}
+
+/// Fails if there is an order 2.
+async fn batch_waits(
+    gate: Arc<Semaphore>,
+    events: Vec<Order>,
+    tx: &mut BatchTx,
+) -> Result<(), HandlerError> {
+    gate.acquire().await?.forget();
+    for event in events {
+        sqlx::query("insert into effects (order_id) values ($1)")
+            .bind(event.order)
+            .execute(&mut **tx)
+            .await?;
+        if event.order == 2 {
+            return Err("there is a 2".into());
+        }
+    }
+    Ok(())
+}
+
+fn batches(wait: Duration) -> HandlerSettings {
+    HandlerSettings {
+        batch: BatchSettings {
+            wait,
+            ..BatchSettings::default()
+        },
+        ..quick(3)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_more_is_handled_as_it_is_when_its_partition_is_revoked() {
+    let play = play_with(|builder, gate| {
+        let builder = builder.on_batch_with("*", gate, batch_waits);
+        builder.with(batches(Duration::from_secs(60)))
+    })
+    .await;
+    play.gate.add_permits(5);
+
+    play.say(vec![delivery(3, None), delivery(4, None)]);
+    play.say(vec![play.revoking(SOON)]);
+    play.book.has(Did::Released).await;
+
+    let effects = play.stage.effects().await;
+    let did = play.end().await;
+    assert_eq!(did, [Did::Ack(3), Did::Ack(4), Did::Released, Did::Closed]);
+    assert_eq!(effects, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_while_its_partition_goes_is_not_handled_one_by_one() {
+    for lost in [false, true] {
+        let play = play_with(|builder, gate| {
+            let builder = builder.on_batch_with("*", gate, batch_waits);
+            builder.with(batches(Duration::ZERO))
+        })
+        .await;
+        play.say(vec![delivery(1, None), delivery(2, None)]);
+        play.begun().await;
+
+        let goes = if lost {
+            Arrival::Lost(partition())
+        } else {
+            play.revoking(SOON)
+        };
+        // The third waits for its key behind the batch, or is given back.
+        play.say(vec![goes]);
+        play.say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
+        if lost {
+            play.gate.add_permits(5);
+            play.book.has(Did::Ack(3)).await;
+        } else {
+            play.gate.add_permits(1);
+            play.book.has(Did::GiveBack(2)).await;
+        }
+
+        let effects = play.stage.effects().await;
+        play.gate.add_permits(5);
+        let did = play.end().await;
+        assert!(
+            !did.contains(&Did::Ack(1)) && !did.contains(&Did::Ack(2)),
+            "{did:?}"
+        );
+        assert!(
+            !effects.contains(&1) && !effects.contains(&2),
+            "{effects:?}"
+        );
+    }
 }
 
 #[tokio::test]

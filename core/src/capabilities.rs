@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub redelivery_count: bool,
     /// Whether deliveries have positions that grow along a partition.
     pub positions: bool,
+    /// How long the broker keeps, and so may repeat, what was not acked, where it tells; none: it does not tell, or for ever.
+    pub retention: Option<Duration>,
     /// The largest message in bytes, headers included, where the broker tells one.
     pub max_message: Option<u64>,
 }

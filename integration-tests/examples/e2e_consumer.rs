@@ -5,15 +5,18 @@
 
 use std::env;
 use std::error::Error;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use onceward_consumer::{Backoff, CancellationToken, Consumer, Handler, HandlerError};
-use onceward_consumer::{HandlerSettings, Limits, Message, Tx};
+use onceward_consumer::{
+    Backoff, BatchHandler, BatchSettings, BatchTx, CancellationToken, Consumer, Handler,
+    HandlerError, HandlerSettings, Limits, Message, Tx,
+};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscriber, KafkaSubscription};
 use onceward_nats::{NatsConfig, NatsSubscriber, SubscriberConfig};
 use onceward_sqs::{Sqs, SqsConfig, SqsSubscriber};
 use onceward_testkit::ledger::effects;
+use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,22 +34,44 @@ fn happens(one_in: Option<u32>) -> bool {
     one_in.is_some_and(|n| fastrand::u32(0..n.max(1)) == 0)
 }
 
-impl Handler for Recorder {
-    async fn handle(&self, message: &Message, tx: &mut Tx) -> Result<(), HandlerError> {
+impl Recorder {
+    async fn record<'a>(
+        &self,
+        messages: impl Iterator<Item = &'a Message> + Send,
+        tx: &mut PgConnection,
+    ) -> Result<(), HandlerError> {
         static FIRST: Once = Once::new();
 
         FIRST.call_once(|| println!("handling"));
-        let id = message.id.as_uuid().ok_or("the id is no uuid")?;
         tokio::time::sleep(self.delay).await;
-        effects::record(tx, id).await?;
+        for message in messages {
+            let id = message.id.as_uuid().ok_or("the id is no uuid")?;
+            effects::record(tx, id).await?;
+        }
         if happens(self.fail_one_in) {
             return Err("planned to fail".into());
         }
         if happens(self.swallow_one_in) {
             // The transaction is aborted by this, and a commit would be a rollback that nobody is told of.
-            drop(sqlx::query("select 1 / 0").execute(&mut **tx).await);
+            drop(sqlx::query("select 1 / 0").execute(&mut *tx).await);
         }
         Ok(())
+    }
+}
+
+impl Handler for Recorder {
+    async fn handle(&self, message: &Message, tx: &mut Tx) -> Result<(), HandlerError> {
+        self.record(std::iter::once(message), tx).await
+    }
+}
+
+impl BatchHandler for Recorder {
+    async fn handle(
+        &self,
+        messages: &[Arc<Message>],
+        tx: &mut BatchTx,
+    ) -> Result<(), HandlerError> {
+        self.record(messages.iter().map(AsRef::as_ref), tx).await
     }
 }
 
@@ -77,9 +102,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
         defer_after: Duration::from_millis(number("E2E_DEFER_AFTER_MS").unwrap_or(5_000).into()),
         ..HandlerSettings::default()
     };
-    let consumer = Consumer::builder(&setting("E2E_CONSUMER")?)
+    let batch = number("E2E_BATCH");
+    let settings = HandlerSettings {
+        concurrency: batch.map(|_| 4),
+        batch: BatchSettings {
+            messages: usize::try_from(batch.unwrap_or(1))?,
+            ..BatchSettings::default()
+        },
+        ..settings
+    };
+    let builder = Consumer::builder(&setting("E2E_CONSUMER")?);
+    let builder = match batch {
+        Some(_) => builder.batch("*", recorder),
+        None => builder.handler("*", recorder),
+    };
+    let consumer = builder
         .pool(pool)
-        .handler("*", recorder)
         .defaults(settings)
         .limits(Limits {
             grace: Duration::from_secs(5),

@@ -6,13 +6,13 @@ use onceward_core::Schema;
 use sha2::{Digest, Sha256};
 
 /// The version of the schema that this release makes and knows.
-pub const LATEST: i32 = 5;
+pub const LATEST: i32 = 6;
 
 /// Where the schema's name goes in the SQL files.
 const PLACEHOLDER: &str = "{{schema}}";
 
 /// All steps of this release, oldest first. A step that was released is never changed.
-pub(crate) const ALL: [Migration; 5] = [
+pub(crate) const ALL: [Migration; 6] = [
     Migration {
         version: 1,
         name: "log",
@@ -34,9 +34,14 @@ pub(crate) const ALL: [Migration; 5] = [
         sql: include_str!("../sql/0004_roles.sql"),
     },
     Migration {
-        version: LATEST,
+        version: 5,
         name: "retries",
         sql: include_str!("../sql/0005_retries.sql"),
+    },
+    Migration {
+        version: LATEST,
+        name: "positions",
+        sql: include_str!("../sql/0006_positions.sql"),
     },
 ];
 

@@ -383,6 +383,7 @@ pub(crate) fn capabilities() -> Capabilities {
         hold_limit: None,
         redelivery_count: false,
         positions: true,
+        retention: None,
         max_message: None,
     }
 }

@@ -162,6 +162,7 @@ pub(crate) fn capabilities() -> Capabilities {
         hold_limit: None,
         redelivery_count: true,
         positions: true,
+        retention: None,
         max_message: None,
     }
 }

@@ -91,6 +91,7 @@ impl Publisher for NatsPublisher {
             hold_limit: None,
             redelivery_count: false,
             positions: true,
+            retention: None,
             max_message: Some(self.max_payload),
         }
     }

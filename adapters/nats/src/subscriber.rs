@@ -137,6 +137,7 @@ impl Subscriber for NatsSubscriber {
             // A takeover begins the count anew.
             redelivery_count: false,
             positions: true,
+            retention: None,
             max_message: None,
         }
     }

@@ -82,6 +82,7 @@ impl Publisher for SqsPublisher {
             hold_limit: Some(HOLD_LIMIT),
             redelivery_count: true,
             positions: false,
+            retention: None,
             max_message: Some(MOST_BYTES),
         }
     }

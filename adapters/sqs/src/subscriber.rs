@@ -38,6 +38,8 @@ struct Reading {
     name: QueueName,
     url: String,
     partition: Partition,
+    /// How long the queue keeps a message, as it said when it was joined.
+    retention: Option<Duration>,
 }
 
 /// One member of a consumer on SQS.
@@ -121,6 +123,7 @@ impl Subscriber for SqsSubscriber {
             hold_limit: Some(HOLD_LIMIT),
             redelivery_count: true,
             positions: false,
+            retention: self.readings.iter().filter_map(|one| one.retention).max(),
             max_message: Some(MOST_BYTES),
         }
     }

@@ -77,8 +77,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             } => self.on_revoking(partition, within, release),
             Arrival::Lost(partition) => {
                 info!(%partition, "lost");
+                self.start_batches();
                 self.drop_waiting_of(&partition);
                 self.shares.lost(&partition);
+                self.positions.lost(&partition);
                 self.release_finished(Instant::now());
             }
             Arrival::Jumped {
@@ -97,7 +99,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             self.shop.meters.redelivered();
         }
         let number = self.next_number();
+        let position = delivery.origin.position;
         let place = self.flights.arrive(number, delivery, &self.shop);
+        self.positions.arrive(&place.partition, number, position);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
             self.ask(Ask::Pause(full, true));
@@ -116,6 +120,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.
     fn on_revoking(&mut self, partition: Partition, within: Duration, release: Release) {
         info!(%partition, ?within, "revoking");
+        // They have their place already: what runs may end.
+        self.start_batches();
         self.shares.revoking(&partition);
         self.drop_waiting_of(&partition);
         let shares = &self.shares;
@@ -150,6 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let finished = self.shares.is_finished(&partition);
             debug!(%partition, finished, "given back");
             self.shares.lost(&partition);
+            self.positions.lost(&partition);
             drop(release);
         }
     }
@@ -166,7 +173,11 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         if !tokens.is_empty() {
             self.errand(Errand::Extend(tokens));
         }
-        match self.timers.tick(now) {
+        let tick = self.timers.tick(now);
+        if tick != Tick::None && self.shop.health.is_up() {
+            self.record_positions();
+        }
+        match tick {
             Tick::None => {}
             Tick::Overdue => {
                 self.look_for_overdue();

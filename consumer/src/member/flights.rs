@@ -24,6 +24,8 @@ struct Flight<T> {
     deadline: Option<Instant>,
     alarm: Alarm,
     settled: bool,
+    /// It was part of a batch that failed.
+    alone: bool,
     leave: CancellationToken,
 }
 
@@ -94,6 +96,7 @@ impl<T: Clone> Flights<T> {
             deadline: delivery.deadline,
             alarm: alarm.clone(),
             settled: false,
+            alone: false,
             leave: leave.clone(),
             job: Some(Job {
                 number,
@@ -114,6 +117,25 @@ impl<T: Clone> Flights<T> {
     /// Its turn has come.
     pub(super) fn start(&mut self, number: u64) -> Option<Job> {
         self.flights.get_mut(&number)?.job.take()
+    }
+
+    /// Of a delivery that may be part of a batch, its route and its weight.
+    pub(super) fn batch_of(&self, number: u64, shop: &Workshop) -> Option<(usize, usize)> {
+        let flight = self.flights.get(&number).filter(|flight| !flight.alone)?;
+        let job = flight.job.as_ref()?;
+        let (Body::Message(_), Some(place)) = (&job.body, job.route) else {
+            return None;
+        };
+        let batches = shop.routes.get(place)?.batch.is_some();
+        batches.then_some((place, flight.weight))
+    }
+
+    /// Its turn is to come again; `alone`: in no batch.
+    pub(super) fn restore(&mut self, job: Job, alone: bool) {
+        if let Some(flight) = self.flights.get_mut(&job.number) {
+            flight.alone = alone;
+            flight.job = Some(job);
+        }
     }
 
     /// Those whose attempt did not end at its deadline, each once per attempt.

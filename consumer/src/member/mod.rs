@@ -2,10 +2,13 @@
 //! shares decide.
 
 mod arrivals;
+mod batches;
 mod errands;
 mod flights;
 mod poller;
+mod positions;
 mod reader;
+mod recorder;
 mod shares;
 mod stop;
 mod timers;
@@ -14,7 +17,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Instant;
 
-use onceward_core::{Backlog, SubscribeError, Subscriber};
+use onceward_core::{Backlog, Partition, SubscribeError, Subscriber};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -24,10 +27,12 @@ use crate::keys::Keys;
 use crate::plan::{self, Outcome};
 use crate::settled::Settled;
 use crate::transaction::Due;
-use crate::work::{Report, Workshop};
+use crate::work::{Done, Report, Workshop};
 use crate::{ConsumerError, Limits};
+use batches::Batches;
 use errands::Errand;
 use flights::Flights;
+use positions::Positions;
 use reader::Ask;
 use shares::Shares;
 use stop::Stopping;
@@ -47,6 +52,8 @@ enum Event<T> {
     Acked(Vec<u64>),
     /// What is due in the database; none: it did not tell.
     Due(Option<Due>),
+    /// How far it was written that the member has come; none: it was not written.
+    Written(Option<Vec<(Partition, u64)>>),
     /// New deadlines; an error leaves the old ones.
     Extended(Vec<u64>, Option<Vec<Option<Instant>>>),
 }
@@ -58,6 +65,8 @@ pub(crate) struct Member<T> {
     keys: Keys,
     flights: Flights<T>,
     shares: Shares,
+    positions: Positions,
+    batches: Batches,
     /// Due lines of the database.
     waiting: Waiting,
     timers: Timers,
@@ -70,12 +79,13 @@ pub(crate) struct Member<T> {
     /// Whether the reader is asked to read, or waits after an error.
     reading: bool,
     failures: u32,
-    workers: JoinSet<Report>,
+    workers: JoinSet<Done>,
     /// Reader and acks. One that ends before it is told to is an error.
     io: JoinSet<()>,
     asks: UnboundedSender<Ask>,
     /// How many due lines to look for.
     looks: UnboundedSender<usize>,
+    records: UnboundedSender<Vec<(Partition, u64)>>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
     events: UnboundedReceiver<Event<T>>,
@@ -92,8 +102,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
         let (looks, wanted) = unbounded_channel();
+        let (records, recorded) = unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(poller::run(shop.clone(), wanted, report.clone()));
+        io.spawn(recorder::run(shop.clone(), recorded, report.clone()));
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
         let class_limits = shop
@@ -108,6 +120,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             keys: Keys::new(limits.concurrency, class_limits),
             flights: Flights::new(),
             shares: Shares::new(limits.messages, limits.ahead),
+            positions: Positions::default(),
+            batches: Batches::default(),
             waiting: Waiting::new(limits.concurrency, Instant::now()),
             timers: Timers::new(Instant::now()),
             next: 1,
@@ -122,6 +136,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             io,
             asks,
             looks,
+            records,
             errands,
             events,
         }
@@ -141,7 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             tokio::select! {
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_to_stop(),
                 Some(event) = self.events.recv() => self.on_event(event)?,
-                Some(report) = self.workers.join_next() => self.on_report(report)?,
+                Some(done) = self.workers.join_next() => self.on_done(done)?,
                 Some(ended) = self.io.join_next() => return Err(ConsumerError::task(ended.err())),
                 _ = health.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => self.on_time(Instant::now()),
@@ -154,13 +169,19 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     /// Starts what may start.
     fn start_work(&mut self) {
-        // While the database is out of reach nothing would come of it.
-        while self.shop.health.is_up() && self.stopping.is_none() {
+        if self.may_start() {
+            self.fill_batches(Instant::now());
+        }
+        while self.may_start() {
             let Some(number) = self.keys.start() else {
                 return;
             };
             if let Some(errand) = self.waiting.start(number) {
-                self.workers.spawn(self.shop.clone().retry(errand));
+                let retry = self.shop.clone().retry(errand);
+                self.workers.spawn(async { Done::One(retry.await) });
+                continue;
+            }
+            if self.begin_batch(number) {
                 continue;
             }
             let Some(job) = self.flights.start(number) else {
@@ -170,13 +191,19 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if planted(Fault::AckBeforeCommit) {
                 self.ack(number);
             }
-            self.workers.spawn(self.shop.clone().work(job));
+            let work = self.shop.clone().work(job);
+            self.workers.spawn(async { Done::One(work.await) });
         }
+    }
+
+    /// While the database is out of reach nothing would come of it.
+    fn may_start(&self) -> bool {
+        self.shop.health.is_up() && self.stopping.is_none()
     }
 
     /// Asks for more deliveries, if there is room and somebody to work on them.
     fn ask_for_more(&mut self) {
-        if self.reading || self.stopping.is_some() || !self.shop.health.is_up() {
+        if self.reading || !self.may_start() {
             return;
         }
         let limit = (self.limits.messages, self.limits.bytes);
@@ -190,17 +217,14 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// When to look by itself.
     fn wake(&self) -> Instant {
         let timer = self.timers.next(self.stopping.as_ref());
-        let look = self.waiting.next().filter(|_| self.may_look());
-        look.map_or(timer, |at| at.min(timer))
-    }
-
-    fn may_look(&self) -> bool {
-        self.stopping.is_none() && self.shop.health.is_up()
+        let others = [self.waiting.next(), self.batches.next()];
+        let others = others.into_iter().flatten().filter(|_| self.may_start());
+        others.fold(timer, Instant::min)
     }
 
     /// Looks for messages that have waited, when some may be due and there is room for them.
     fn look_for_due(&mut self) {
-        if self.may_look()
+        if self.may_start()
             && let Some(room) = self.waiting.wants(Instant::now())
         {
             // Fails only when the poller has ended, which the loop sees by itself.
@@ -248,6 +272,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                     self.on_due(due);
                 }
             }
+            Event::Written(positions) => self.positions.written(positions),
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);
             }
@@ -255,8 +280,15 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         Ok(())
     }
 
-    fn on_report(&mut self, report: Result<Report, JoinError>) -> Result<(), ConsumerError> {
-        let report = report.map_err(|error| ConsumerError::task(Some(error)))?;
+    fn on_done(&mut self, done: Result<Done, JoinError>) -> Result<(), ConsumerError> {
+        match done.map_err(|error| ConsumerError::task(Some(error)))? {
+            Done::One(report) => self.on_report(report),
+            Done::Batch(fates) => self.on_batch(fates),
+        }
+        Ok(())
+    }
+
+    fn on_report(&mut self, report: Report) {
         let number = report.number;
         self.keys.end(number);
         if let Some(due) = report.due {
@@ -266,24 +298,26 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if let Some(outcome) = report.outcome {
                 self.settled.count(outcome);
             }
-            return Ok(());
+            return;
         }
         match report.outcome {
-            Some(outcome) => {
-                self.flights.settled(number);
-                self.settled.count(outcome);
-                if outcome != Outcome::Duplicate {
-                    pass(Failpoint::AfterCommitBeforeAck);
-                }
-                // Only now: the commit is durable.
-                self.ack(number);
-            }
+            Some(outcome) => self.settle(number, outcome),
             None => {
                 self.give_back(&[number]);
                 self.release_finished(Instant::now());
             }
         }
-        Ok(())
+    }
+
+    fn settle(&mut self, number: u64, outcome: Outcome) {
+        self.flights.settled(number);
+        self.positions.settled(number);
+        self.settled.count(outcome);
+        if outcome != Outcome::Duplicate {
+            pass(Failpoint::AfterCommitBeforeAck);
+        }
+        // Only now: the commit is durable.
+        self.ack(number);
     }
 
     /// Tells the broker that a delivery is settled, unless its partition is lost.
@@ -315,8 +349,17 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn forget(&mut self, number: u64) {
         self.waiting.end(number);
         self.flights.remove(number);
+        self.positions.gone(number);
         if let Some((partition, paused)) = self.shares.gone(number) {
             self.ask(Ask::Pause(partition, paused));
+        }
+    }
+
+    /// Has it written how far the member has come, if that is news.
+    fn record_positions(&mut self) {
+        if let Some(positions) = self.positions.take_news() {
+            // Fails only when the recorder has ended, which the loop sees by itself.
+            self.records.send(positions).ok();
         }
     }
 

@@ -39,6 +39,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             grace: Instant::now() + self.limits.grace,
             cancelled: false,
         });
+        self.start_batches();
         let waiting = self.keys.drop_waiting(|_| true);
         self.give_back(&waiting);
         self.flights.leave(|_| true);
@@ -89,9 +90,13 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// Lets the last errands be run, and leaves.
     pub(super) async fn close(mut self) {
         self.ask(Ask::Close(CLOSE));
+        // What is on its way now may be older; the last one is written after it.
+        self.positions.written(None);
+        self.record_positions();
         // Without a sender the acks end after their last errand, and the looks after the one that is on its way.
         drop(self.errands);
         drop(self.looks);
+        drop(self.records);
         let ended = async { while self.io.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE * 2, ended).await.is_err() {
             warn!("the subscriber did not close in time");

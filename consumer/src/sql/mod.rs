@@ -1,6 +1,8 @@
 //! Every statement of the consumer. The only place that puts a name into SQL: that of the schema, which is validated.
 
+mod batch;
 mod marks;
+mod positions;
 mod retries;
 
 use std::sync::Arc;
@@ -27,6 +29,10 @@ pub(crate) struct Statements {
     pub(crate) schema: Schema,
     pub(crate) mark: Text,
     pub(crate) digest: Text,
+    pub(crate) marks: Text,
+    pub(crate) digests: Text,
+    pub(crate) held_lines: Text,
+    pub(crate) proofs: Text,
     pub(crate) take_up: Text,
     pub(crate) change_mark: Text,
     pub(crate) proof: Text,
@@ -48,6 +54,8 @@ pub(crate) struct Statements {
     pub(crate) move_line: Text,
     pub(crate) end_line: Text,
     pub(crate) put_off: Text,
+    pub(crate) note_positions: Text,
+    pub(crate) highest: Text,
 }
 
 impl Statements {
@@ -56,6 +64,10 @@ impl Statements {
         Self {
             mark: fill(marks::MARK),
             digest: fill(marks::DIGEST),
+            marks: fill(batch::MARKS),
+            digests: fill(batch::DIGESTS),
+            held_lines: fill(batch::HELD_LINES),
+            proofs: fill(batch::PROOFS),
             take_up: fill(marks::TAKE_UP),
             change_mark: fill(marks::CHANGE),
             proof: fill(marks::PROOF),
@@ -77,16 +89,18 @@ impl Statements {
             move_line: fill(retries::MOVE_LINE),
             end_line: fill(retries::END_LINE),
             put_off: fill(retries::PUT_OFF),
+            note_positions: fill(positions::NOTE),
+            highest: fill(positions::HIGHEST),
             #[cfg(feature = "faults")]
             schema,
         }
     }
 
-    /// Begins a transaction of one attempt, in one round trip.
-    pub(crate) fn begin(deadline: Duration, durable: bool) -> SqlStr {
+    /// Begins a transaction of one attempt, in one round trip. Waits for locks end after half of the deadline, so that a
+    /// handler which waits for one has time left to say so, and after `patience`.
+    pub(crate) fn begin(deadline: Duration, patience: Duration, durable: bool) -> SqlStr {
         let statement = deadline.as_millis();
-        // Half of it, so that a handler which waits for a lock has time left to say so.
-        let lock = (deadline / 2).as_millis().max(1);
+        let lock = (deadline / 2).min(patience).as_millis().max(1);
         let idle = (deadline * 2).as_millis();
         let commit = if durable { "on" } else { "off" };
         safe(
@@ -132,7 +146,7 @@ mod tests {
     fn no_placeholder_is_left_in_any_statement() {
         let schema = Schema::try_from("other").unwrap();
         let statements = format!("{:?}", Statements::new(schema));
-        let begin = Statements::begin(Duration::from_secs(30), true);
+        let begin = Statements::begin(Duration::from_secs(30), Duration::MAX, true);
 
         assert!(!statements.contains("{schema}"), "{statements}");
         assert!(!begin.as_str().contains(['{', '}']), "{begin:?}");

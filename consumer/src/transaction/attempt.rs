@@ -24,6 +24,10 @@ use crate::trouble::{Trouble, chain, classify};
 pub(crate) const ID_CONFLICT: &str =
     "another message with this id was settled before, with another type or payload";
 
+/// The error of a delivery that nobody can tell from one that was settled.
+const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
+     whether it was handled cannot be told";
+
 /// What is to be run.
 pub(crate) struct Order<'a> {
     pub(crate) handler: &'a dyn AnyHandler,
@@ -42,6 +46,8 @@ pub(crate) struct Order<'a> {
 pub(crate) struct Place<'a> {
     /// None: it has no key, and waits behind nobody.
     pub(crate) line: Option<Uuid>,
+    /// Whether its mark may have been forgotten.
+    pub(crate) in_doubt: bool,
     pub(crate) origin: &'a Origin,
     pub(crate) history: &'a History,
 }
@@ -78,6 +84,8 @@ enum Opened {
     Settled,
     /// The mark was there, and is that of another message.
     Conflict,
+    /// The mark was not there, and may have been forgotten.
+    TooOld,
 }
 
 impl Database {
@@ -104,6 +112,10 @@ impl Database {
             Ok(Opened::Conflict) => {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(Run::IdConflict, ID_CONFLICT)
+            }
+            Ok(Opened::TooOld) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::TooOld, TOO_OLD)
             }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
@@ -132,6 +144,9 @@ impl Database {
                 Opened::Settled
             });
         };
+        if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
+            return Ok(Opened::TooOld);
+        }
         match place.line {
             Some(line) if !planted(Fault::KeysInMemory) => {
                 let held = self.is_held(connection, line, order.deadline).await?;
@@ -202,7 +217,8 @@ impl Database {
                 (session, ended)
             }
         };
-        self.undo(order, session, marked, ended.in_time(deadline))
+        let ended = ended.in_time(deadline);
+        self.undo((order.mark, marked), session, ended, order.deadline)
             .await
     }
 
@@ -276,12 +292,12 @@ impl Database {
     }
 
     /// Ends the transaction on the server, and tells what the attempt came to.
-    async fn undo(
+    pub(super) async fn undo(
         &self,
-        order: &Order<'_>,
+        (mark, marked): (&Mark, &Marked),
         session: Session,
-        marked: &Marked,
         ended: Ended,
+        deadline: Duration,
     ) -> Ran {
         let mut reached = None;
         if matches!(ended, Ended::Deadline | Ended::Killed) {
@@ -292,19 +308,19 @@ impl Database {
         if let Some(mut session) = rolled_back {
             let connection = session.connection();
             // Only one who is asked can know; if the answer is lost, the next attempt's conflict decides.
-            if let Ok(true) = self.left_its_mark(connection, order.mark, marked).await {
+            if let Ok(true) = self.left_its_mark(connection, mark, marked).await {
                 return ended_by_handler(marked);
             }
         } else if reached.is_none() {
             // A query that the handler has dropped may still run and hold the mark.
             reached = Some(self.cancel(marked).await.is_ok());
         }
-        let error = describe(&ended, order.deadline);
+        let error = describe(&ended, deadline);
         Ran::new(after_undo(&ended, clean, reached != Some(false)), error)
     }
 }
 
-fn ended_by_handler(marked: &Marked) -> Ran {
+pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
     Ran {
         ended: Some(marked.xid.clone()),
         ..Ran::new(

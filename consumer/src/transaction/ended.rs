@@ -2,16 +2,21 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use onceward_core::Message;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::Order;
+use super::{BatchOrder, Order};
+use crate::alarm::Alarm;
 use crate::handler::{HandlerError, Verdict};
 use crate::plan::Run;
 use crate::session::Session;
 use crate::trouble::{Trouble, chain, classify, database_error};
-use crate::tx::Tx;
+use crate::{BatchTx, Tx};
 
 /// How much longer than its deadline a handler may take before it is said to block its thread.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -53,15 +58,48 @@ pub(super) async fn handle(
     deadline: Instant,
 ) -> (Session, Ended) {
     let mut tx = Tx {
-        session,
+        batch: BatchTx {
+            session,
+            messages: Arc::new([order.message.clone()]),
+            marks: Arc::new([order.mark.id]),
+            attempt: order.attempt,
+            deadline,
+        },
         message: order.message.clone(),
         mark: order.mark.id,
-        attempt: order.attempt,
-        deadline,
     };
     let call = async { order.handler.call(order.message, &mut tx).await };
+    let ended = watch(call, deadline, order.kill, order.alarm).await;
+    (tx.batch.session, ended)
+}
+
+/// As [`handle`], for the messages of a batch that are to be handled.
+pub(super) async fn handle_batch(
+    order: &BatchOrder<'_>,
+    (messages, marks): (Arc<[Arc<Message>]>, Arc<[Uuid]>),
+    session: Session,
+    deadline: Instant,
+) -> (Session, Ended) {
+    let mut tx = BatchTx {
+        session,
+        messages,
+        marks,
+        attempt: 1,
+        deadline,
+    };
+    let call = async { order.handler.call(&mut tx).await };
+    let ended = watch(call, deadline, order.kill, order.alarm).await;
+    (tx.session, ended)
+}
+
+async fn watch(
+    call: impl Future<Output = Result<(), HandlerError>>,
+    deadline: Instant,
+    kill: &CancellationToken,
+    alarm: &Alarm,
+) -> Ended {
     let caught = AssertUnwindSafe(call).catch_unwind();
-    order.alarm.set(order.deadline + OVERDUE);
+    alarm.set(deadline.saturating_duration_since(Instant::now()) + OVERDUE);
     let ended = tokio::select! {
         biased;
         ended = tokio::time::timeout_at(deadline.into(), caught) => match ended {
@@ -70,10 +108,10 @@ pub(super) async fn handle(
             Ok(Err(panic)) => Ended::Panicked(panic_text(&*panic)),
             Err(_) => Ended::Deadline,
         },
-        () = order.kill.cancelled() => Ended::Killed,
+        () = kill.cancelled() => Ended::Killed,
     };
-    order.alarm.clear();
-    (tx.session, ended)
+    alarm.clear();
+    ended
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

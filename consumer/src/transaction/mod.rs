@@ -1,6 +1,7 @@
 //! The transaction of the mark: dedupe, handler and commit in one.
 
 mod attempt;
+mod batch;
 mod cancel;
 mod ended;
 mod line;
@@ -8,6 +9,7 @@ mod mark;
 mod outbound;
 #[cfg(feature = "faults")]
 mod planted;
+mod position;
 mod retry;
 mod settle;
 
@@ -24,6 +26,7 @@ use crate::session::Session;
 use crate::sql::Statements;
 
 pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use line::Waiting;
 use mark::Marked;
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
@@ -52,8 +55,17 @@ pub(crate) struct Database {
 
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
+        self.begin_with(deadline, Duration::MAX).await
+    }
+
+    /// Begins a transaction that waits for locks no longer than `patience`.
+    async fn begin_with(
+        &self,
+        deadline: Duration,
+        patience: Duration,
+    ) -> Result<Session, sqlx::Error> {
         let connection = self.connection().await?;
-        let statement = Statements::begin(deadline, !planted(Fault::AckBeforeDurable));
+        let statement = Statements::begin(deadline, patience, !planted(Fault::AckBeforeDurable));
         within(ANSWER, Session::begin(connection, statement)).await
     }
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tracing::error;
 
 use super::told::{log_end, log_run};
-use super::{Body, Job, Past, Report, Workshop, has_expired, wait};
+use super::{Body, Job, Past, Report, Workshop, has_expired, is_doubtful, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
@@ -132,6 +132,7 @@ impl Workshop {
         let keyed = message.key.is_some();
         let place = Place {
             line: keyed.then(|| line_of(message, job.mark.id)),
+            in_doubt: is_doubtful(message, &job.origin),
             origin: &job.origin,
             history: &past.history,
         };
@@ -199,7 +200,12 @@ impl Workshop {
     }
 
     /// Writes the mark without a handler, however long that takes. None: the delivery must be left.
-    async fn settle(&self, job: &Job, what: SettleAs<'_>, ended: Option<&str>) -> Option<Outcome> {
+    pub(super) async fn settle(
+        &self,
+        job: &Job,
+        what: SettleAs<'_>,
+        ended: Option<&str>,
+    ) -> Option<Outcome> {
         let settle = ToSettle {
             mark: &job.mark,
             what,

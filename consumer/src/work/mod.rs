@@ -1,17 +1,19 @@
 //! What a member works on: a delivery, or a message that has waited. It runs, waits, and runs again, as the plan says.
 
+mod batch;
 mod delivery;
 mod retry;
 mod told;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use onceward_core::{Message, Origin, Undecodable};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::HandlerSettings;
+use crate::age::is_in_doubt;
 use crate::alarm::Alarm;
 use crate::handler::AnyHandler;
 use crate::health::Health;
@@ -75,6 +77,23 @@ pub(crate) struct Report {
     pub(crate) due: Option<Duration>,
 }
 
+/// What a worker came to.
+#[derive(Debug)]
+pub(crate) enum Done {
+    One(Report),
+    Batch(Vec<Fate>),
+}
+
+/// What became of one delivery of a batch.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Settled(u64, Outcome),
+    /// Its turn is to come again; true: alone.
+    Again(Box<Job>, bool),
+    /// It is not settled and comes again.
+    Left(u64),
+}
+
 /// What the attempts at a message have come to so far.
 #[derive(Debug, Default)]
 struct Past {
@@ -135,6 +154,12 @@ async fn wait(delay: Duration, leave: &CancellationToken) -> Option<()> {
         () = leave.cancelled() => None,
         () = tokio::time::sleep(delay) => Some(()),
     }
+}
+
+/// Whether a message may be older than its mark, by this machine's clock.
+fn is_doubtful(message: &Message, origin: &Origin) -> bool {
+    let written = message.time.map(SystemTime::from);
+    is_in_doubt(origin, written, SystemTime::now())
 }
 
 /// Whether a message is of no use any more, by this machine's clock.

@@ -34,6 +34,9 @@ pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
         Run::IdConflict => {
             warn!(%id, kind = %message.kind, "another message with this id was settled before");
         }
+        Run::TooOld => {
+            warn!(%id, kind = %message.kind, "too old to tell whether it was settled before");
+        }
         Run::Failed(_) | Run::Ended => {
             warn!(%id, kind = %message.kind, attempt = tally.attempts, ?next, error = %ran.error, "the handler failed");
         }

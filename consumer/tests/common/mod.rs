@@ -7,6 +7,8 @@
     reason = "part of tests only"
 )]
 
+pub(crate) mod scripted;
+
 use std::time::Duration;
 
 use bytes::Bytes;

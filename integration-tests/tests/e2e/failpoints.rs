@@ -55,6 +55,16 @@ const OF_A_CONSUMER_THAT_DEFERS: [&str; 5] = [
     "after-commit-before-ack:30",
 ];
 
+/// The same in batches; those that fail are handled one by one, and pass these points as well.
+const OF_A_CONSUMER_OF_BATCHES: [&str; 6] = [
+    "before-mark:8",
+    "after-handler:8",
+    "before-commit:8",
+    "before-commit:21",
+    "after-commit-before-ack:30",
+    "after-ack:8",
+];
+
 /// Writes one message that the broker refuses.
 pub(crate) async fn write_too_large(stage: &Stage, key: &str) -> Uuid {
     let mut transaction = stage.log.pool().begin().await.unwrap();
@@ -168,4 +178,37 @@ async fn a_crash_while_messages_wait_loses_doubles_and_reorders_nothing_on_nats(
     let consumer = stage.consumer(&Changes::default().deferring());
     stage.must_be_green(&[&relay, &consumer]).await;
     stage.wait_until_no_key_is_held().await;
+}
+
+async fn crash_in_batches(stage: Stage) {
+    let relay = stage.relay(&Changes::default());
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(200),
+        ..stage.workload()
+    });
+
+    for point in OF_A_CONSUMER_OF_BATCHES {
+        let consumer = stage.consumer(&Changes::failpoint(point).in_batches());
+        consumer.crashed(SOON).await;
+        eprintln!("the consumer crashed at {point}");
+    }
+
+    writers.stop().await;
+    let consumer = stage.consumer(&Changes::default().in_batches());
+    stage.must_be_green(&[&relay, &consumer]).await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_batches_loses_doubles_and_reorders_nothing_on_nats() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+
+    crash_in_batches(stage.consumed().await).await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_batches_loses_doubles_and_reorders_nothing_on_kafka() {
+    let stage = Stage::kafka(Postgres::shared().await, Kafka::shared().await).await;
+
+    crash_in_batches(stage.consumed().await).await;
 }

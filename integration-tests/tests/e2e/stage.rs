@@ -67,6 +67,13 @@ impl Changes {
             .variable("E2E_DEFER_AFTER_MS", "0")
     }
 
+    /// For consumers: up to twenty messages in one transaction, and one transaction in eight fails.
+    pub(crate) fn in_batches(self) -> Self {
+        self.variable("E2E_BATCH", "20")
+            .variable("E2E_DELAY_MS", "15")
+            .variable("E2E_FAIL_ONE_IN", "8")
+    }
+
     pub(crate) fn variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self

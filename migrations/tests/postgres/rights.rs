@@ -93,6 +93,7 @@ async fn a_writer_can_neither_read_nor_change_the_log() {
         "select from onceward.dead_letters",
         "select from onceward.retries",
         "select from onceward.held_keys",
+        "select from onceward.consumer_positions",
         "insert into onceward.migrations (version, name, checksum) values (9, '', '')",
         "create table onceward.mine ()",
         "select onceward.grant_rights()",
@@ -179,6 +180,8 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "update onceward.held_keys set due_at = now()",
         "delete from onceward.retries",
         "delete from onceward.held_keys",
+        "insert into onceward.consumer_positions (consumer, partition, highest_settled) values ('billing', 'orders/0', 7)",
+        "update onceward.consumer_positions set highest_settled = highest_settled",
         "select version from onceward.migrations",
     ] {
         assert!(run(&mut consumer, sql).await.is_ok(), "{sql}");
@@ -188,6 +191,7 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "select from onceward.cursors",
         "delete from onceward.dead_letters",
         "truncate onceward.retries",
+        "delete from onceward.consumer_positions",
         "select onceward.enqueue('t', 'x')",
     ] {
         assert_eq!(
@@ -213,6 +217,7 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.parked",
         "update onceward.dead_letters set state = 'discarded'",
         "delete from onceward.streams",
+        "delete from onceward.consumer_positions where consumer = 'gone'",
         "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
          select onceward.mark_slot(id), 'billing', id, 1 from (select gen_random_uuid() as id) m",
         "update onceward.processed_messages set outcome = 1",

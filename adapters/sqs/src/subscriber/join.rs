@@ -73,6 +73,7 @@ pub(super) async fn find(
             name: name.clone(),
             url: queue.url,
             partition: Partition::new(name.as_str()),
+            retention: queue.attributes.retention,
         });
     }
     Ok(readings)

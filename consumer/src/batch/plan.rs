@@ -1,0 +1,199 @@
+//! Decides what a batch is made of, and what becomes of it after each run. Pure: no clock, no I/O.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use onceward_core::Backoff;
+use uuid::Uuid;
+
+use super::BatchSettings;
+use crate::plan::{OUTAGE, Run};
+
+/// How often a conflict with another transaction is repeated before the messages are handled one by one.
+const REPEATS: u32 = 3;
+
+const REPEAT: Backoff = Backoff {
+    base: Duration::from_millis(5),
+    max: Duration::from_millis(100),
+};
+
+/// How full a batch is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Filling {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Filling {
+    /// Takes a message in, unless it does not fit. The first one always does.
+    pub(crate) fn add(&mut self, weight: usize, limit: &BatchSettings) -> bool {
+        let fits =
+            self.messages < limit.messages && self.bytes.saturating_add(weight) <= limit.bytes;
+        if self.messages > 0 && !fits {
+            return false;
+        }
+        self.messages += 1;
+        self.bytes = self.bytes.saturating_add(weight);
+        true
+    }
+
+    /// Whether nothing more can fit.
+    pub(crate) fn is_full(self, limit: &BatchSettings) -> bool {
+        self.messages >= limit.messages || self.bytes >= limit.bytes
+    }
+}
+
+/// Which messages of a batch cannot be part of it: one that has expired, and one with the mark of another before it, of which
+/// one transaction can insert only one. `messages` gives the mark of each, and whether it has expired.
+pub(crate) fn who_runs_alone(messages: impl Iterator<Item = (Uuid, bool)>) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    messages
+        .map(|(mark, expired)| expired || !seen.insert(mark))
+        .collect()
+}
+
+/// In which order the marks of a batch are inserted, as places: by id, whatever the order of arrival. Two batches with marks
+/// in common wait for one another at the first one of these, and never in a circle.
+pub(crate) fn order_of_marks(marks: &[Uuid]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..marks.len()).collect();
+    places.sort_unstable_by_key(|place| marks[*place]);
+    places
+}
+
+/// What to do with a batch next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchNext {
+    /// Each of its messages is settled, or has to be handled alone, as the run tells.
+    Settled,
+    /// Run it again after this long.
+    Again(Duration),
+    /// Wait until the database answers, at least this long; then again.
+    Pause(Duration),
+    /// Handle its messages one by one.
+    Split,
+    /// Give its messages up: another attempt might have their effects twice.
+    GiveUp,
+    /// Leave it: it comes again.
+    Leave,
+}
+
+/// What to do after a run of a batch that has had so many conflicts, and outages in a row, this run included. `chance` lies
+/// in `0.0..1.0`.
+pub(crate) fn after_batch(run: Run, conflicts: u32, outages: u32, chance: f64) -> BatchNext {
+    match run {
+        Run::Handled => BatchNext::Settled,
+        Run::Conflict if conflicts <= REPEATS => BatchNext::Again(REPEAT.delay(conflicts, chance)),
+        Run::Outage => BatchNext::Pause(OUTAGE.delay(outages, chance)),
+        Run::Ended => BatchNext::GiveUp,
+        Run::Stopped => BatchNext::Leave,
+        // Somebody else works on one of them, for longer than a batch waits; or one of them is guilty.
+        Run::Elsewhere | Run::Failed(_) | Run::Conflict => BatchNext::Split,
+        // None of these is said of a batch. Alone, each message is told what it is.
+        Run::LinedUp | Run::Duplicate | Run::IdConflict | Run::TooOld | Run::Expired => {
+            BatchNext::Split
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handler::Verdict;
+
+    fn limit(messages: usize, bytes: usize) -> BatchSettings {
+        BatchSettings {
+            messages,
+            bytes,
+            ..BatchSettings::default()
+        }
+    }
+
+    #[test]
+    fn any_error_of_the_handler_splits_the_batch() {
+        for verdict in [
+            Verdict::Retry,
+            Verdict::RetryAfter(Duration::from_secs(60)),
+            Verdict::Reject,
+            Verdict::Payload,
+        ] {
+            let next = after_batch(Run::Failed(verdict), 0, 0, 0.5);
+
+            assert_eq!(next, BatchNext::Split, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn conflicts_are_repeated_for_a_while_and_outages_for_ever() {
+        let again = (1..=3).all(|n| {
+            let next = after_batch(Run::Conflict, n, 0, 0.5);
+            matches!(next, BatchNext::Again(_))
+        });
+
+        assert!(again);
+        assert_eq!(after_batch(Run::Conflict, 4, 0, 0.5), BatchNext::Split);
+        let next = after_batch(Run::Outage, 0, 1_000, 0.5);
+        assert!(matches!(next, BatchNext::Pause(_)));
+    }
+
+    #[test]
+    fn a_transaction_that_the_handler_has_ended_is_never_run_again() {
+        assert_eq!(after_batch(Run::Ended, 0, 0, 0.5), BatchNext::GiveUp);
+    }
+
+    #[test]
+    fn the_second_of_one_mark_and_what_has_expired_run_alone() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+        let alone = who_runs_alone([(a, false), (b, true), (a, false)].into_iter());
+
+        assert_eq!(alone, [false, true, true]);
+    }
+
+    #[test]
+    fn one_message_fits_however_large_it_is_and_no_second_one() {
+        let limit = limit(10, 100);
+        let mut filling = Filling::default();
+
+        assert!(filling.add(1_000, &limit));
+        assert!(filling.is_full(&limit));
+        assert!(!filling.add(1, &limit));
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_keeps_its_limits(
+            messages in 1..20_usize,
+            bytes in 1..1_000_usize,
+            weights in prop::collection::vec(1..300_usize, 1..60),
+        ) {
+            let limit = limit(messages, bytes);
+            let mut filling = Filling::default();
+            for weight in weights {
+                filling.add(weight, &limit);
+            }
+
+            prop_assert!(filling.messages >= 1 && filling.messages <= messages);
+            prop_assert!(filling.messages == 1 || filling.bytes <= bytes);
+        }
+
+        #[test]
+        fn two_batches_insert_their_common_marks_in_one_order(
+            first in prop::collection::hash_set(0..40_u128, 1..20),
+            second in prop::collection::hash_set(0..40_u128, 1..20),
+        ) {
+            let inserted = |set: &HashSet<u128>| {
+                let marks: Vec<Uuid> = set.iter().map(|n| Uuid::from_u128(*n)).collect();
+                let places = order_of_marks(&marks);
+                places.into_iter().map(|place| marks[place]).collect::<Vec<_>>()
+            };
+            let common = |of: &HashSet<u128>, other: &HashSet<u128>| {
+                let all = inserted(of).into_iter();
+                all.filter(|mark| other.contains(&mark.as_u128())).collect::<Vec<_>>()
+            };
+
+            prop_assert_eq!(common(&first, &second), common(&second, &first));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Batches in this member: what is put together, when it starts, and what becomes of it.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::Member;
+use crate::batch::Filling;
+use crate::faults::{Fault, planted};
+use crate::keys::Take;
+use crate::work::{Done, Fate, Job};
+
+/// Batches that wait for more, one of each handler at most.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    forming: HashMap<usize, Forming>,
+}
+
+#[derive(Debug)]
+struct Forming {
+    numbers: Vec<u64>,
+    filling: Filling,
+    until: Instant,
+}
+
+impl Batches {
+    /// When the first of them starts, full or not.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.forming.values().map(|batch| batch.until).min()
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Member<T> {
+    /// Begins a batch with a delivery whose turn has come. False: it is to run alone.
+    pub(super) fn begin_batch(&mut self, number: u64) -> bool {
+        let Some((class, weight)) = self.flights.batch_of(number, &self.shop) else {
+            return false;
+        };
+        let limit = &self.shop.settings(Some(class)).batch;
+        let mut batch = Forming {
+            numbers: vec![number],
+            filling: Filling::default(),
+            until: Instant::now() + limit.wait,
+        };
+        batch.filling.add(weight, limit);
+        self.fill(class, batch, Instant::now());
+        true
+    }
+
+    /// Takes more into the batches that wait, and starts those whose time has come.
+    pub(super) fn fill_batches(&mut self, now: Instant) {
+        for (class, batch) in std::mem::take(&mut self.batches.forming) {
+            self.fill(class, batch, now);
+        }
+    }
+
+    /// Starts all batches as they are.
+    pub(super) fn start_batches(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.batches.forming) {
+            self.start_batch(&batch.numbers);
+        }
+    }
+
+    fn fill(&mut self, class: usize, mut batch: Forming, now: Instant) {
+        let limit = &self.shop.settings(Some(class)).batch;
+        let (flights, shop, filling) = (&self.flights, &self.shop, &mut batch.filling);
+        let mut full = filling.is_full(limit);
+        let more = self.keys.along(&batch.numbers, |number| {
+            match flights.batch_of(number, shop) {
+                Some((_, weight)) if filling.add(weight, limit) => Take::Yes,
+                Some(_) => {
+                    full = true;
+                    Take::Full
+                }
+                None => Take::No,
+            }
+        });
+        batch.numbers.extend(more);
+        if full || batch.filling.is_full(limit) || batch.until <= now {
+            self.start_batch(&batch.numbers);
+        } else {
+            self.batches.forming.insert(class, batch);
+        }
+    }
+
+    fn start_batch(&mut self, numbers: &[u64]) {
+        let mut jobs: Vec<Job> = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            match self.flights.start(*number) {
+                Some(job) => jobs.push(job),
+                None => self.keys.end(*number),
+            }
+        }
+        if planted(Fault::AckBeforeCommit) {
+            for number in numbers {
+                self.ack(*number);
+            }
+        }
+        let shop = self.shop.clone();
+        self.workers.spawn(async move {
+            match <[Job; 1]>::try_from(jobs) {
+                Ok([job]) => Done::One(shop.work(job).await),
+                Err(jobs) => Done::Batch(shop.work_on_batch(jobs).await),
+            }
+        });
+    }
+
+    /// The end of a batch: some of it is settled, some is to be handled again.
+    pub(super) fn on_batch(&mut self, fates: Vec<Fate>) {
+        let mut again = Vec::new();
+        let mut left = Vec::new();
+        for fate in fates {
+            match fate {
+                Fate::Settled(number, outcome) => {
+                    self.keys.end(number);
+                    self.settle(number, outcome);
+                }
+                Fate::Again(job, _)
+                    if job.leave.is_cancelled() || !self.shares.is_ours(job.number) =>
+                {
+                    left.push(job.number);
+                }
+                Fate::Again(job, alone) => {
+                    again.push(job.number);
+                    self.flights.restore(*job, alone);
+                }
+                Fate::Left(number) => left.push(number),
+            }
+        }
+        self.keys.again(again);
+        for number in &left {
+            self.keys.end(*number);
+        }
+        self.give_back(&left);
+        self.release_finished(Instant::now());
+    }
+}

@@ -1,0 +1,213 @@
+//! One attempt at several messages: all marks, handler, proof, commit.
+
+mod open;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onceward_core::{Message, Origin};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use open::Opened;
+
+use super::attempt::ended_by_handler;
+use super::ended::{Ended, after_commit, handle_batch, without_mark};
+use super::mark::Marked;
+use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
+use crate::alarm::Alarm;
+use crate::batch::AnyBatch;
+use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::handler::HandlerError;
+use crate::mark::Mark;
+use crate::plan::Run;
+use crate::session::Session;
+use crate::trouble::{Trouble, chain, classify};
+
+/// How long a batch waits for a lock: one message that somebody else works on must not hold up the others for long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is to be run.
+pub(crate) struct BatchOrder<'a> {
+    pub(crate) handler: &'a dyn AnyBatch,
+    /// Those of a key in their order; no mark twice.
+    pub(crate) entries: &'a [Entry<'a>],
+    pub(crate) deadline: Duration,
+    /// As of an [`Order`](super::Order).
+    pub(crate) kill: &'a CancellationToken,
+    pub(crate) alarm: &'a Alarm,
+}
+
+/// A message of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) message: &'a Arc<Message>,
+    pub(crate) mark: &'a Mark,
+    /// Whether its mark may have been forgotten.
+    pub(crate) in_doubt: bool,
+    pub(crate) origin: &'a Origin,
+}
+
+/// What a batch means for one of its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lot {
+    /// The mark is ours, and the handler gets it.
+    Ours,
+    /// The mark is ours; its key is held, and it waits behind those of its key.
+    LinedUp,
+    /// The mark was there.
+    Duplicate,
+    /// It is to be looked at alone: the mark was there and is that of another message, or it is too old to tell.
+    Alone,
+}
+
+/// What an attempt at a batch came to, with its error for people.
+#[derive(Debug)]
+pub(crate) struct BatchRan {
+    pub(crate) run: Run,
+    pub(crate) error: String,
+    /// The transaction that the handler ended by itself.
+    pub(crate) ended: Option<String>,
+    /// Of each message, as far as the attempt came. They hold only if the transaction was committed, by us or by the handler.
+    pub(crate) lots: Vec<Lot>,
+}
+
+impl BatchRan {
+    pub(crate) fn new(run: Run, error: impl Into<String>) -> Self {
+        Ran::new(run, error).into()
+    }
+}
+
+impl From<Ran> for BatchRan {
+    fn from(ran: Ran) -> Self {
+        Self {
+            run: ran.run,
+            error: ran.error,
+            ended: ran.ended,
+            lots: Vec::new(),
+        }
+    }
+}
+
+impl Database {
+    /// Runs the handler once for all that is new of the batch, in the transaction of its marks.
+    pub(crate) async fn attempt_batch(&self, order: &BatchOrder<'_>) -> BatchRan {
+        let begun = self.begin_with(order.deadline, PATIENCE).await;
+        let mut session = match begun {
+            Ok(session) => session,
+            Err(error) => return BatchRan::new(Run::Outage, chain(&error)),
+        };
+        pass(Failpoint::BeforeMark);
+        let opened = match self.open_batch(session.connection(), order).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                return BatchRan::new(without_mark(classify(&error)), chain(&error));
+            }
+        };
+        let ran = match &opened.marked {
+            Some(marked) => self.run_batch(order, session, &opened, marked).await,
+            None => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::Handled, "")
+            }
+        };
+        BatchRan {
+            lots: opened.lots,
+            ..ran.into()
+        }
+    }
+
+    /// Runs the handler for those whose turn it is, and commits.
+    async fn run_batch(
+        &self,
+        order: &BatchOrder<'_>,
+        session: Session,
+        opened: &Opened,
+        marked: &Marked,
+    ) -> Ran {
+        let deadline = Instant::now() + order.deadline;
+        let ours = order.entries.iter().zip(&opened.lots);
+        let ours = ours.filter(|(_, lot)| **lot == Lot::Ours);
+        let (messages, marks): (Vec<Arc<Message>>, Vec<Uuid>) = ours
+            .map(|(entry, _)| (entry.message.clone(), entry.mark.id))
+            .unzip();
+        let (session, ended) = if messages.is_empty() {
+            (session, Ended::Done)
+        } else {
+            let content = (messages.into(), marks.into());
+            handle_batch(order, content, session, deadline).await
+        };
+        pass(Failpoint::AfterHandler);
+        let (session, ended) = match ended {
+            Ended::Done => match self.finish_batch(order, session, opened, marked).await {
+                Ok(ran) => return ran,
+                Err((session, error)) => (session, Ended::Failed(error)),
+            },
+            Ended::Failed(_) | Ended::Panicked(_) | Ended::Deadline | Ended::Killed => {
+                (session, ended)
+            }
+        };
+        let ended = ended.in_time(deadline);
+        // If the handler has committed, it has committed all marks alike.
+        let mark = Mark {
+            id: opened.marks.first().copied().unwrap_or_default(),
+            digest: None,
+        };
+        self.undo((&mark, marked), session, ended, order.deadline)
+            .await
+    }
+
+    /// Proves all marks and commits. An error is to be undone.
+    async fn finish_batch(
+        &self,
+        order: &BatchOrder<'_>,
+        mut session: Session,
+        opened: &Opened,
+        marked: &Marked,
+    ) -> Result<Ran, (Session, HandlerError)> {
+        if session.has_savepoint() {
+            let error = HandlerError::from("the handler has left a savepoint open");
+            return Err((session, error));
+        }
+        let proven = self
+            .prove_all(session.connection(), opened, order.deadline)
+            .await;
+        match proven {
+            Ok(true) => {}
+            Ok(false) => {
+                session.roll_back(ROLL_BACK).await;
+                return Ok(ended_by_handler(marked));
+            }
+            Err(error) if classify(&error) == Trouble::Aborted => {
+                let error = HandlerError::from("a statement failed and the handler went on");
+                return Err((session, error));
+            }
+            Err(error) => return Err((session, HandlerError::from(error))),
+        }
+        pass(Failpoint::BeforeCommit);
+        Ok(match within(COMMIT, session.commit()).await {
+            Ok(()) => Ran::new(Run::Handled, ""),
+            Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
+        })
+    }
+
+    async fn prove_all(
+        &self,
+        connection: &mut PgConnection,
+        opened: &Opened,
+        deadline: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        if planted(Fault::CommitWithoutProof) {
+            return Ok(true);
+        }
+        let ask = sqlx::query_as(self.statements.proofs.sql())
+            .bind(self.consumer.as_str())
+            .bind(&opened.slots)
+            .bind(&opened.marks)
+            .fetch_one(connection);
+        let (count, _): (i64, String) = within(deadline + ANSWER, ask).await?;
+        Ok(usize::try_from(count) == Ok(opened.marks.len()))
+    }
+}

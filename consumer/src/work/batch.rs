@@ -1,0 +1,188 @@
+//! Several deliveries in one transaction, until they are settled or have to be handled one by one.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::select_all;
+use time::OffsetDateTime;
+use tracing::{debug, info, warn};
+
+use super::{Body, Fate, Job, Workshop, has_expired, is_doubtful};
+use crate::batch::{AnyBatch, BatchNext, after_batch, who_runs_alone};
+use crate::dead_letter::Letter;
+use crate::history::History;
+use crate::plan::{DeadReason, Outcome, Run};
+use crate::stored::Stored;
+use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, SettleAs};
+
+impl Workshop {
+    /// Works on the deliveries of a batch, in their order. Each of them is in what it gives, once.
+    pub(crate) async fn work_on_batch(&self, jobs: Vec<Job>) -> Vec<Fate> {
+        let (jobs, alone) = divide(jobs);
+        let mut fates = match jobs.first().and_then(|job| self.batch_handler(job)) {
+            Some(handler) => self.handle_batch(jobs, handler).await,
+            None => again(jobs, true),
+        };
+        fates.extend(again(alone, true));
+        for fate in &fates {
+            if let Fate::Settled(_, outcome) = fate {
+                self.meters.settled(*outcome);
+            }
+        }
+        fates
+    }
+
+    fn batch_handler(&self, job: &Job) -> Option<&dyn AnyBatch> {
+        self.routes.get(job.route?)?.batch.as_deref()
+    }
+
+    /// Runs the handler until the plan says what becomes of the batch.
+    async fn handle_batch(&self, jobs: Vec<Job>, handler: &dyn AnyBatch) -> Vec<Fate> {
+        let (mut conflicts, mut outages) = (0, 0);
+        loop {
+            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let ran = self.try_batch(&jobs, handler).await;
+            self.meters.ran(began.1.elapsed());
+            conflicts += u32::from(ran.run == Run::Conflict);
+            outages = if ran.run == Run::Outage {
+                outages + 1
+            } else {
+                0
+            };
+            let next = after_batch(ran.run, conflicts, outages, fastrand::f64());
+            log_batch(jobs.len(), &ran, next);
+            let goes_on = match next {
+                BatchNext::Settled => return settled(jobs, &ran.lots),
+                BatchNext::Split => {
+                    self.meters.split();
+                    return again(jobs, true);
+                }
+                BatchNext::GiveUp => return self.give_up_batch(jobs, &ran, began).await,
+                BatchNext::Leave => return jobs.iter().map(|job| Fate::Left(job.number)).collect(),
+                BatchNext::Again(delay) => unless_left(&jobs, tokio::time::sleep(delay)).await,
+                BatchNext::Pause(delay) => {
+                    self.health.outage(&ran.error);
+                    unless_left(&jobs, self.until_up(delay)).await
+                }
+            };
+            if !goes_on {
+                return again(jobs, false);
+            }
+        }
+    }
+
+    async fn until_up(&self, delay: Duration) {
+        tokio::time::sleep(delay).await;
+        self.health.wait_until_up().await;
+    }
+
+    async fn try_batch(&self, jobs: &[Job], handler: &dyn AnyBatch) -> BatchRan {
+        let entries: Vec<Entry<'_>> = jobs.iter().filter_map(entry).collect();
+        let Some(first) = jobs.first() else {
+            return BatchRan::new(Run::Handled, "");
+        };
+        let order = BatchOrder {
+            handler,
+            entries: &entries,
+            deadline: self.settings(first.route).deadline,
+            kill: &self.kill,
+            alarm: &first.alarm,
+        };
+        self.database.attempt_batch(&order).await
+    }
+
+    /// Gives up what a handler may have had the effects of, when it ended the transaction by itself.
+    async fn give_up_batch(
+        &self,
+        jobs: Vec<Job>,
+        ran: &BatchRan,
+        (at, since): (OffsetDateTime, Instant),
+    ) -> Vec<Fate> {
+        let mut history = History::default();
+        history.add(1, at, since.elapsed(), ran.error.clone());
+        let mut fates = Vec::with_capacity(jobs.len());
+        for (job, lot) in jobs.into_iter().zip(&ran.lots) {
+            let entry = entry(&job).filter(|_| *lot == Lot::Ours);
+            let Some(entry) = entry else {
+                fates.push(Fate::Again(Box::new(job), true));
+                continue;
+            };
+            let letter = Letter {
+                content: &Stored::of_message(entry.message, entry.origin),
+                reason: DeadReason::TransactionEnded,
+                error: &ran.error,
+                history: &history,
+            };
+            let ended = ran.ended.as_deref();
+            let outcome = self.settle(&job, SettleAs::Dead(letter), ended).await;
+            fates.push(match outcome {
+                Some(outcome) => Fate::Settled(job.number, outcome),
+                None => Fate::Left(job.number),
+            });
+        }
+        fates
+    }
+}
+
+fn entry(job: &Job) -> Option<Entry<'_>> {
+    match &job.body {
+        Body::Message(message) => Some(Entry {
+            message,
+            mark: &job.mark,
+            in_doubt: is_doubtful(message, &job.origin),
+            origin: &job.origin,
+        }),
+        Body::Undecodable(_) => None,
+    }
+}
+
+/// Those that can be handled together, and the others.
+fn divide(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+    let marks = jobs.iter().map(|job| match &job.body {
+        Body::Message(message) => (job.mark.id, has_expired(message)),
+        // It is in no batch; alone, it is told what it is.
+        Body::Undecodable(_) => (job.mark.id, true),
+    });
+    let mut alone = who_runs_alone(marks).into_iter();
+    jobs.into_iter().partition(|_| alone.next() == Some(false))
+}
+
+fn again(jobs: Vec<Job>, alone: bool) -> Vec<Fate> {
+    let jobs = jobs.into_iter().map(Box::new);
+    jobs.map(|job| Fate::Again(job, alone)).collect()
+}
+
+fn settled(jobs: Vec<Job>, lots: &[Lot]) -> Vec<Fate> {
+    let fate = |(job, lot): (Job, &Lot)| match lot {
+        Lot::Ours => Fate::Settled(job.number, Outcome::Handled),
+        Lot::LinedUp => Fate::Settled(job.number, Outcome::Deferred),
+        Lot::Duplicate => Fate::Settled(job.number, Outcome::Duplicate),
+        // It gets a dead letter of its own.
+        Lot::Alone => Fate::Again(Box::new(job), true),
+    };
+    jobs.into_iter().zip(lots).map(fate).collect()
+}
+
+/// Waits. False: one of the deliveries must be left.
+async fn unless_left(jobs: &[Job], wait: impl Future<Output = ()>) -> bool {
+    let left = jobs.iter().map(|job| Box::pin(job.leave.cancelled()));
+    tokio::select! {
+        biased;
+        _ = select_all(left) => false,
+        () = wait => true,
+    }
+}
+
+fn log_batch(messages: usize, ran: &BatchRan, next: BatchNext) {
+    let error = &ran.error;
+    match next {
+        BatchNext::Settled => debug!(messages, "a batch is settled"),
+        BatchNext::Split => {
+            // An error of the handler may tell of a payload: alone, its message says what may be said.
+            warn!(messages, run = ?ran.run, "a batch failed; its messages are handled one by one");
+        }
+        BatchNext::GiveUp => warn!(messages, %error, "a batch is given up"),
+        BatchNext::Again(_) | BatchNext::Pause(_) | BatchNext::Leave => {
+            info!(messages, run = ?ran.run, ?next, %error, "a batch is not settled yet");
+        }
+    }
+}
