@@ -41,6 +41,18 @@ const BATCH: usize = 250;
 /// Deliveries in memory, of both: enough for all batches and for as many that wait.
 const MEMORY: usize = 2_000;
 
+/// 100,000 messages of 1,000 other keys that wait for another attempt, as the consumer writes them.
+const RETRIES: &str = "
+insert into onceward.held_keys (consumer, line, topic, key, due_at)
+select 'bench', md5(k::text)::uuid, 'orders.created', 'held-' || k, now() + interval '1 hour'
+from generate_series(0, 999) k;
+insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+select 0, 'bench', md5('m' || n)::uuid, 1 from generate_series(1, 100000) n;
+insert into onceward.retries (consumer, line, message_id, mark_slot, topic, key, type, payload, due_at)
+select 'bench', md5((n % 1000)::text)::uuid, md5('m' || n)::uuid, 0,
+  'orders.created', 'held-' || n % 1000, 'orders.created', convert_to(repeat('a', 300), 'utf8'), now() + interval '1 hour'
+from generate_series(1, 100000) n";
+
 /// A run that takes longer has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -75,21 +87,24 @@ impl BatchHandler for Count {
 enum Manner {
     OneByOne,
     Batches,
+    /// One by one, while others wait for another attempt.
+    BesideRetries,
 }
 
 impl Manner {
-    const ALL: [Self; 2] = [Self::OneByOne, Self::Batches];
+    const ALL: [Self; 3] = [Self::OneByOne, Self::Batches, Self::BesideRetries];
 
     const fn contestant(self) -> &'static str {
         match self {
             Self::OneByOne => "onceward",
             Self::Batches => "onceward-batches",
+            Self::BesideRetries => "onceward-100k-retries",
         }
     }
 
     fn build(self, builder: ConsumerBuilder, handler: Count) -> ConsumerBuilder {
         match self {
-            Self::OneByOne => builder.handler("*", handler),
+            Self::OneByOne | Self::BesideRetries => builder.handler("*", handler),
             Self::Batches => {
                 let settings = HandlerSettings {
                     concurrency: Some(BATCHES),
@@ -121,6 +136,10 @@ pub(crate) async fn measure(
             let client = receive_bare(world, broker, &route).await?;
             results.add(at, "raw-client", ("rate", "msg/s"), client);
             for manner in Manner::ALL {
+                // What waits lies in the database, whatever the broker.
+                if manner == Manner::BesideRetries && broker != Broker::Kafka {
+                    continue;
+                }
                 let rate = handle(world, broker, &route, manner).await?;
                 results.add(at, manner.contestant(), ("rate", "msg/s"), rate);
             }
@@ -136,6 +155,9 @@ pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
 
 async fn handle(world: &World, broker: Broker, route: &str, manner: Manner) -> Outcome<f64> {
     let database = world.database().await?;
+    if manner == Manner::BesideRetries {
+        sqlx::raw_sql(RETRIES).execute(database.pool()).await?;
+    }
     let group = format!("{route}-{}", manner.contestant());
     let left = Arc::new(AtomicU64::new(MESSAGES));
     let done = Arc::new(Notify::new());
