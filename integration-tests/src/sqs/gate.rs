@@ -119,6 +119,11 @@ impl Gate {
         self.shared.rules().limit(queue, bytes);
     }
 
+    /// From now on a queue takes messages of any size that the server takes.
+    pub fn lift_limit(&self, queue: &str) {
+        self.shared.rules().lift_limit(queue);
+    }
+
     /// From now on sending to a queue is throttled, or no longer.
     pub fn throttle(&self, queue: &str, throttled: bool) {
         self.shared.rules().throttle(queue, throttled);

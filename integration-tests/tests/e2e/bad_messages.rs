@@ -16,7 +16,7 @@ async fn states(stage: &Stage) -> Vec<String> {
         .unwrap()
 }
 
-async fn only_the_guilty_are_parked(mut stage: Stage) {
+pub(crate) async fn only_the_guilty_are_parked(mut stage: Stage) {
     stage.limit_messages(Some(LIMIT)).await;
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {

@@ -8,7 +8,8 @@ use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
 use sqlx::postgres::PgPool;
 
-use crate::stage::{Changes, SOON, Stage, WINDOW, Writers};
+use crate::stage::{Changes, SOON, Stage, WINDOW};
+use crate::writers::Writers;
 
 async fn rows(pool: &PgPool) -> i64 {
     sqlx::query_scalar("select count(*) from ledger.business")

@@ -10,22 +10,16 @@ use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::sqs::{Gate, Sqs};
 use onceward_testkit::{Scratch, unique, wait};
-use tokio::task::JoinHandle;
 
+use crate::place::Place;
 use crate::program::{Program, example};
+use crate::writers::Writers;
 
 /// Within this much whatever is to happen next has happened, on a slow machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The most messages that a relay of these tests has read and not checkpointed: what it may publish again after a kill.
 pub(crate) const WINDOW: u64 = 600;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Nats,
-    Kafka,
-    Sqs,
-}
 
 /// How a relay differs from the usual.
 #[derive(Debug, Clone, Default)]
@@ -87,11 +81,7 @@ pub(crate) struct Stage {
     pub(crate) ledger: Ledger,
     pub(crate) name: String,
     pub(crate) ttl: &'static str,
-    kind: Kind,
-    address: String,
-    /// On SQS: the queue of all topics, and what the relay is told of the broker.
-    queue: String,
-    section: String,
+    pub(crate) place: Place,
     scratch: Scratch,
     lives: AtomicU32,
 }
@@ -124,7 +114,11 @@ impl Stage {
         jetstream.create_stream(config).await.unwrap();
         let streams: Vec<&str> = others.iter().copied().chain([name.as_str()]).collect();
         let tap = Tap::nats(nats.url(), &streams);
-        Self::new(postgres, name, Kind::Nats, nats.url(), tap).await
+        let place = Place::Nats {
+            url: nats.url().to_owned(),
+            stream: name.clone(),
+        };
+        Self::new(postgres, name, place, tap).await
     }
 
     /// A database of `postgres` and Kafka topics for this test, of three partitions each.
@@ -134,32 +128,36 @@ impl Stage {
         for topic in &topics {
             kafka.create_topic(topic, 3, &[]).await;
         }
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let tap = Tap::kafka(kafka.brokers(), &topics);
-        Self::new(postgres, name, Kind::Kafka, kafka.brokers(), tap).await
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let tap = Tap::kafka(kafka.brokers(), &names);
+        let place = Place::Kafka {
+            brokers: kafka.brokers().to_owned(),
+            topics,
+        };
+        Self::new(postgres, name, place, tap).await
     }
 
-    /// A database of `postgres` and one queue for the topics of this test, which relays reach through the gate.
-    pub(crate) async fn sqs(postgres: &Postgres, sqs: &Sqs, gate: &Gate, fifo: bool) -> Self {
+    /// A database of `postgres` and one queue for the topics of this test, which relays reach through a gate of its own.
+    pub(crate) async fn sqs(postgres: &Postgres, sqs: &Sqs, fifo: bool) -> Self {
         let name = unique("e2e");
         let queue = queue(&name, fifo);
         sqs.create_queue(&queue, &[]).await;
-        let tap = Tap::sqs(gate, &[&queue]);
-        let mut stage = Self::new(postgres, name, Kind::Sqs, sqs.url(), tap).await;
-        let order = if fifo { "per_key" } else { "none" };
-        stage.queue = queue;
-        stage.section = format!(
-            "endpoint_url = \"{}\"\nregion = \"us-east-1\"\norder = \"{order}\"\n\
-             access_key_id = \"e2e\"\nsecret_access_key = \"e2e\"\n",
-            gate.url()
-        );
+        let gate = Gate::to(sqs.port()).await;
+        let tap = Tap::sqs(&gate, &[&queue]);
+        let place = Place::Sqs {
+            url: sqs.url().to_owned(),
+            queue,
+            gate,
+            order: if fifo { "per_key" } else { "none" },
+        };
+        let mut stage = Self::new(postgres, name, place, tap).await;
         if !fifo {
             stage.ledger = stage.ledger.unordered();
         }
         stage
     }
 
-    async fn new(postgres: &Postgres, name: String, kind: Kind, address: &str, tap: Tap) -> Self {
+    async fn new(postgres: &Postgres, name: String, place: Place, tap: Tap) -> Self {
         let log = postgres.database().await;
         onceward_migrations::run(log.pool()).await.unwrap();
         let ledger = Ledger::open(log.pool(), tap).await.with_fence().await;
@@ -167,10 +165,7 @@ impl Stage {
             log,
             elsewhere: None,
             ledger,
-            kind,
-            address: address.to_owned(),
-            queue: String::new(),
-            section: String::new(),
+            place,
             scratch: Scratch::new("e2e"),
             lives: AtomicU32::new(0),
             ttl: "2s",
@@ -228,12 +223,6 @@ impl Stage {
 
     fn configuration(&self, who: &str, changes: &Changes) -> String {
         let url = changes.url.as_deref().unwrap_or(self.log.url());
-        let address = changes.address.as_deref().unwrap_or(&self.address);
-        let (broker, route, section) = match self.kind {
-            Kind::Nats => ("nats", "{topic}", format!("servers = \"{address}\"\n")),
-            Kind::Kafka => ("kafka", "{topic}", format!("brokers = \"{address}\"\n")),
-            Kind::Sqs => ("sqs", self.queue.as_str(), self.section.clone()),
-        };
         format!(
             "source = \"/e2e\"\n\
              [database]\n\
@@ -250,6 +239,9 @@ impl Stage {
              {stream}\n\
              [streams.events.{broker}]\n\
              {section}",
+            broker = self.place.broker(),
+            route = self.place.route(),
+            section = self.place.section(changes.address.as_deref()),
             name = self.name,
             ttl = self.ttl,
             window = changes.window.unwrap_or(WINDOW),
@@ -262,18 +254,14 @@ impl Stage {
         let life = self.lives.fetch_add(1, Ordering::SeqCst);
         let database = self.elsewhere.as_ref().unwrap_or(&self.log);
         let url = changes.url.as_deref().unwrap_or(database.url());
-        let address = changes.address.as_deref().unwrap_or(&self.address);
-        let (broker, reads) = match self.kind {
-            Kind::Nats => ("nats", format!("{}.>", self.name)),
-            Kind::Kafka => ("kafka", self.topics().join(",")),
-            Kind::Sqs => ("sqs", self.queue.clone()),
-        };
+        let address = changes.address.as_deref();
+        let address = address.unwrap_or(self.place.address());
         let mut command = example("e2e_consumer");
         command
             .env("E2E_DATABASE_URL", url)
-            .env("E2E_BROKER", broker)
+            .env("E2E_BROKER", self.place.broker())
             .env("E2E_ADDRESS", address)
-            .env("E2E_TOPICS", reads)
+            .env("E2E_TOPICS", self.place.reads())
             .env("E2E_SESSION_MS", "6000")
             .env("E2E_CONSUMER", &self.name)
             .env("RUST_LOG", "info");
@@ -325,65 +313,6 @@ impl Stage {
         wait::until(SOON, "a relay to hold the lease", || self.holder(relays)).await
     }
 
-    pub(crate) async fn published(&self) -> u64 {
-        let known = || async { Some(self.ledger.progress().await.ok()?.published) };
-        wait::until(SOON, "the broker to tell what it has", known).await
-    }
-
-    pub(crate) async fn handled(&self) -> u64 {
-        let known = || async { Some(self.ledger.progress().await.ok()?.handled) };
-        wait::until(SOON, "the database to tell what took effect", known).await
-    }
-
-    /// Waits until at least so many messages, copies included, lie in the broker.
-    pub(crate) async fn wait_until_published(&self, count: u64) {
-        let there = || async { self.published().await >= count };
-        wait::until_true(SOON, &format!("{count} messages in the broker"), there).await;
-    }
-
-    /// Waits until at least so many messages took effect.
-    pub(crate) async fn wait_until_handled(&self, count: u64) {
-        let there = || async { self.handled().await >= count };
-        wait::until_true(SOON, &format!("{count} effects"), there).await;
-    }
-
-    /// Waits until the stored cursor has passed everything that was written, whenever that was committed. Writers must
-    /// have stopped.
-    pub(crate) async fn wait_until_passed(&self) {
-        let statement = "
-            select not exists (
-              select from onceward.messages m
-              where m.seq > c.last_seq or not pg_visible_in_snapshot(m.txid, c.snapshot))
-            from onceward.cursors c
-            where c.stream = 'events' and c.lane = 1 and c.detour = ''";
-        let passed = || async {
-            let answer = sqlx::query_scalar::<_, bool>(statement).fetch_optional(self.log.pool());
-            answer.await.ok().flatten().unwrap_or(false)
-        };
-        wait::until_true(SOON, "the cursor to pass everything", passed).await;
-    }
-
-    /// How many messages are parked, in any state.
-    pub(crate) async fn parked(&self) -> i64 {
-        sqlx::query_scalar("select count(*) from onceward.parked")
-            .fetch_one(self.log.pool())
-            .await
-            .unwrap()
-    }
-
-    /// Waits until no key is held any more in the consumer's database.
-    pub(crate) async fn wait_until_no_key_is_held(&self) {
-        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
-        let none = || async {
-            let count = sqlx::query_scalar::<_, i64>("select count(*) from onceward.held_keys");
-            count
-                .fetch_one(database.pool())
-                .await
-                .is_ok_and(|count| count == 0)
-        };
-        wait::until_true(SOON, "no key to be held", none).await;
-    }
-
     /// Waits until everything has arrived and taken effect, ends the programs in good order, and judges: it must be green.
     pub(crate) async fn must_be_green(&self, programs: &[&Program]) -> Verdict {
         let verdict = self.ledger.verdict_within(SOON).await;
@@ -402,12 +331,7 @@ impl Stage {
 
     /// Lets the broker take messages of at most so many bytes, or of any size again.
     pub(crate) async fn limit_messages(&self, bytes: Option<i32>) {
-        match self.kind {
-            Kind::Nats => limit_nats(&self.address, &self.name, bytes).await,
-            Kind::Kafka => limit_kafka(&self.address, &self.topics(), bytes).await,
-            // ElasticMQ knows no limit of a queue; a test that needs one sets it on the gate.
-            Kind::Sqs => unimplemented!("a limit of an SQS queue is set on its gate"),
-        }
+        self.place.limit(bytes).await;
     }
 }
 
@@ -437,56 +361,5 @@ fn faults(command: &mut std::process::Command, changes: &Changes) {
         command.env_remove("ONCEWARD_FAILPOINT");
     } else {
         command.env("ONCEWARD_FAILPOINT", &changes.failpoint);
-    }
-}
-
-async fn limit_nats(url: &str, stream: &str, bytes: Option<i32>) {
-    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
-    let mut found = jetstream.get_stream(stream).await.unwrap();
-    let mut config = found.info().await.unwrap().config.clone();
-    config.max_message_size = bytes.unwrap_or(-1);
-    jetstream.update_stream(config).await.unwrap();
-}
-
-async fn limit_kafka(brokers: &str, topics: &[String], bytes: Option<i32>) {
-    use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-    use rdkafka::client::DefaultClientContext;
-
-    let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .unwrap();
-    let limit = bytes.unwrap_or(1_048_588).to_string();
-    let changes: Vec<AlterConfig<'_>> = topics
-        .iter()
-        .map(|topic| {
-            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &limit)
-        })
-        .collect();
-    let results = admin
-        .alter_configs(&changes, &AdminOptions::new())
-        .await
-        .unwrap();
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
-}
-
-/// Writers under way.
-pub(crate) struct Writers {
-    stop: Stop,
-    task: JoinHandle<Written>,
-}
-
-impl Writers {
-    pub(crate) fn begin(url: &str, workload: Workload) -> Self {
-        let stop = Stop::new();
-        let (url, told) = (url.to_owned(), stop.clone());
-        let task = tokio::spawn(async move { workload.run(&url, told).await });
-        Self { stop, task }
-    }
-
-    /// Lets them end what they are at.
-    pub(crate) async fn stop(self) -> Written {
-        self.stop.cancel();
-        self.task.await.unwrap()
     }
 }

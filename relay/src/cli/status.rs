@@ -140,6 +140,7 @@ fn streams(answer: &Answer) -> String {
 
 fn paused(answer: &Answer) -> String {
     let mut table = Table::new(["PAUSED IN", "TOPIC", "SINCE", "REASON"]);
+    let mut of_a_topic = false;
     for stream in &answer.streams {
         for pause in stream.paused.as_array().into_iter().flatten() {
             let text = |name: &str| {
@@ -149,9 +150,17 @@ fn paused(answer: &Answer) -> String {
                     .unwrap_or("-")
                     .to_owned()
             };
+            let topic = text("topic");
+            of_a_topic |= !topic.is_empty();
+            // Without a name it is the destination as a whole.
+            let topic = if topic.is_empty() {
+                "(all)".to_owned()
+            } else {
+                topic
+            };
             table.row([
                 stream.stream.clone(),
-                text("topic"),
+                topic,
                 time_of(&text("since")),
                 text("reason"),
             ]);
@@ -160,10 +169,12 @@ fn paused(answer: &Answer) -> String {
     if table.is_empty() {
         return String::new();
     }
-    format!(
-        "\n{}A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n  to do: onceward doctor\n",
-        table.render()
-    )
+    let detours = if of_a_topic {
+        "A topic that is paused for longer than `detour_after` no longer holds the others: it waits in a detour of its own.\n"
+    } else {
+        ""
+    };
+    format!("\n{}{detours}  to do: onceward doctor\n", table.render())
 }
 
 fn letters(counts: Option<&[DeadLetterCount]>) -> String {

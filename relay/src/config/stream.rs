@@ -20,8 +20,7 @@ const CHUNK: RangeInclusive<usize> = 1..=10_000;
 const IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
 const IN_FLIGHT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
 
-/// What a stream's name may be.
-const NAME: &str = "A stream's name is [a-z][a-z0-9_]*, at most 63 characters";
+const WRONG_NAME: &str = "is no name of a stream: that is [a-z][a-z0-9_]*, at most 63 characters; a dot is not allowed, not in quotes either";
 
 /// Reads all streams. Without a source the problems are still found.
 pub(super) fn streams(mut section: Reader<'_>, source: Option<&Source>) -> Vec<StreamConfig> {
@@ -68,7 +67,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if starts && name.len() <= 63 && bytes.all(rest) {
         Ok(())
     } else {
-        Err(NAME)
+        Err(WRONG_NAME)
     }
 }
 
@@ -85,7 +84,7 @@ fn without_dotted(streams: &mut Reader<'_>, name: &str, mut value: Value) -> Opt
     for inner in &dotted {
         table.remove(inner);
         let what = format!(
-            "looks like a stream of its own, and is a table in the stream {name}: a dot parts tables, and is not allowed in a stream's name, not in quotes either. {NAME}, as in [streams.{name}_{inner}]"
+            "looks like a stream of its own, and is a table in the stream {name}: a dot parts tables. A stream's name is [a-z][a-z0-9_]*, at most 63 characters, without dots, not in quotes either, as in [streams.{name}_{inner}]"
         );
         streams.refuse_entry(name, inner, what);
     }

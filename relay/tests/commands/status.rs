@@ -93,6 +93,25 @@ async fn status_tells_what_waits_for_a_person_and_the_command_to_run() {
 }
 
 #[tokio::test]
+async fn a_destination_that_is_paused_as_a_whole_is_told_as_that() {
+    let (database, shell) = with_parked().await;
+    execute(
+        database.pool(),
+        r#"
+        update onceward.streams
+        set paused = '[{"topic": "", "reason": "nobody answers", "since": "2026-01-01T00:00:00Z"}]'
+        "#,
+    )
+    .await;
+
+    let status = shell.ok(&["status"]).await;
+
+    assert!(status.contains("events     (all)  2026"), "{status}");
+    assert!(status.contains("to do: onceward doctor"), "{status}");
+    assert!(!status.contains("detour_after"), "{status}");
+}
+
+#[tokio::test]
 async fn times_are_told_to_the_second() {
     let (database, shell) = with_parked().await;
     execute(

@@ -110,6 +110,10 @@ impl Rules {
         self.limits.insert(queue.to_owned(), bytes);
     }
 
+    pub(super) fn lift_limit(&mut self, queue: &str) {
+        self.limits.remove(queue);
+    }
+
     pub(super) fn throttle(&mut self, queue: &str, throttled: bool) {
         if throttled {
             self.throttled.insert(queue.to_owned());

@@ -5,7 +5,7 @@ use onceward_consumer::dead_letter::{self, DeadLetter, Payload};
 
 use super::not_there;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Table, or_dash, plain_lines, time, time_of};
+use crate::cli::output::{Table, counted, or_dash, plain_lines, time, time_of};
 use crate::cli::{Context, database};
 
 /// Show one dead letter with its message, its origin and its attempts
@@ -36,7 +36,11 @@ fn details(letter: &DeadLetter) -> String {
     row("consumer", summary.consumer.clone());
     row(
         "state",
-        format!("{}, replayed {} times", summary.state, letter.replays),
+        format!(
+            "{}, replayed {}",
+            summary.state,
+            counted(letter.replays, "time")
+        ),
     );
     row("reason", summary.reason.clone());
     row("error", summary.error.clone());

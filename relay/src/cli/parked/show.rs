@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::not_there;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Table, or_dash, plain_lines, time, time_of};
+use crate::cli::output::{Table, counted, or_dash, plain_lines, time, time_of};
 use crate::cli::{Context, database};
 
 /// Show one parked message whole, with what happened to it
@@ -40,9 +40,9 @@ fn details(message: &ParkedMessage) -> String {
     row(
         "state",
         format!(
-            "{}, made due {} times",
+            "{}, made due {}",
             summary.state.name(),
-            summary.replays
+            counted(summary.replays, "time")
         ),
     );
     row("refused as", summary.error_kind.clone());

@@ -109,7 +109,10 @@ fn a_streams_name_with_a_dot_is_refused() {
         let text = SMALL.replace("streams.events", &format!("streams.{name}"));
         let error = read(&text).unwrap_err().to_string();
 
-        assert_mentions(&error, &["[a-z][a-z0-9_]*", name.trim_matches('"')]);
+        assert_mentions(
+            &error,
+            &["[a-z][a-z0-9_]*", "a dot", name.trim_matches('"')],
+        );
     }
 }
 

@@ -1,0 +1,163 @@
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::pull;
+use futures_util::StreamExt as _;
+use onceward_core::{Acker as _, Subscriber as _};
+use onceward_nats::SubscriberConfig;
+use onceward_testkit::nats::Nats;
+use tokio::time::timeout;
+
+use crate::{PATIENCE, acked_up_to, join, positions, publish, read, subject};
+
+#[tokio::test]
+async fn a_member_takes_over_what_a_dead_owner_had_in_work_without_any_new_message() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 5).await;
+    let long_wait = |config: &mut SubscriberConfig| {
+        config.ack_wait = Duration::from_secs(600);
+        config.takeover_after = Duration::from_secs(1);
+    };
+    let mut first = join(nats, &subject, long_wait).await;
+    let mut second = join(nats, &subject, long_wait).await;
+    let mut held = tokio::select! {
+        held = read(&mut first, 5) => (held, true),
+        held = read(&mut second, 5) => (held, false),
+    };
+    let (owner, mut next) = if held.1 {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    owner
+        .acker()
+        .ack(vec![held.0.remove(0).token])
+        .await
+        .unwrap();
+
+    acked_up_to(nats, &subject, 1).await;
+    drop(owner);
+    let taken = read(&mut next, 4).await;
+
+    assert_eq!(positions(&taken), [2, 3, 4, 5]);
+}
+
+/// How long the server waits for an ack.
+const ACK_WAIT: Duration = Duration::from_secs(2);
+
+/// A message of a durable of its own that the server gives out again and again, since nobody acks it.
+struct NeverAcked {
+    messages: pull::Stream,
+    delivered: i64,
+}
+
+async fn never_acked(nats: &Nats, subject: &str, ack_wait: Duration) -> NeverAcked {
+    let jetstream = jetstream::new(nats.client().await);
+    let config = pull::Config {
+        durable_name: Some("witness".to_owned()),
+        ack_wait,
+        max_ack_pending: 1,
+        ..Default::default()
+    };
+    let stream = jetstream.get_stream(subject).await.unwrap();
+    let consumer = stream.create_consumer(config).await.unwrap();
+    NeverAcked {
+        messages: consumer.messages().await.unwrap(),
+        delivered: 0,
+    }
+}
+
+impl NeverAcked {
+    /// How often the server has given it out, after it has once more or after a fifth of a second.
+    async fn deliveries(&mut self) -> i64 {
+        let next = timeout(Duration::from_millis(200), self.messages.next());
+        if let Ok(message) = next.await {
+            self.delivered = message.unwrap().unwrap().info().unwrap().delivered;
+        }
+        self.delivered
+    }
+}
+
+#[tokio::test]
+async fn deliveries_that_wait_in_a_slow_member_do_not_come_twice() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 20).await;
+    let mut reader = join(nats, &subject, |config| {
+        config.ack_wait = ACK_WAIT;
+        config.takeover_after = Duration::from_secs(2);
+        config.buffer = 10;
+    })
+    .await;
+    let first = read(&mut reader, 1).await;
+    let acker = reader.acker();
+
+    // Three times the server's patience, as a message shows that nobody extends. The caller only extends what it has taken.
+    let mut witness = never_acked(nats, &subject, ACK_WAIT).await;
+    let lapsed = async {
+        while witness.deliveries().await < 4 {
+            acker.extend(vec![first[0].token.clone()]).await.unwrap();
+        }
+    };
+    timeout(PATIENCE, lapsed).await.unwrap();
+    let mut all = positions(&first);
+    for _ in 1..20 {
+        let one = read(&mut reader, 1).await;
+        all.extend(positions(&one));
+        assert_eq!(one[0].origin.redelivered, None, "{all:?}");
+        assert!(one[0].deadline > Some(Instant::now()));
+        acker.ack(vec![one[0].token.clone()]).await.unwrap();
+    }
+
+    assert_eq!(all, (1..=20).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn what_is_given_back_comes_again_before_anything_behind_it() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 6).await;
+    let mut reader = join(nats, &subject, |config| config.buffer = 4).await;
+    let acker = reader.acker();
+    let mut taken = read(&mut reader, 3).await;
+    let first = taken.remove(0);
+
+    acker.ack(vec![first.token]).await.unwrap();
+    let tokens = taken.into_iter().map(|delivery| delivery.token).collect();
+    acker
+        .give_back(tokens, Duration::from_millis(50))
+        .await
+        .unwrap();
+    let mut came = positions(&read(&mut reader, 5).await);
+
+    // What was given out before the member heard of it may come in between, and comes again.
+    let again = came.iter().rposition(|position| *position == 2).unwrap();
+    let rest = 5 - (came.len() - again);
+    came.extend(positions(&read(&mut reader, rest).await));
+    assert_eq!(came[again..], [2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_durable_that_is_deleted_under_its_members_is_not_made_again_in_silence() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 1).await;
+    let mut reader = join(nats, &subject, |_| {}).await;
+    read(&mut reader, 1).await;
+
+    let jetstream = jetstream::new(nats.client().await);
+    let stream = jetstream.get_stream(&subject).await.unwrap();
+    stream.delete_consumer("reader").await.unwrap();
+    let told = async {
+        loop {
+            if let Err(error) = reader.next(1).await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(PATIENCE, told).await.unwrap();
+
+    assert!(error.what.contains("reader"), "{error:?}");
+    assert!(stream.consumer_info("reader").await.is_err());
+}

@@ -1,0 +1,66 @@
+//! How far a test has come, and waiting until it has come further.
+
+use onceward_testkit::wait;
+
+use crate::stage::{SOON, Stage};
+
+impl Stage {
+    pub(crate) async fn published(&self) -> u64 {
+        let known = || async { Some(self.ledger.progress().await.ok()?.published) };
+        wait::until(SOON, "the broker to tell what it has", known).await
+    }
+
+    pub(crate) async fn handled(&self) -> u64 {
+        let known = || async { Some(self.ledger.progress().await.ok()?.handled) };
+        wait::until(SOON, "the database to tell what took effect", known).await
+    }
+
+    /// Waits until at least so many messages, copies included, lie in the broker.
+    pub(crate) async fn wait_until_published(&self, count: u64) {
+        let there = || async { self.published().await >= count };
+        wait::until_true(SOON, &format!("{count} messages in the broker"), there).await;
+    }
+
+    /// Waits until at least so many messages took effect.
+    pub(crate) async fn wait_until_handled(&self, count: u64) {
+        let there = || async { self.handled().await >= count };
+        wait::until_true(SOON, &format!("{count} effects"), there).await;
+    }
+
+    /// Waits until the stored cursor has passed everything that was written, whenever that was committed. Writers must
+    /// have stopped.
+    pub(crate) async fn wait_until_passed(&self) {
+        let statement = "
+            select not exists (
+              select from onceward.messages m
+              where m.seq > c.last_seq or not pg_visible_in_snapshot(m.txid, c.snapshot))
+            from onceward.cursors c
+            where c.stream = 'events' and c.lane = 1 and c.detour = ''";
+        let passed = || async {
+            let answer = sqlx::query_scalar::<_, bool>(statement).fetch_optional(self.log.pool());
+            answer.await.ok().flatten().unwrap_or(false)
+        };
+        wait::until_true(SOON, "the cursor to pass everything", passed).await;
+    }
+
+    /// How many messages are parked, in any state.
+    pub(crate) async fn parked(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from onceward.parked")
+            .fetch_one(self.log.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until no key is held any more in the consumer's database.
+    pub(crate) async fn wait_until_no_key_is_held(&self) {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        let none = || async {
+            let count = sqlx::query_scalar::<_, i64>("select count(*) from onceward.held_keys");
+            count
+                .fetch_one(database.pool())
+                .await
+                .is_ok_and(|count| count == 0)
+        };
+        wait::until_true(SOON, "no key to be held", none).await;
+    }
+}
