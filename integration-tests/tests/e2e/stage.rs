@@ -384,6 +384,24 @@ impl Stage {
         wait::until_true(SOON, "no key to be held", none).await;
     }
 
+    /// How many messages the consumer has passed, by the positions that it has noted.
+    pub(crate) async fn passed(&self) -> u64 {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        let first = match self.kind {
+            Kind::Nats => 1_i64,
+            Kind::Kafka => 0,
+            Kind::Sqs => return 0,
+        };
+        let passed: i64 = sqlx::query_scalar(
+            "select coalesce(sum(highest_settled + 1 - $1), 0)::int8 from onceward.consumer_positions",
+        )
+        .bind(first)
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+        u64::try_from(passed).unwrap()
+    }
+
     /// Waits until everything has arrived and taken effect, ends the programs in good order, and judges: it must be green.
     pub(crate) async fn must_be_green(&self, programs: &[&Program]) -> Verdict {
         let verdict = self.ledger.verdict_within(SOON).await;
