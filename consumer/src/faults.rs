@@ -22,6 +22,8 @@ pub enum Fault {
     FollowersForgotten,
     /// `marks-in-order-of-arrival`: a batch inserts its marks as they came, not by id.
     MarksInOrderOfArrival,
+    /// `position-of-the-newest`: what is noted as settled is the newest position, whatever is open before it.
+    PositionOfTheNewest,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -64,7 +66,7 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 7] = [
+    const FAULTS: [(Fault, &str); 8] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
@@ -72,6 +74,7 @@ mod planted {
         (Fault::KeysInMemory, "keys-in-memory"),
         (Fault::FollowersForgotten, "followers-forgotten"),
         (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
+        (Fault::PositionOfTheNewest, "position-of-the-newest"),
     ];
 
     const POINTS: [(Failpoint, &str); 6] = [

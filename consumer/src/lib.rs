@@ -3,7 +3,8 @@
 //! A [`Consumer`] takes messages from a broker and runs a handler for each, in a transaction that also inserts the
 //! message's *mark*. Whoever inserts the mark decides: however often the broker delivers a message, the writes of its
 //! handler are committed once. What cannot be handled becomes a [dead letter](dead_letter), in the same transaction as
-//! its mark. Messages of one key are handled in order, distinct keys side by side.
+//! its mark. Messages of one key are handled in order, distinct keys side by side. A [`BatchHandler`] gets several messages
+//! in one transaction.
 //!
 //! Effects outside the database may happen again; give them [`Tx::idempotency_key`].
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{Order, SOON, Stage, quick};
 use onceward_consumer::{BatchSettings, BatchTx, HandlerError, HandlerSettings, Limits, Settled};
 use onceward_core::{MAX_PAYLOAD, Message, MessageId};
+use onceward_memory::MemoryBroker;
 use onceward_testkit::wait;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -501,6 +502,62 @@ async fn a_panic_anywhere_in_a_handler_of_batches_fails_its_message_alone() {
     assert_eq!(stage.sorted_effects().await, [0, 1, 2, 5]);
     let letters = stage.letters().await;
     assert!(letters.iter().all(|one| one.1.contains("panicked")));
+}
+
+/// As when one of them does not know yet that it has lost its partition.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_members_that_get_the_same_messages_keep_order_and_effects() {
+    async fn fails_often(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+        write_all(events, tx).await?;
+        if fastrand::u8(..) < 50 {
+            return Err(HandlerError::retry_after(Duration::from_millis(20)));
+        }
+        Ok(())
+    }
+    for defer_after in [Duration::from_secs(5), Duration::ZERO] {
+        let (mut stage, keys) = (Stage::new().await, 11);
+        for order in 0..400 {
+            stage.publish(order, Some(order % keys));
+        }
+        let copy = MemoryBroker::new();
+        for record in stage.broker.stored(common::TOPIC) {
+            copy.put(common::TOPIC, record.headers, record.payload)
+                .unwrap();
+        }
+        let settings = HandlerSettings {
+            defer_after,
+            concurrency: Some(3),
+            batch: BatchSettings {
+                messages: 16,
+                ..BatchSettings::default()
+            },
+            ..quick(1_000)
+        };
+
+        let builder = || stage.builder().on_batch("*", fails_often);
+        let (first, second) = (
+            builder().with(settings.clone()),
+            builder().with(settings.clone()),
+        );
+        let first = stage.run(first);
+        stage.broker = copy;
+        let second = stage.run(second);
+        wait::until_true(SOON, "all effects", || async {
+            stage.effects().await.len() >= 400
+        })
+        .await;
+        wait::until_true(SOON, "nothing to wait", || async {
+            stage.retries().await == 0
+        })
+        .await;
+        first.stop().await;
+        second.stop().await;
+
+        assert_eq!(stage.sorted_effects().await, (0..400).collect::<Vec<i64>>());
+        stage.in_order(keys).await;
+        stage.nothing_waits().await;
+        assert!(stage.letters().await.is_empty());
+    }
 }
 
 #[tokio::test]

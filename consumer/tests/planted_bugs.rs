@@ -5,13 +5,16 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use common::scripted::{Book, Did, Scripted, delivery};
 use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
-use onceward_consumer::{BatchTx, Fault, HandlerError, Tx, plant};
+use onceward_consumer::{BatchTx, CancellationToken, Fault, HandlerError, Tx, plant};
+use onceward_core::{Arrival, MessageId};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, mpsc};
 use uuid::Uuid;
 
 /// Bugs are planted for the whole process: one test at a time.
@@ -211,5 +214,79 @@ async fn with_marks_in_order_of_arrival_two_batches_wait_for_one_another() {
 
     plant(Fault::MarksInOrderOfArrival, false);
     assert_eq!(two_batches_in_opposite_order().await, 0);
+    drop(planted);
+}
+
+/// One message is in work while a later one is settled; then the member crashes, and it takes nine days until the broker delivers
+/// the first one again. Gives what took effect, and the reasons of dead letters.
+async fn a_crash_with_a_gap() -> (Vec<i64>, Vec<String>) {
+    async fn waits_at_1(
+        gate: Arc<Semaphore>,
+        event: Order,
+        tx: &mut Tx,
+    ) -> Result<(), HandlerError> {
+        if event.order == 1 {
+            gate.acquire().await?.forget();
+        }
+        effect(event.order, tx).await
+    }
+    let stage = Stage::new().await;
+    let unkeyed = |order: u64, days: u32| {
+        let mut arrival = delivery(order, None);
+        if let Arrival::Delivery(delivery) = &mut arrival {
+            let day = Duration::from_secs(24 * 3_600);
+            delivery.origin.sent_at = Some(SystemTime::now() - days * day);
+            let message = delivery.message.as_mut().unwrap();
+            message.id = MessageId::Uuid(Uuid::from_u128(order.into()));
+            message.key = None;
+        }
+        arrival
+    };
+    let gate = Arc::new(Semaphore::new(0));
+    for days in [0, 9] {
+        let (script, lines) = mpsc::unbounded_channel();
+        let book = Book::default();
+        let subscriber = Scripted {
+            script: lines,
+            book: book.clone(),
+        };
+        let builder = stage.builder().on_with("*", gate.clone(), waits_at_1);
+        let consumer = builder.build().unwrap();
+        let task = tokio::spawn(consumer.run(subscriber, CancellationToken::new()));
+        let last = if days == 0 { 2 } else { 3 };
+        script
+            .send(Ok(vec![
+                unkeyed(1, days),
+                unkeyed(2, days),
+                unkeyed(last, days),
+            ]))
+            .unwrap();
+        book.has(Did::Ack(last)).await;
+        if days == 9 {
+            gate.add_permits(1);
+            book.has(Did::Ack(1)).await;
+        } else {
+            let ticks = "the member to have had time to note its position";
+            wait::until_true(SOON, ticks, || async { book.backlogs() >= 2 }).await;
+        }
+        task.abort();
+        drop(task.await);
+    }
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    let reasons = stage.letters().await.into_iter().map(|one| one.0);
+    (effects, reasons.collect())
+}
+
+#[tokio::test]
+async fn where_the_newest_position_is_noted_what_was_never_handled_is_too_old() {
+    let planted = alone(Fault::PositionOfTheNewest).await;
+
+    let (effects, reasons) = a_crash_with_a_gap().await;
+    assert_eq!((effects, reasons), (vec![2, 3], vec!["too_old".to_owned()]));
+
+    plant(Fault::PositionOfTheNewest, false);
+    let (effects, reasons) = a_crash_with_a_gap().await;
+    assert_eq!((effects, reasons), (vec![1, 2, 3], vec![]));
     drop(planted);
 }

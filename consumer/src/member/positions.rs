@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use onceward_core::Partition;
 
+use crate::faults::{Fault, planted};
+
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     tracks: HashMap<Partition, Track>,
@@ -102,6 +104,9 @@ impl Track {
         // One of an ownership before is not known any more.
         if let Some(place) = self.open.get_mut(&number) {
             place.settled = true;
+            if planted(Fault::PositionOfTheNewest) {
+                self.highest = self.highest.max(Some(place.position));
+            }
         }
         while !self.broken
             && let Some(first) = self.open.first_entry()

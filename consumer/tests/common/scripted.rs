@@ -1,5 +1,6 @@
 //! A subscriber that brings what the test says, and a book of what the consumer did.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,16 @@ pub(crate) enum Did {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book(pub(crate) Arc<Mutex<Vec<Did>>>);
+pub(crate) struct Book(Arc<Mutex<Vec<Did>>>, Arc<AtomicUsize>);
 
 impl Book {
     pub(crate) fn note(&self, did: Did) {
         self.0.lock().unwrap().push(did);
+    }
+
+    /// How often the consumer has asked for the backlog: at its start, and then every five seconds.
+    pub(crate) fn backlogs(&self) -> usize {
+        self.1.load(Relaxed)
     }
 
     pub(crate) fn all(&self) -> Vec<Did> {
@@ -86,6 +92,7 @@ impl Subscriber for Scripted {
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, SubscribeError> {
+        self.book.1.fetch_add(1, Relaxed);
         Ok(Vec::new())
     }
 

@@ -2,6 +2,7 @@
 
 use onceward_testkit::wait;
 
+use crate::place::Place;
 use crate::stage::{SOON, Stage};
 
 impl Stage {
@@ -62,5 +63,23 @@ impl Stage {
                 .is_ok_and(|count| count == 0)
         };
         wait::until_true(SOON, "no key to be held", none).await;
+    }
+
+    /// How many messages the consumer has passed, by the positions that it has noted.
+    pub(crate) async fn passed(&self) -> u64 {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        let first = match &self.place {
+            Place::Nats { .. } => 1_i64,
+            Place::Kafka { .. } => 0,
+            Place::Sqs { .. } => return 0,
+        };
+        let passed: i64 = sqlx::query_scalar(
+            "select coalesce(sum(highest_settled + 1 - $1), 0)::int8 from onceward.consumer_positions",
+        )
+        .bind(first)
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+        u64::try_from(passed).unwrap()
     }
 }
