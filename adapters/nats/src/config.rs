@@ -113,9 +113,22 @@ pub(crate) fn without_user(url: &str) -> &str {
 /// Which messages a member reads and how it shares them.
 #[derive(Debug, Clone)]
 pub struct SubscriberConfig {
-    /// The durable's name, which all members share. It is made if it does not exist.
+    /// The durable's name, which all members share. It is made if it does not exist. With partitioned subjects it is the
+    /// beginning of their names: `billing-0`, `billing-1`, ….
     pub durable: String,
     /// The subjects to read, wildcards allowed, all of one stream.
+    ///
+    /// Where the relay's route spreads keys (`route = "shop.{topic}.{partition/8}"`), the same token stands here in the place
+    /// of the number, in each subject once and with the same number, 1 to 256. Each partition then has a durable of its own
+    /// and one owner at a time, and the members share them out:
+    ///
+    /// ```
+    /// use onceward_nats::SubscriberConfig;
+    ///
+    /// // Durables billing-0 … billing-7; the first reads shop.orders.*.0 and shop.payments.0.
+    /// let subjects = ["shop.orders.*.{partition/8}", "shop.payments.{partition/8}"];
+    /// let member = SubscriberConfig::new("billing", subjects);
+    /// ```
     pub subjects: Vec<String>,
     /// The stream; none: the one that takes the first subject.
     pub stream: Option<String>,
@@ -124,7 +137,9 @@ pub struct SubscriberConfig {
     /// How long the server waits for an owner that went away without a word before another member takes over, for a
     /// durable that is made now; at least 1 s.
     pub takeover_after: Duration,
-    /// How many deliveries wait in this member at most, at least 1.
+    /// How long a partition that goes to another member is kept for work in progress. Partitioned subjects only.
+    pub revoke_within: Duration,
+    /// How many deliveries wait in this member at most, at least 1. Its partitions share them evenly, with at least one each.
     pub buffer: usize,
 }
 
@@ -140,6 +155,7 @@ impl SubscriberConfig {
             stream: None,
             ack_wait: Duration::from_secs(30),
             takeover_after: Duration::from_secs(5),
+            revoke_within: Duration::from_secs(10),
             buffer: 512,
         }
     }

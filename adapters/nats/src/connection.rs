@@ -25,17 +25,26 @@ pub(crate) enum Happening {
     Told(String),
 }
 
+/// What happens to a connection, for one of those who use it.
+pub(crate) type Happenings = mpsc::UnboundedReceiver<Happening>;
+
 /// A connection and what happens to it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
-    pub(crate) happenings: mpsc::UnboundedReceiver<Happening>,
+    pub(crate) happenings: Happenings,
 }
 
-/// Connects, and comes back by itself after the connection was lost.
-pub(crate) async fn lasting(config: &NatsConfig) -> Result<Connection, PublishError> {
+/// Connects for that many users, and comes back by itself after the connection was lost. What the server tells of its own
+/// accord is told to the first of them only.
+pub(crate) async fn lasting(
+    config: &NatsConfig,
+    users: usize,
+) -> Result<(Client, Vec<Happenings>), PublishError> {
     let options = options(config).await?;
-    connect(config, options).await
+    let (senders, happenings) = (0..users).map(|_| mpsc::unbounded_channel()).unzip();
+    let client = connect(config, options, senders).await?;
+    Ok((client, happenings))
 }
 
 /// Connects for one session: once lost, nothing that async-nats still holds is ever sent.
@@ -50,7 +59,9 @@ pub(crate) async fn fleeting(config: &NatsConfig) -> Result<Connection, PublishE
         .client_capacity(config.max_in_flight + SPARE_COMMANDS)
         .subscription_capacity(config.max_in_flight + SPARE_COMMANDS)
         .reconnect_delay_callback(|_| std::time::Duration::ZERO);
-    let connection = connect(config, options).await?;
+    let (sender, happenings) = mpsc::unbounded_channel();
+    let client = connect(config, options, vec![sender]).await?;
+    let connection = Connection { client, happenings };
     let bounded = tokio::time::timeout(
         config.connect_timeout,
         connection.client.set_server_pool(NOWHERE),
@@ -76,17 +87,26 @@ pub(crate) async fn fleeting(config: &NatsConfig) -> Result<Connection, PublishE
     Ok(connection)
 }
 
-async fn connect(config: &NatsConfig, options: ConnectOptions) -> Result<Connection, PublishError> {
-    let (sender, happenings) = mpsc::unbounded_channel();
+async fn connect(
+    config: &NatsConfig,
+    options: ConnectOptions,
+    senders: Vec<mpsc::UnboundedSender<Happening>>,
+) -> Result<Client, PublishError> {
     let options = options.event_callback(move |event| {
         if let Some(happening) = happening(event) {
-            // The session or member may be gone already; then nobody wants to know.
-            sender.send(happening).ok();
+            let users = match happening {
+                Happening::Told(_) => 1,
+                Happening::Up | Happening::Down => senders.len(),
+            };
+            for sender in senders.iter().take(users) {
+                // The session or member may be gone already; then nobody wants to know.
+                sender.send(happening.clone()).ok();
+            }
         }
         std::future::ready(())
     });
     let connected = options.connect(config.servers.as_slice()).await;
-    let client = connected.map_err(|error| match error.kind() {
+    connected.map_err(|error| match error.kind() {
         async_nats::ConnectErrorKind::Authentication
         | async_nats::ConnectErrorKind::AuthorizationViolation => {
             PublishError::with_source(ErrorKind::Unauthorized, "NATS refuses who we are", error)
@@ -99,8 +119,7 @@ async fn connect(config: &NatsConfig, options: ConnectOptions) -> Result<Connect
         | async_nats::ConnectErrorKind::MaxReconnects => {
             unavailable("NATS cannot be connected to", error)
         }
-    })?;
-    Ok(Connection { client, happenings })
+    })
 }
 
 async fn options(config: &NatsConfig) -> Result<ConnectOptions, PublishError> {

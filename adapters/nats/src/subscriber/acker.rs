@@ -1,5 +1,6 @@
 //! Acks, by the subject that each delivery carries.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct NatsToken {
     pub(crate) place: Acked,
     pub(crate) ownership: u64,
+    /// Which of the member's durables delivered it, counted from 0.
+    pub(crate) number: usize,
 }
 
 /// How a delivery is acked.
@@ -35,12 +38,18 @@ pub(crate) enum Acked {
 #[derive(Debug, Clone)]
 pub struct NatsAcker {
     client: Client,
-    ack_wait: Duration,
-    commands: mpsc::UnboundedSender<Command>,
-    last: LastAck,
+    lines: Arc<[Line]>,
 }
 
-/// The last delivery that was acked by any clone of the acker.
+/// What an acker knows of one durable.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) ack_wait: Duration,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) last: LastAck,
+}
+
+/// The last delivery of one durable that was acked by any clone of the acker.
 ///
 /// A lock, as ackers live in any task and the member asks once, at its end; nobody waits while holding it.
 #[derive(Debug, Clone, Default)]
@@ -66,18 +75,9 @@ impl LastAck {
 }
 
 impl NatsAcker {
-    pub(crate) fn new(
-        client: Client,
-        ack_wait: Duration,
-        commands: mpsc::UnboundedSender<Command>,
-        last: LastAck,
-    ) -> Self {
-        Self {
-            client,
-            ack_wait,
-            commands,
-            last,
-        }
+    pub(crate) fn new(client: Client, lines: Vec<Line>) -> Self {
+        let lines = lines.into();
+        Self { client, lines }
     }
 
     /// Hands what the server is told to the connection.
@@ -116,8 +116,11 @@ impl Acker for NatsAcker {
     /// cost a round trip per message. A member that leaves makes sure that the last ones have arrived.
     async fn ack(&self, tokens: Vec<NatsToken>) -> Result<(), SubscribeError> {
         for token in &tokens {
+            let Some(line) = self.lines.get(token.number) else {
+                continue;
+            };
             match token.place {
-                Acked::ByReply(ref reply) => self.last.note(reply),
+                Acked::ByReply(ref reply) => line.last.note(reply),
                 Acked::ByMember(sequence) => {
                     let ownership = token.ownership;
                     // A member that has ended passes nothing; it comes again.
@@ -125,7 +128,7 @@ impl Acker for NatsAcker {
                         ownership,
                         sequence,
                     };
-                    self.commands.send(settled).ok();
+                    line.commands.send(settled).ok();
                 }
             }
         }
@@ -139,17 +142,29 @@ impl Acker for NatsAcker {
         tokens: Vec<NatsToken>,
         after: Duration,
     ) -> Result<(), SubscribeError> {
-        let Some(ownership) = tokens.iter().map(|token| token.ownership).max() else {
-            return Ok(());
-        };
-        let sent = self.commands.send(Command::GoBack { ownership, after });
-        sent.map_err(|_| unavailable("the member has ended".to_owned()))
+        let mut newest = BTreeMap::new();
+        for token in &tokens {
+            let ownership = newest.entry(token.number).or_insert(token.ownership);
+            *ownership = token.ownership.max(*ownership);
+        }
+        for (number, ownership) in newest {
+            let line = self.lines.get(number);
+            let sent = line.map(|line| line.commands.send(Command::GoBack { ownership, after }));
+            if let Some(Err(_)) = sent {
+                return Err(unavailable("the member has ended".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     async fn extend(&self, tokens: Vec<NatsToken>) -> Result<Vec<Option<Instant>>, SubscribeError> {
-        let deadline = Instant::now() + self.ack_wait;
-        let count = tokens.len();
+        let now = Instant::now();
+        let deadlines = tokens.iter().map(|token| {
+            let line = self.lines.get(token.number);
+            line.map(|line| now + line.ack_wait)
+        });
+        let deadlines = deadlines.collect();
         self.tell(tokens, AckKind::Progress.into()).await?;
-        Ok(vec![Some(deadline); count])
+        Ok(deadlines)
     }
 }

@@ -206,8 +206,17 @@ pub(crate) async fn reset(
     }
 }
 
-/// Gives the ownership up at once, so that another member need not wait for the server to miss us. Best effort.
-pub(crate) async fn give_up(context: &Context, durable: &Durable) {
+/// Gives the ownership up at once, so that another member need not wait for the server to miss us; unless somebody else has it
+/// already. Best effort.
+pub(crate) async fn give_up(context: &Context, durable: &Durable, pin: &str) {
+    match durable::info(context, &durable.stream, &durable.name).await {
+        Ok(Some(info)) if is_owner(&info, pin) => {}
+        Ok(_) => return,
+        Err(error) => {
+            tracing::debug!(%error, "ownership was not given up; another member takes over in time");
+            return;
+        }
+    }
     // What we leave unacked would be withheld until `ack_wait` ends.
     if let Err(error) = reset(context, durable, None).await {
         tracing::debug!(%error, "unacked deliveries were not given back; they come again in time");
@@ -218,4 +227,9 @@ pub(crate) async fn give_up(context: &Context, durable: &Durable) {
     if let Err(error) = answer {
         tracing::debug!(%error, "ownership was not given up; another member takes over in time");
     }
+}
+
+fn is_owner(info: &Info, pin: &str) -> bool {
+    let mut groups = info.priority_groups.iter();
+    groups.any(|group| group.pinned_client_id.as_deref() == Some(pin))
 }

@@ -62,18 +62,25 @@ pub(crate) fn check_names(config: &SubscriberConfig) -> Result<(), SubscribeErro
     Ok(())
 }
 
-/// Finds the durable, or makes it, and refuses one that would lose messages or order.
+/// Finds the durables of one stream, or makes them, and refuses any that would lose messages or order.
 pub(crate) async fn ensure(
     context: &Context,
-    config: &SubscriberConfig,
-) -> Result<Durable, SubscribeError> {
-    let stream = stream(context, config).await?;
-    let name = config.durable.as_str();
-    let info = match info(context, &stream.name, name).await? {
-        Some(info) => info,
-        None => create(context, &stream.name, config).await?,
+    configs: &[SubscriberConfig],
+) -> Result<Vec<Durable>, SubscribeError> {
+    let mut durables = Vec::with_capacity(configs.len());
+    let Some(first) = configs.first() else {
+        return Ok(durables);
     };
-    fit(&stream, &info, config)
+    let stream = stream(context, first).await?;
+    for config in configs {
+        let name = config.durable.as_str();
+        let info = match info(context, &stream.name, name).await? {
+            Some(info) => info,
+            None => create(context, &stream.name, config).await?,
+        };
+        durables.push(fit(&stream, &info, config)?);
+    }
+    Ok(durables)
 }
 
 /// Looks at the durable again: a person may have changed or deleted it.

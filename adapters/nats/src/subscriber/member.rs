@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use async_nats::jetstream::Context;
 use onceward_core::{Arrival, Backoff};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::acker::LastAck;
 use super::claim::{self, Inbox, Pinned};
 use super::durable::{self, Durable, unavailable};
+use super::handover::{self, Over};
 use super::outbound::{Item, Outbound};
 use super::outside::{Command, End, Outside};
 use super::owner::{Claim, Owner, Shared};
 use super::suspicion::Suspicion;
 use super::unreadable::{self, Unreadable};
 use crate::config::SubscriberConfig;
-use crate::connection::Connection;
 
 pub(crate) struct Member {
     outside: Outside,
@@ -25,6 +25,8 @@ pub(crate) struct Member {
     context: Context,
     config: SubscriberConfig,
     durable: Durable,
+    /// Which of the member's durables it is, counted from 0.
+    number: usize,
     outbound: Outbound,
     last_ack: LastAck,
     pin: Option<Arc<str>>,
@@ -33,23 +35,21 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(
-        connection: Connection,
+        client: Client,
         context: Context,
-        config: SubscriberConfig,
-        durable: Durable,
+        part: (usize, SubscriberConfig, Durable),
+        outside: Outside,
         outbound: Outbound,
-        commands: mpsc::UnboundedReceiver<Command>,
         last_ack: LastAck,
     ) -> Self {
+        let (number, config, durable) = part;
         Self {
-            client: connection.client.clone(),
-            outside: Outside {
-                connection,
-                commands,
-            },
+            outside,
+            client,
             context,
             config,
             durable,
+            number,
             outbound,
             last_ack,
             pin: None,
@@ -80,6 +80,7 @@ impl Member {
                     self.outbound.send(Item::Failure(lost));
                 }
                 End::Taken => self.pin = None,
+                End::Unwanted => {}
                 End::Again(why) => {
                     tracing::info!(durable = %self.durable.name, reason = why, "beginning again at the oldest unacked message");
                 }
@@ -97,6 +98,10 @@ impl Member {
 
     /// Stands by, owns, and loses, once. Either side of the result is how it ended.
     async fn turn(&mut self) -> Result<End, End> {
+        if !self.outside.wish.is_wanted() {
+            self.give_up().await;
+            self.outside.until_wanted().await?;
+        }
         let mut limit = None;
         if self.suspicion.is_strong() {
             let (context, durable) = (self.context.clone(), self.durable.clone());
@@ -119,35 +124,36 @@ impl Member {
         let (config, pin) = (self.config.clone(), self.pin.clone());
         let claiming = async move {
             let durable = durable::look_again(&context, &config).await?;
-            let pinned = claim::wait_for_pin(&client, &context, &durable, pin).await?;
-            let pin = match pinned {
-                Pinned::By(pin) => pin,
-                Pinned::Disturbed(why) | Pinned::Gone(why) => return Err(End::Again(why)),
-            };
-            let place = claim::reset(&context, &durable, None).await?;
-            let claim = Claim {
-                pin,
-                settled: place.settled,
-                next_delivery: place.next_delivery,
-            };
-            Ok((durable, claim))
+            match claim::wait_for_pin(&client, &context, &durable, pin).await? {
+                Pinned::By(pin) => Ok((durable, pin)),
+                Pinned::Disturbed(why) | Pinned::Gone(why) => Err(End::Again(why)),
+            }
         };
-        let (durable, claim) = self.outside.unless_interrupted(claiming).await??;
+        let (durable, pin) = self.outside.unless_interrupted(claiming).await??;
         self.durable = durable;
-        self.pin = Some(claim.pin.clone());
-        Ok(claim)
+        // From here on the server knows us, whatever becomes of the rest.
+        self.pin = Some(pin.clone());
+        let reset = claim::reset(&self.context, &self.durable, None);
+        let place = self.outside.unless_interrupted(reset).await??;
+        Ok(Claim {
+            pin,
+            settled: place.settled,
+            next_delivery: place.next_delivery,
+        })
     }
 
     /// Owns the durable until something ends that, or until `limit` deliveries are acked.
     async fn own(&mut self, claim: Claim, limit: Option<usize>) -> End {
         tracing::info!(durable = %self.durable.name, settled = claim.settled, "owner of the durable");
         let ownership = self.begin();
+        let pin = claim.pin.clone();
         let end = match Inbox::open(&self.client, &self.durable).await {
             Ok(inbox) => {
                 let member = Shared {
                     client: &self.client,
                     context: &self.context,
                     durable: &self.durable,
+                    number: self.number,
                     outbound: &self.outbound,
                 };
                 let owner = Owner::new(member, claim, ownership, inbox, limit);
@@ -155,8 +161,56 @@ impl Member {
             }
             Err(error) => End::Unfit(error),
         };
-        self.end();
-        end
+        match end {
+            End::Unwanted => self.hand_over(&pin).await,
+            End::Disconnected
+            | End::Taken
+            | End::Again(_)
+            | End::GoBack(_)
+            | End::Unfit(_)
+            | End::Leave(_) => {
+                self.end();
+                end
+            }
+        }
+    }
+
+    /// Lets what runs finish, for a while, and gives the durable up to the member to whom it falls.
+    async fn hand_over(&mut self, pin: &str) -> End {
+        let within = self.config.revoke_within;
+        // What is unacked comes again, to the next owner.
+        self.outbound.silence();
+        let (revoking, released) = handover::announce(self.durable.partition.clone(), within);
+        self.outbound.send(Item::Arrival(revoking));
+        let over = handover::until_over(
+            &self.client,
+            &self.durable,
+            pin,
+            (released, within),
+            &mut self.outside,
+        );
+        match over.await {
+            Over::Released => {
+                self.outbound.set_owner(false);
+            }
+            Over::Expired => self.end(),
+            Over::Ended(end) => {
+                self.end();
+                return end;
+            }
+        }
+        tracing::info!(durable = %self.durable.name, "handing the durable over");
+        self.give_up().await;
+        End::Unwanted
+    }
+
+    /// Gives up whatever is ours.
+    async fn give_up(&mut self) {
+        if let Some(pin) = self.pin.take() {
+            // Acks on their way first: whoever takes over begins behind them.
+            self.last_ack.settle(&self.client).await;
+            claim::give_up(&self.context, &self.durable, &pin).await;
+        }
     }
 
     /// Gives out a message that the client library cannot read, and passes it once it is settled.
@@ -166,7 +220,7 @@ impl Member {
         let sequence = found.sequence;
         tracing::error!(durable = %self.durable.name, sequence, "a message whose headers cannot be read; reading it past the client library");
         let ownership = self.begin();
-        let delivery = unreadable::delivery(found, &self.durable, ownership);
+        let delivery = unreadable::delivery(found, &self.durable, self.number, ownership);
         self.outbound
             .send(Item::Arrival(Arrival::Delivery(delivery)));
         let end = self.outside.until_settled(ownership, sequence).await;
@@ -210,12 +264,8 @@ impl Member {
         }
     }
 
-    async fn leave(self, done: Option<oneshot::Sender<()>>) {
-        if self.pin.is_some() {
-            // Acks on their way first: whoever takes over begins behind them.
-            self.last_ack.settle(&self.client).await;
-            claim::give_up(&self.context, &self.durable).await;
-        }
+    async fn leave(mut self, done: Option<oneshot::Sender<()>>) {
+        self.give_up().await;
         if let Some(done) = done {
             done.send(()).ok();
         }

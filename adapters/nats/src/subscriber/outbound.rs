@@ -1,5 +1,5 @@
-//! The way from the member's task to its handle: bounded by what the member asks the server for, and without the
-//! deliveries of an ownership that is over.
+//! The way from the member's tasks to its handle, one per partition: bounded by what each task asks the server for, and
+//! without the deliveries of an ownership that is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use onceward_core::{Arrival, SubscribeError};
 use tokio::sync::{Notify, mpsc};
 
 use super::acker::NatsToken;
-use super::durable::unavailable;
+use super::inbound::{Inbound, Lane};
 
 /// What a handle is told.
 #[derive(Debug)]
@@ -21,56 +21,88 @@ pub(crate) enum Item {
     Failure(SubscribeError),
 }
 
-/// What both ends look at.
+/// What all partitions share.
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Common {
+    /// How many deliveries may wait in all.
+    capacity: usize,
+    /// How many do.
+    waiting: AtomicUsize,
+    /// How many partitions are owned.
+    owned: AtomicUsize,
+    /// A failure waits for the handle: it is told of an outage once, however long that lasts and whomever it hits.
+    pub(crate) failed: AtomicBool,
+    /// Told when there may be something to take.
+    pub(crate) moved: Notify,
+}
+
+/// What both ends of one partition look at.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
     /// Deliveries on the way.
     waiting: AtomicUsize,
     /// Counts the ownerships; deliveries of an earlier one are dropped, for they come again.
-    ownership: AtomicU64,
-    owner: AtomicBool,
-    /// A failure waits for the handle: it is told of an outage once, however long that lasts.
-    failed: AtomicBool,
+    pub(crate) ownership: AtomicU64,
+    pub(crate) owner: AtomicBool,
     taken: Notify,
 }
 
-/// The member's end.
+/// The end of the task of one partition.
 #[derive(Debug)]
 pub(crate) struct Outbound {
+    common: Arc<Common>,
     shared: Arc<Shared>,
     sender: mpsc::UnboundedSender<Item>,
-    capacity: usize,
+    // Behind the sender, as fields are dropped in order.
+    _wake: Wake,
 }
 
-/// The handle's end.
+/// Lets the handle notice that nothing more comes.
 #[derive(Debug)]
-pub(crate) struct Inbound {
-    shared: Arc<Shared>,
-    receiver: mpsc::UnboundedReceiver<Item>,
-    /// Taken and not given out, as it did not fit.
-    left: Option<Item>,
+struct Wake(Arc<Common>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.moved.notify_one();
+    }
 }
 
-pub(crate) fn channel(capacity: usize) -> (Outbound, Inbound) {
-    let shared = Arc::<Shared>::default();
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let outbound = Outbound {
-        shared: shared.clone(),
-        sender,
+/// A way for each of so many partitions, with that capacity in all.
+pub(crate) fn channels(partitions: usize, capacity: usize) -> (Vec<Outbound>, Inbound) {
+    let common = Arc::new(Common {
         capacity: capacity.max(1),
-    };
-    let inbound = Inbound {
-        shared,
-        receiver,
-        left: None,
-    };
-    (outbound, inbound)
+        ..Common::default()
+    });
+    let ends = (0..partitions).map(|_| {
+        let shared = Arc::<Shared>::default();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let outbound = Outbound {
+            common: common.clone(),
+            shared: shared.clone(),
+            sender,
+            _wake: Wake(common.clone()),
+        };
+        let lane = Lane {
+            shared,
+            receiver,
+            left: None,
+            paused: false,
+        };
+        (outbound, lane)
+    });
+    let (outbounds, lanes) = ends.unzip();
+    (outbounds, Inbound::new(common, lanes))
 }
 
 impl Outbound {
     /// How many more deliveries may be asked for when `asked` are on their way from the server.
     pub(crate) fn room(&self, asked: usize) -> usize {
-        self.capacity.saturating_sub(self.waiting() + asked)
+        let held = self.waiting() + asked;
+        let all = self.common.waiting.load(Ordering::Acquire) + asked;
+        let room = self.capacity().saturating_sub(held);
+        let room = room.min(self.common.capacity.saturating_sub(all));
+        // One at least, so that nobody is stopped by what the others hold.
+        if held == 0 { room.max(1) } else { room }
     }
 
     /// How many deliveries wait for the handle.
@@ -78,8 +110,10 @@ impl Outbound {
         self.shared.waiting.load(Ordering::Acquire)
     }
 
+    /// What of the capacity falls to this partition.
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        let owned = self.common.owned.load(Ordering::Acquire).max(1);
+        (self.common.capacity / owned).max(1)
     }
 
     /// Waits until the handle has taken something since the last wait.
@@ -89,7 +123,17 @@ impl Outbound {
 
     /// Begins or ends an ownership. Deliveries of the one before are no longer given out.
     pub(crate) fn set_owner(&self, owner: bool) -> u64 {
-        self.shared.owner.store(owner, Ordering::Release);
+        let was = self.shared.owner.swap(owner, Ordering::AcqRel);
+        match (was, owner) {
+            (false, true) => drop(self.common.owned.fetch_add(1, Ordering::AcqRel)),
+            (true, false) => drop(self.common.owned.fetch_sub(1, Ordering::AcqRel)),
+            (true, true) | (false, false) => {}
+        }
+        self.silence()
+    }
+
+    /// What waits is no longer given out, though the ownership may last for a while.
+    pub(crate) fn silence(&self) -> u64 {
         self.shared.ownership.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -97,72 +141,22 @@ impl Outbound {
     pub(crate) fn send(&self, item: Item) {
         if matches!(item, Item::Arrival(Arrival::Delivery(_))) {
             self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+            self.common.waiting.fetch_add(1, Ordering::AcqRel);
         }
         let failure = matches!(item, Item::Failure(_));
-        if failure && self.shared.failed.swap(true, Ordering::AcqRel) {
+        if failure && self.common.failed.swap(true, Ordering::AcqRel) {
             return;
         }
         self.sender.send(item).ok();
+        self.common.moved.notify_one();
     }
 }
 
-impl Inbound {
-    /// Whether this member owns the durable.
-    pub(crate) fn is_owner(&self) -> bool {
-        self.shared.owner.load(Ordering::Acquire)
-    }
-
-    /// Waits for items, at most `room` of them deliveries. A failure comes alone.
-    ///
-    /// Cancel safe: it waits only while it holds nothing.
-    pub(crate) async fn take(&mut self, room: usize) -> Result<Vec<Item>, SubscribeError> {
-        let mut items = Vec::new();
-        let mut left = room;
-        loop {
-            let next = match self.left.take() {
-                Some(item) => Some(item),
-                None if items.is_empty() => {
-                    let ended = || unavailable("the member has ended".to_owned());
-                    Some(self.receiver.recv().await.ok_or_else(ended)?)
-                }
-                None => self.receiver.try_recv().ok(),
-            };
-            let Some(item) = next else {
-                return Ok(items);
-            };
-            match &item {
-                Item::Arrival(Arrival::Delivery(delivery)) => {
-                    if left == 0 {
-                        self.left = Some(item);
-                        return Ok(items);
-                    }
-                    self.count_taken();
-                    if delivery.token.ownership != self.shared.ownership.load(Ordering::Acquire) {
-                        continue;
-                    }
-                    left -= 1;
-                }
-                Item::Failure(_) if !items.is_empty() => {
-                    self.left = Some(item);
-                    return Ok(items);
-                }
-                Item::Failure(_) => {
-                    self.shared.failed.store(false, Ordering::Release);
-                    return Ok(vec![item]);
-                }
-                Item::Arrival(
-                    Arrival::Assigned(_)
-                    | Arrival::Revoking { .. }
-                    | Arrival::Lost(_)
-                    | Arrival::Jumped { .. },
-                ) => {}
-            }
-            items.push(item);
-        }
-    }
-
-    fn count_taken(&self) {
-        self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.shared.taken.notify_one();
+impl Shared {
+    /// The handle took a delivery.
+    pub(crate) fn count_taken(&self, common: &Common) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        common.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.taken.notify_one();
     }
 }

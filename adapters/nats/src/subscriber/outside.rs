@@ -1,4 +1,5 @@
-//! What reaches a member from outside its work: commands of its handle, and what happens to its connection.
+//! What reaches a member from outside its work: commands of its handle, what happens to its connection, and whether it is
+//! to do that work at all.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,7 +7,8 @@ use std::time::Duration;
 use onceward_core::SubscribeError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::{Connection, Happening};
+use super::wish::Wish;
+use crate::connection::{Happening, Happenings};
 
 /// What the handle and its ackers ask of the member.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) enum End {
     Taken,
     /// Something changed: begin again, for this reason.
     Again(String),
+    /// The durable falls to another member's share now.
+    Unwanted,
     /// Told to begin again after a while.
     GoBack(Duration),
     /// The durable is not there or not fit.
@@ -44,8 +48,9 @@ impl From<SubscribeError> for End {
 
 #[derive(Debug)]
 pub(crate) struct Outside {
-    pub(crate) connection: Connection,
+    pub(crate) happenings: Happenings,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) wish: Wish,
 }
 
 impl Outside {
@@ -102,12 +107,23 @@ impl Outside {
         }
     }
 
-    /// The next command, or else what happened to the connection.
+    /// Waits until the durable falls to this member; tells what ended the wait if something else did.
+    pub(crate) async fn until_wanted(&mut self) -> Result<(), End> {
+        while !self.wish.is_wanted() {
+            match self.interrupted(None).await {
+                None | Some(End::Unwanted) => {}
+                Some(end) => return Err(end),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next command, or else what happened to the connection or to the wish.
     async fn anything(&mut self) -> Result<Command, Option<End>> {
         tokio::select! {
             biased;
             command = self.commands.recv() => command.ok_or(Some(End::Leave(None))),
-            happening = self.connection.happenings.recv() => Err(match happening {
+            happening = self.happenings.recv() => Err(match happening {
                 Some(Happening::Down) => Some(End::Disconnected),
                 None => Some(End::Again("the connection is closed".to_owned())),
                 Some(Happening::Up) => None,
@@ -116,6 +132,7 @@ impl Outside {
                     None
                 }
             }),
+            () = self.wish.changed() => Err((!self.wish.is_wanted()).then_some(End::Unwanted)),
         }
     }
 }

@@ -39,6 +39,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) client: &'a Client,
     pub(crate) context: &'a Context,
     pub(crate) durable: &'a Durable,
+    pub(crate) number: usize,
     pub(crate) outbound: &'a Outbound,
 }
 
@@ -47,6 +48,7 @@ pub(crate) struct Owner<'a> {
     client: &'a Client,
     context: &'a Context,
     durable: &'a Durable,
+    number: usize,
     outbound: &'a Outbound,
     positions: Positions,
     claim: Claim,
@@ -71,6 +73,7 @@ impl<'a> Owner<'a> {
             client: member.client,
             context: member.context,
             durable: member.durable,
+            number: member.number,
             outbound: member.outbound,
             positions: Positions::settled_up_to(claim.settled, member.durable.whole),
             claim,
@@ -222,6 +225,7 @@ impl<'a> Owner<'a> {
             token: NatsToken {
                 place: Acked::ByReply(reply),
                 ownership: self.ownership,
+                number: self.number,
             },
         };
         self.outbound

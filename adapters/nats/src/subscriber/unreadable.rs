@@ -141,6 +141,7 @@ fn readable(headers: &[u8]) -> bool {
 pub(crate) fn delivery(
     found: Unreadable,
     durable: &Durable,
+    number: usize,
     ownership: u64,
 ) -> Delivery<NatsToken> {
     let position = found.sequence.to_string();
@@ -165,6 +166,7 @@ pub(crate) fn delivery(
         token: NatsToken {
             place: Acked::ByMember(found.sequence),
             ownership,
+            number,
         },
     }
 }
