@@ -60,6 +60,38 @@ pub(crate) fn order_of_marks(marks: &[Uuid]) -> Vec<usize> {
     places
 }
 
+/// How many outages in a row are put down to the batch itself, such as one that the server has no memory for: between two of them
+/// the database has answered.
+const OUTAGES: u32 = 5;
+
+/// How often a batch that lost its connection waits for its own marks: the server may take a while to miss the connection.
+const WAITS: u32 = 20;
+
+/// How the runs of a batch have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Runs {
+    conflicts: u32,
+    /// In a row.
+    outages: u32,
+    /// After an outage.
+    waits: u32,
+    was_out: bool,
+}
+
+impl Runs {
+    /// Counts one.
+    pub(crate) fn add(&mut self, run: Run) {
+        self.conflicts += u32::from(run == Run::Conflict);
+        self.was_out |= run == Run::Outage;
+        self.waits += u32::from(run == Run::Elsewhere);
+        self.outages = if run == Run::Outage {
+            self.outages + 1
+        } else {
+            0
+        };
+    }
+}
+
 /// What to do with a batch next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BatchNext {
@@ -77,13 +109,21 @@ pub(crate) enum BatchNext {
     Leave,
 }
 
-/// What to do after a run of a batch that has had so many conflicts, and outages in a row, this run included. `chance` lies
-/// in `0.0..1.0`.
-pub(crate) fn after_batch(run: Run, conflicts: u32, outages: u32, chance: f64) -> BatchNext {
+/// What to do after a run of a batch, which is counted in `runs`. `chance` lies in `0.0..1.0`.
+pub(crate) fn after_batch(run: Run, runs: Runs, chance: f64) -> BatchNext {
     match run {
         Run::Handled => BatchNext::Settled,
-        Run::Conflict if conflicts <= REPEATS => BatchNext::Again(REPEAT.delay(conflicts, chance)),
-        Run::Outage => BatchNext::Pause(OUTAGE.delay(outages, chance)),
+        Run::Conflict if runs.conflicts <= REPEATS => {
+            BatchNext::Again(REPEAT.delay(runs.conflicts, chance))
+        }
+        // What it waits for may be its own transaction, over a connection that was lost.
+        Run::Elsewhere if runs.was_out && runs.waits <= WAITS => {
+            BatchNext::Again(REPEAT.delay(runs.waits, chance))
+        }
+        Run::Outage if runs.outages < OUTAGES => {
+            BatchNext::Pause(OUTAGE.delay(runs.outages, chance))
+        }
+        Run::Outage => BatchNext::Split,
         Run::Ended => BatchNext::GiveUp,
         Run::Stopped => BatchNext::Leave,
         // Somebody else works on one of them, for longer than a batch waits; or one of them is guilty.
@@ -110,6 +150,15 @@ mod tests {
         }
     }
 
+    /// What comes of a batch whose runs end so.
+    fn after(runs: &[Run]) -> BatchNext {
+        let mut before = Runs::default();
+        for run in runs {
+            before.add(*run);
+        }
+        after_batch(runs[runs.len() - 1], before, 0.5)
+    }
+
     #[test]
     fn any_error_of_the_handler_splits_the_batch() {
         for verdict in [
@@ -118,28 +167,40 @@ mod tests {
             Verdict::Reject,
             Verdict::Payload,
         ] {
-            let next = after_batch(Run::Failed(verdict), 0, 0, 0.5);
-
-            assert_eq!(next, BatchNext::Split, "{verdict:?}");
+            assert_eq!(after(&[Run::Failed(verdict)]), BatchNext::Split);
         }
     }
 
     #[test]
-    fn conflicts_are_repeated_for_a_while_and_outages_for_ever() {
-        let again = (1..=3).all(|n| {
-            let next = after_batch(Run::Conflict, n, 0, 0.5);
-            matches!(next, BatchNext::Again(_))
-        });
+    fn conflicts_are_repeated_for_a_while() {
+        assert!((1..=3).all(|n| matches!(after(&vec![Run::Conflict; n]), BatchNext::Again(_))));
+        assert_eq!(after(&[Run::Conflict; 4]), BatchNext::Split);
+    }
 
-        assert!(again);
-        assert_eq!(after_batch(Run::Conflict, 4, 0, 0.5), BatchNext::Split);
-        let next = after_batch(Run::Outage, 0, 1_000, 0.5);
-        assert!(matches!(next, BatchNext::Pause(_)));
+    #[test]
+    fn an_outage_is_waited_for_and_five_in_a_row_are_the_batchs_own() {
+        assert!((1..5).all(|n| matches!(after(&vec![Run::Outage; n]), BatchNext::Pause(_))));
+        assert_eq!(after(&[Run::Outage; 5]), BatchNext::Split);
+        let others = [
+            [Run::Outage; 4].as_slice(),
+            &[Run::Conflict],
+            &[Run::Outage; 4],
+        ];
+        assert!(matches!(after(&others.concat()), BatchNext::Pause(_)));
+    }
+
+    #[test]
+    fn a_batch_waits_for_its_own_lost_transaction_and_not_for_anothers() {
+        assert_eq!(after(&[Run::Elsewhere]), BatchNext::Split);
+        let own = [Run::Outage, Run::Elsewhere, Run::Elsewhere];
+        assert!(matches!(after(&own), BatchNext::Again(_)));
+        let long = [[Run::Outage].as_slice(), &[Run::Elsewhere; 21]];
+        assert_eq!(after(&long.concat()), BatchNext::Split);
     }
 
     #[test]
     fn a_transaction_that_the_handler_has_ended_is_never_run_again() {
-        assert_eq!(after_batch(Run::Ended, 0, 0, 0.5), BatchNext::GiveUp);
+        assert_eq!(after(&[Run::Ended]), BatchNext::GiveUp);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             } => self.on_revoking(partition, within, release),
             Arrival::Lost(partition) => {
                 info!(%partition, "lost");
-                self.start_batches();
+                self.dissolve_batches();
                 self.drop_waiting_of(&partition);
                 self.shares.lost(&partition);
                 self.positions.lost(&partition);
@@ -104,6 +104,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.positions.arrive(&place.partition, number, position);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
+            self.start_batches();
             self.ask(Ask::Pause(full, true));
         }
         if let Some(deadline) = place.deadline {

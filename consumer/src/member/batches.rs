@@ -60,6 +60,13 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
     }
 
+    /// Lets what waits in batches wait by itself again.
+    pub(super) fn dissolve_batches(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.batches.forming) {
+            self.keys.again(batch.numbers);
+        }
+    }
+
     fn fill(&mut self, class: usize, mut batch: Forming, now: Instant) {
         let limit = &self.shop.settings(Some(class)).batch;
         let (flights, shop, filling) = (&self.flights, &self.shop, &mut batch.filling);

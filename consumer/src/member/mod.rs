@@ -208,7 +208,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
         let limit = (self.limits.messages, self.limits.bytes);
         let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
-        if room > 0 && self.timers.may_read() {
+        if room == 0 {
+            // Nothing more can come that a batch could wait for.
+            self.start_batches();
+        } else if self.timers.may_read() {
             self.reading = true;
             self.ask(Ask::Read(room));
         }

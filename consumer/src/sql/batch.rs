@@ -29,14 +29,12 @@ cross join lateral (
     and message_id = m.id
   limit 1) p";
 
-/// Which lines are held. By primary key; locks them as for one message, in order. $1 consumer, $2 lines.
+/// Which lines are held. By primary key; locks nothing. $1 consumer, $2 lines.
 pub(super) const HELD_LINES: &str = "
 select line
 from {schema}.held_keys
 where consumer = $1
-  and line = any ($2)
-order by line
-for no key update";
+  and line = any ($2)";
 
 /// How many of the marks are there and of this very transaction; else as for one mark. By primary key, one by one.
 /// $1 consumer, $2 slots, $3 marks.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
 use super::{Body, Fate, Job, Workshop, has_expired, is_doubtful};
-use crate::batch::{AnyBatch, BatchNext, after_batch, who_runs_alone};
+use crate::batch::{AnyBatch, BatchNext, Runs, after_batch, who_runs_alone};
 use crate::dead_letter::Letter;
 use crate::history::History;
 use crate::plan::{DeadReason, Outcome, Run};
@@ -37,18 +37,13 @@ impl Workshop {
 
     /// Runs the handler until the plan says what becomes of the batch.
     async fn handle_batch(&self, jobs: Vec<Job>, handler: &dyn AnyBatch) -> Vec<Fate> {
-        let (mut conflicts, mut outages) = (0, 0);
+        let mut before = Runs::default();
         loop {
             let began = (OffsetDateTime::now_utc(), Instant::now());
             let ran = self.try_batch(&jobs, handler).await;
             self.meters.ran(began.1.elapsed());
-            conflicts += u32::from(ran.run == Run::Conflict);
-            outages = if ran.run == Run::Outage {
-                outages + 1
-            } else {
-                0
-            };
-            let next = after_batch(ran.run, conflicts, outages, fastrand::f64());
+            before.add(ran.run);
+            let next = after_batch(ran.run, before, fastrand::f64());
             log_batch(jobs.len(), &ran, next);
             let goes_on = match next {
                 BatchNext::Settled => return settled(jobs, &ran.lots),
@@ -154,9 +149,7 @@ fn again(jobs: Vec<Job>, alone: bool) -> Vec<Fate> {
 fn settled(jobs: Vec<Job>, lots: &[Lot]) -> Vec<Fate> {
     let fate = |(job, lot): (Job, &Lot)| match lot {
         Lot::Ours => Fate::Settled(job.number, Outcome::Handled),
-        Lot::LinedUp => Fate::Settled(job.number, Outcome::Deferred),
         Lot::Duplicate => Fate::Settled(job.number, Outcome::Duplicate),
-        // It gets a dead letter of its own.
         Lot::Alone => Fate::Again(Box::new(job), true),
     };
     jobs.into_iter().zip(lots).map(fate).collect()

@@ -88,10 +88,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// On NATS one member works and the others stand by.
+/// On NATS the members share the subjects over which the relay spreads the topic.
 async fn nats() -> Result<NatsSubscriber, Box<dyn Error>> {
     let server = NatsConfig::new([setting("NATS_URL")?]);
-    let mut reads = SubscriberConfig::new(CONSUMER, [ORDERS]);
+    let mut reads = SubscriberConfig::new(CONSUMER, [format!("{ORDERS}.{{partition/6}}")]);
     reads.takeover_after = Duration::from_secs(2);
     Ok(NatsSubscriber::join(&server, reads).await?)
 }

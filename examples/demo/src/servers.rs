@@ -111,9 +111,11 @@ impl RunningBroker {
     /// The destination in the relay's configuration.
     pub(crate) fn section(&self) -> String {
         match self {
-            Self::Nats(nats) => {
-                format!("[streams.events.nats]\nservers = [{:?}]\n", nats.url())
-            }
+            Self::Nats(nats) => format!(
+                "route = \"{{topic}}.{{partition/{PARTITIONS}}}\"   # a subject each, which the consumers share\n\n\
+                 [streams.events.nats]\nservers = [{:?}]\n",
+                nats.url()
+            ),
             Self::Kafka(kafka) => {
                 format!("[streams.events.kafka]\nbrokers = {:?}\n", kafka.brokers())
             }

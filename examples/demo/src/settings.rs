@@ -32,7 +32,7 @@ pub(crate) struct Settings {
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Broker {
-    /// NATS JetStream: one consumer works, the other stands by.
+    /// NATS JetStream: the consumers share the subjects over which the relay spreads the topic.
     Nats,
     /// Apache Kafka: the consumers share the partitions.
     Kafka,

@@ -153,6 +153,18 @@ async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_nats() {
 }
 
 #[tokio::test]
+async fn killed_members_that_share_the_subjects_of_a_topic_lose_double_and_reorder_nothing() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+
+    kill_both(
+        stage.spread().consumed().await.ttl("1s"),
+        cycles(),
+        &Changes::default(),
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_kafka() {
     // A member that was killed is missed sooner than a broker allows by default.
     let options = kafka::Options::default().config("group.min.session.timeout.ms", "1000");

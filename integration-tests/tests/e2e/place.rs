@@ -5,8 +5,12 @@ use onceward_testkit::sqs::Gate;
 /// A place at a broker for the topics of one test.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// A JetStream stream of this name at this URL.
-    Nats { url: String, stream: String },
+    /// A JetStream stream of this name at this URL; its topics may be spread over subjects, which the members share.
+    Nats {
+        url: String,
+        stream: String,
+        spread: bool,
+    },
     /// Topics at these brokers.
     Kafka {
         brokers: String,
@@ -50,6 +54,7 @@ impl Place {
     /// What consumers read.
     pub(crate) fn reads(&self) -> String {
         match self {
+            Self::Nats { stream, spread, .. } if *spread => format!("{stream}.*.{{partition/4}}"),
             Self::Nats { stream, .. } => format!("{stream}.>"),
             Self::Kafka { topics, .. } => topics.join(","),
             Self::Sqs { queue, .. } => queue.clone(),
@@ -58,6 +63,7 @@ impl Place {
 
     pub(crate) fn route(&self) -> &str {
         match self {
+            Self::Nats { spread: true, .. } => "{topic}.{partition/4}",
             Self::Nats { .. } | Self::Kafka { .. } => "{topic}",
             Self::Sqs { queue, .. } => queue,
         }
@@ -80,7 +86,7 @@ impl Place {
     /// Lets it take messages of at most so many bytes, or of any size again.
     pub(crate) async fn limit(&self, bytes: Option<i32>) {
         match self {
-            Self::Nats { url, stream } => limit_nats(url, stream, bytes).await,
+            Self::Nats { url, stream, .. } => limit_nats(url, stream, bytes).await,
             Self::Kafka { brokers, topics } => limit_kafka(brokers, topics, bytes).await,
             // ElasticMQ knows no limit of a queue: the gate before it does.
             Self::Sqs { queue, gate, .. } => match bytes {

@@ -117,8 +117,17 @@ impl Stage {
         let place = Place::Nats {
             url: nats.url().to_owned(),
             stream: name.clone(),
+            spread: false,
         };
         Self::new(postgres, name, place, tap).await
+    }
+
+    /// Spreads each topic over four subjects, which the members of the consumer share.
+    pub(crate) fn spread(mut self) -> Self {
+        if let Place::Nats { spread, .. } = &mut self.place {
+            *spread = true;
+        }
+        self
     }
 
     /// A database of `postgres` and Kafka topics for this test, of three partitions each.

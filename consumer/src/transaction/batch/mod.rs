@@ -54,11 +54,9 @@ pub(crate) struct Entry<'a> {
 pub(crate) enum Lot {
     /// The mark is ours, and the handler gets it.
     Ours,
-    /// The mark is ours; its key is held, and it waits behind those of its key.
-    LinedUp,
     /// The mark was there.
     Duplicate,
-    /// It is to be looked at alone: the mark was there and is that of another message, or it is too old to tell.
+    /// It is to be looked at alone: its key is held, the mark was there and is that of another message, or it is too old to tell.
     Alone,
 }
 
@@ -100,7 +98,11 @@ impl Database {
         };
         pass(Failpoint::BeforeMark);
         let opened = match self.open_batch(session.connection(), order).await {
-            Ok(opened) => opened,
+            Ok(Some(opened)) => opened,
+            Ok(None) => {
+                session.roll_back(ROLL_BACK).await;
+                return BatchRan::new(Run::Conflict, "a key has been held meanwhile");
+            }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
                 return BatchRan::new(without_mark(classify(&error)), chain(&error));

@@ -1,7 +1,6 @@
-//! How an attempt at a batch begins: the marks of all that is new, and whose key is held.
+//! How an attempt at a batch begins: whose key is held, then the marks of all others that are new.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use onceward_core::Origin;
 use sqlx::PgConnection;
@@ -11,16 +10,14 @@ use uuid::Uuid;
 use super::{BatchOrder, Entry, Lot};
 use crate::batch::order_of_marks;
 use crate::faults::{Fault, planted};
-use crate::history::History;
 use crate::line::line_of;
-use crate::stored::Stored;
-use crate::transaction::mark::{Marked, Says};
-use crate::transaction::{ANSWER, Database, Waiting, within};
+use crate::transaction::mark::Marked;
+use crate::transaction::{ANSWER, Database, within};
 
 /// A batch whose marks are written.
 pub(super) struct Opened {
     pub(super) lots: Vec<Lot>,
-    /// Of those inserted, lined up ones included: slot and id.
+    /// Of those inserted: slot and id.
     pub(super) slots: Vec<i16>,
     pub(super) marks: Vec<Uuid>,
     /// One of those inserted.
@@ -30,14 +27,20 @@ pub(super) struct Opened {
 type MarksRow = (Uuid, i16, String, i32, Option<OffsetDateTime>);
 
 impl Database {
-    /// The marks first, then, as a statement of its own, the held keys: as for one message.
+    /// Opens a batch without those that have to be looked at alone. None: a key has been held meanwhile, and it is to be
+    /// opened anew.
+    ///
+    /// Held keys are looked at before the marks, and once more behind them, as for one message. No line is locked: whoever
+    /// leaves one would have to wait for the handler.
     pub(super) async fn open_batch(
         &self,
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
-    ) -> Result<Opened, sqlx::Error> {
-        let old = self.too_old(connection, order).await?;
-        let inserted = self.insert_marks(connection, order, &old).await?;
+    ) -> Result<Option<Opened>, sqlx::Error> {
+        let mut aside = self.too_old(connection, order).await?;
+        let held = self.with_held_keys(connection, order, &aside).await?;
+        aside.extend(held);
+        let inserted = self.insert_marks(connection, order, &aside).await?;
         let marked = inserted.first().map(|(_, slot, xid, pid, started)| Marked {
             slot: *slot,
             xid: xid.clone(),
@@ -48,44 +51,34 @@ impl Database {
             .iter()
             .map(|(mark, slot, ..)| (*mark, *slot))
             .unzip();
-        let ours: HashSet<Uuid> = marks.iter().copied().collect();
-        let is_ours = |entry: &&Entry<'_>| ours.contains(&entry.mark.id);
-        let is_old = |entry: &&Entry<'_>| old.contains(&entry.mark.id);
-        let there = order
-            .entries
-            .iter()
-            .filter(|entry| !is_ours(entry) && !is_old(entry));
-        let digests = self
-            .digests(connection, there.map(|entry| entry.mark.id).collect())
-            .await?;
-        let keyed = order.entries.iter().filter(is_ours);
-        let keyed = keyed.filter(|entry| entry.message.key.is_some());
-        let lines = keyed.map(|entry| line_of(entry.message, entry.mark.id));
-        let held = self
-            .held_lines(connection, lines.collect(), order.deadline)
-            .await?;
-        let mut lots = Vec::with_capacity(order.entries.len());
-        for entry in order.entries {
-            let stored = digests.get(&entry.mark.id).and_then(Option::as_deref);
-            let conflicts = !is_ours(&entry) && entry.mark.conflicts_with(stored);
-            lots.push(if conflicts || is_old(&entry) {
-                Lot::Alone
-            } else if !is_ours(&entry) {
-                Lot::Duplicate
-            } else if held.contains(&line_of(entry.message, entry.mark.id)) {
-                Lot::LinedUp
-            } else {
-                Lot::Ours
-            });
+        if !self
+            .with_held_keys(connection, order, &aside)
+            .await?
+            .is_empty()
+        {
+            return Ok(None);
         }
-        let opened = Opened {
-            lots,
+        let ours: HashSet<Uuid> = marks.iter().copied().collect();
+        let others = order.entries.iter().map(|entry| entry.mark.id);
+        let there = others.filter(|mark| !ours.contains(mark) && !aside.contains(mark));
+        let digests = self.digests(connection, there.collect()).await?;
+        let lot = |entry: &Entry<'_>| {
+            let mark = entry.mark.id;
+            let stored = digests.get(&mark).and_then(Option::as_deref);
+            if ours.contains(&mark) {
+                Lot::Ours
+            } else if aside.contains(&mark) || entry.mark.conflicts_with(stored) {
+                Lot::Alone
+            } else {
+                Lot::Duplicate
+            }
+        };
+        Ok(Some(Opened {
+            lots: order.entries.iter().map(lot).collect(),
             slots,
             marks,
             marked,
-        };
-        self.line_up_held(connection, order, &opened).await?;
-        Ok(opened)
+        }))
     }
 
     /// The marks of those that nobody can tell from what was settled. Looked at before the marks: if somebody settles one of
@@ -113,12 +106,12 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
-        old: &HashSet<Uuid>,
+        aside: &HashSet<Uuid>,
     ) -> Result<Vec<MarksRow>, sqlx::Error> {
         let new: Vec<&Entry<'_>> = order
             .entries
             .iter()
-            .filter(|entry| !old.contains(&entry.mark.id))
+            .filter(|entry| !aside.contains(&entry.mark.id))
             .collect();
         let marks: Vec<Uuid> = new.iter().map(|entry| entry.mark.id).collect();
         let places = if planted(Fault::MarksInOrderOfArrival) {
@@ -156,62 +149,33 @@ impl Database {
         Ok(rows.into_iter().collect())
     }
 
-    /// Which of these lines are held. Nobody can end one of them before this transaction.
-    async fn held_lines(
-        &self,
-        connection: &mut PgConnection,
-        lines: HashSet<Uuid>,
-        deadline: Duration,
-    ) -> Result<HashSet<Uuid>, sqlx::Error> {
-        if lines.is_empty() || planted(Fault::KeysInMemory) {
-            return Ok(HashSet::new());
-        }
-        let ask = sqlx::query_scalar(self.statements.held_lines.sql())
-            .bind(self.consumer.as_str())
-            .bind(lines.into_iter().collect::<Vec<Uuid>>())
-            .fetch_all(connection);
-        let held: Vec<Uuid> = within(deadline + ANSWER, ask).await?;
-        Ok(held.into_iter().collect())
-    }
-
-    /// Defers those whose key is held behind those of their key that wait, without a handler.
-    async fn line_up_held(
+    /// The marks of those, not aside, whose key is held. Nobody holds one of their keys for an earlier message after this
+    /// member has seen that one settled.
+    async fn with_held_keys(
         &self,
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
-        opened: &Opened,
-    ) -> Result<(), sqlx::Error> {
-        for (entry, lot) in order.entries.iter().zip(&opened.lots) {
-            let slot = opened
-                .slot_of(entry.mark.id)
-                .filter(|_| *lot == Lot::LinedUp);
-            let (Some(slot), Some(marked)) = (slot, &opened.marked) else {
-                continue;
-            };
-            let marked = Marked {
-                slot,
-                ..marked.clone()
-            };
-            self.change_mark(connection, entry.mark, &marked, Says::Deferred)
-                .await?;
-            let waiting = Waiting {
-                mark: entry.mark,
-                line: line_of(entry.message, entry.mark.id),
-                content: &Stored::of_message(entry.message, entry.origin),
-                attempts: 0,
-                history: &History::default(),
-                error: "",
-                delay: Duration::ZERO,
-            };
-            self.add(connection, &waiting).await?;
+        aside: &HashSet<Uuid>,
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        let keyed = order
+            .entries
+            .iter()
+            .filter(|entry| entry.message.key.is_some() && !aside.contains(&entry.mark.id));
+        let (marks, lines): (Vec<Uuid>, Vec<Uuid>) = keyed
+            .map(|entry| (entry.mark.id, line_of(entry.message, entry.mark.id)))
+            .unzip();
+        if lines.is_empty() || planted(Fault::KeysInMemory) {
+            return Ok(Vec::new());
         }
-        Ok(())
-    }
-}
-
-impl Opened {
-    fn slot_of(&self, mark: Uuid) -> Option<i16> {
-        let place = self.marks.iter().position(|one| *one == mark)?;
-        self.slots.get(place).copied()
+        let ask = sqlx::query_scalar(self.statements.held_lines.sql())
+            .bind(self.consumer.as_str())
+            .bind(&lines)
+            .fetch_all(connection);
+        let held: HashSet<Uuid> = within(ANSWER, ask).await?.into_iter().collect();
+        let with = marks.into_iter().zip(lines);
+        Ok(with
+            .filter(|(_, line)| held.contains(line))
+            .map(|(mark, _)| mark)
+            .collect())
     }
 }
