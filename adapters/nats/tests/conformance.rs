@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -9,8 +10,8 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
 use async_nats::jetstream::{self, consumer::pull};
 use bytes::Bytes;
 use onceward_conformance::{Control, Harness, Member, Offer, Record, Sharing};
-use onceward_core::{Route, SubscribeError};
-use onceward_nats::{NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
+use onceward_core::{Batch, Capabilities, Outgoing, Publisher, Route, SubscribeError, TopicReport};
+use onceward_nats::{NatsConfig, NatsPending, NatsPublisher, NatsSubscriber, SubscriberConfig};
 use onceward_testkit::nats::{Nats, Options};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::{unique, wait};
@@ -51,6 +52,17 @@ impl OnNats {
             Server::Own { proxy, .. } => format!("nats://{}", proxy.lock().await.addr()),
         };
         NatsConfig::new([url])
+    }
+
+    async fn join(
+        &self,
+        member: &Member,
+        subjects: Vec<String>,
+    ) -> Result<NatsSubscriber, SubscribeError> {
+        let mut config = SubscriberConfig::new(&member.group, subjects);
+        config.ack_wait = member.hold;
+        config.takeover_after = member.hold;
+        NatsSubscriber::join(&self.config().await, config).await
     }
 
     async fn jetstream(&self) -> jetstream::Context {
@@ -153,10 +165,8 @@ impl Harness for OnNats {
 
     async fn subscriber(&self, member: &Member) -> Result<NatsSubscriber, SubscribeError> {
         let subjects = member.routes.iter().map(Route::as_str);
-        let mut config = SubscriberConfig::new(&member.group, subjects);
-        config.ack_wait = member.hold;
-        config.takeover_after = member.hold;
-        NatsSubscriber::join(&self.config().await, config).await
+        self.join(member, subjects.map(str::to_owned).collect())
+            .await
     }
 
     async fn stored(&self, route: &Route) -> Vec<Record> {
@@ -240,3 +250,131 @@ fn headers(map: &HeaderMap) -> Vec<(String, Bytes)> {
 }
 
 onceward_conformance::suite!(OnNats);
+
+/// The same with routes that are spread over partitions, as a relay with `{partition/3}` in its route publishes to them.
+struct OnPartitions(OnNats);
+
+const PARTITIONS: u32 = 3;
+
+fn spread(route: &Route, partition: &str) -> Route {
+    Route::new(&format!("{route}.{partition}"))
+}
+
+/// Puts the partition of the key behind the route.
+struct Spreading(NatsPublisher);
+
+fn partition(outgoing: &Outgoing) -> String {
+    let id = outgoing.message.id.to_string();
+    let key = outgoing
+        .message
+        .key
+        .as_ref()
+        .map_or(id, ToString::to_string);
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (hash % PARTITIONS).to_string()
+}
+
+impl Publisher for Spreading {
+    type Pending = NatsPending;
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn offer(&mut self, batch: Arc<Batch>) -> NatsPending {
+        let mut batch = Batch::clone(&batch);
+        for outgoing in &mut batch.messages {
+            outgoing.route = spread(&outgoing.route, &partition(outgoing));
+        }
+        self.0.offer(Arc::new(batch)).await
+    }
+
+    async fn check(&mut self, routes: &[Route]) -> Vec<TopicReport> {
+        let routes: Vec<Route> = routes.iter().map(|route| spread(route, "0")).collect();
+        self.0.check(&routes).await
+    }
+
+    async fn abandon(&mut self) {
+        self.0.abandon().await;
+    }
+
+    async fn close(self, within: Duration) {
+        self.0.close(within).await;
+    }
+}
+
+impl Harness for OnPartitions {
+    type Publisher = Spreading;
+    type Subscriber = NatsSubscriber;
+
+    async fn start(sharing: Sharing) -> Self {
+        Self(OnNats::start(sharing).await)
+    }
+
+    async fn route(&self, _partitions: u16) -> Route {
+        let route = Route::new(&unique("spread"));
+        let every = spread(&route, "*").to_string();
+        self.0.set(|settings| settings.subjects.push(every)).await;
+        route
+    }
+
+    async fn publisher(&self, deadline: Duration) -> Spreading {
+        Spreading(self.0.publisher(deadline).await)
+    }
+
+    async fn subscriber(&self, member: &Member) -> Result<NatsSubscriber, SubscribeError> {
+        let token = format!("{{partition/{PARTITIONS}}}");
+        let subjects = member.routes.iter();
+        let subjects = subjects.map(|route| spread(route, &token).to_string());
+        self.0.join(member, subjects.collect()).await
+    }
+
+    async fn stored(&self, route: &Route) -> Vec<Record> {
+        self.0.stored(&spread(route, "*")).await
+    }
+
+    async fn control(&self, control: Control<'_>) -> Offer {
+        match control {
+            Control::Put { route, record } => {
+                let route = &spread(route, "0");
+                self.0.control(Control::Put { route, record }).await
+            }
+            Control::Misconfigure(member) => {
+                let first = Member {
+                    group: format!("{}-0", member.group),
+                    routes: member.routes.iter().map(|r| spread(r, "0")).collect(),
+                    hold: member.hold,
+                };
+                self.0.control(Control::Misconfigure(&first)).await
+            }
+            Control::Stop
+            | Control::Start
+            | Control::Withhold(_)
+            | Control::Limit { .. }
+            | Control::Full { .. }
+            | Control::Forget { .. } => self.0.control(control).await,
+        }
+    }
+}
+
+/// The cases that read. Not among them: a jump is not told where a durable reads a part of its stream, and a partition may pass
+/// to a member that comes, for which `tests/spread.rs` has cases of its own.
+mod partitioned {
+    use super::OnPartitions;
+
+    onceward_conformance::suite! { @tests OnPartitions =>
+        payloads_and_attributes_come_back_unchanged
+        hostile_headers_neither_panic_nor_forge
+        foreign_messages_come_whole
+        what_is_not_acked_comes_again
+        what_is_acked_does_not_come_again
+        an_ack_after_a_reconnect_loses_nothing
+        a_paused_partition_goes_on_where_it_stopped
+        the_backlog_counts_what_is_not_acked
+        a_dangerous_setup_is_refused
+        a_clean_close_with_work_in_flight_gives_it_on
+        a_rebalance_among_three_members_keeps_order
+    }
+}

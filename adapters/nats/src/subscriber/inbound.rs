@@ -159,3 +159,114 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::{Delivery, Message, Origin, Partition};
+
+    use super::super::acker::Acked;
+    use super::super::outbound::{Outbound, channels};
+    use super::*;
+
+    fn deliver(outbounds: &[Outbound], number: usize, ownership: u64, count: usize) {
+        for _ in 0..count {
+            let message = Message::bytes("topic", "x").finish(100).unwrap().message;
+            let delivery = Delivery {
+                message: Ok(message),
+                origin: Origin {
+                    broker: "nats",
+                    partition: Partition::new(&number.to_string()),
+                    position: None,
+                    redelivered: None,
+                    sent_at: None,
+                },
+                deadline: None,
+                token: NatsToken {
+                    place: Acked::ByMember(1),
+                    ownership,
+                    number,
+                },
+            };
+            outbounds[number].send(Item::Arrival(Arrival::Delivery(delivery)));
+        }
+    }
+
+    /// How many deliveries of each partition these are.
+    fn counts(arrivals: &[Arrival<NatsToken>]) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for arrival in arrivals {
+            if let Arrival::Delivery(delivery) = arrival {
+                counts[delivery.token.number] += 1;
+            }
+        }
+        counts
+    }
+
+    #[tokio::test]
+    async fn a_full_partition_does_not_keep_the_others_waiting() {
+        let (outbounds, mut inbound) = channels(3, 1_000);
+        let owned: Vec<u64> = outbounds.iter().map(|o| o.set_owner(true)).collect();
+        deliver(&outbounds, 0, owned[0], 300);
+        deliver(&outbounds, 1, owned[1], 10);
+        deliver(&outbounds, 2, owned[2], 70);
+
+        assert_eq!(counts(&inbound.take(50).await.unwrap()), [50, 0, 0]);
+        assert_eq!(counts(&inbound.take(50).await.unwrap()), [0, 10, 40]);
+        assert_eq!(counts(&inbound.take(100).await.unwrap()), [70, 0, 30]);
+        assert_eq!(counts(&inbound.take(1_000).await.unwrap()), [180, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_paused_partition_tells_its_news_but_gives_out_nothing() {
+        let (outbounds, mut inbound) = channels(3, 1_000);
+        let owned: Vec<u64> = outbounds.iter().map(|o| o.set_owner(true)).collect();
+        inbound.pause(1, true);
+        deliver(&outbounds, 1, owned[1], 5);
+        deliver(&outbounds, 2, owned[2], 1);
+        assert_eq!(counts(&inbound.take(9).await.unwrap()), [0, 0, 1]);
+
+        outbounds[1].silence();
+        outbounds[1].send(Item::Arrival(Arrival::Lost(Partition::new("1"))));
+        let told = inbound.take(9).await.unwrap();
+
+        assert!(matches!(told.as_slice(), [Arrival::Lost(_)]), "{told:?}");
+        assert_eq!(outbounds[1].waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_outage_that_hits_all_partitions_is_told_once_and_alone() {
+        let (outbounds, mut inbound) = channels(3, 1_000);
+        let ownership = outbounds[2].set_owner(true);
+        for outbound in &outbounds {
+            outbound.send(Item::Failure(unavailable("an outage".to_owned())));
+        }
+        deliver(&outbounds, 2, ownership, 1);
+
+        assert_eq!(counts(&inbound.take(9).await.unwrap()), [0, 0, 1]);
+        assert_eq!(inbound.take(9).await.unwrap_err().what, "an outage");
+        drop(outbounds);
+
+        let ended = inbound.take(9).await.unwrap_err();
+        assert_eq!(ended.what, "the member has ended");
+    }
+
+    #[test]
+    fn partitions_share_the_capacity_and_each_may_have_one() {
+        let (outbounds, _inbound) = channels(3, 10);
+        let first = outbounds[0].set_owner(true);
+        assert_eq!(outbounds[0].room(0), 10);
+        deliver(&outbounds, 0, first, 8);
+
+        let second = outbounds[1].set_owner(true);
+        assert_eq!((outbounds[0].room(0), outbounds[1].room(0)), (0, 2));
+        deliver(&outbounds, 1, second, 1);
+        assert_eq!(outbounds[1].room(1), 0);
+        deliver(&outbounds, 0, first, 1);
+        outbounds[2].set_owner(true);
+
+        assert_eq!(outbounds[2].room(0), 1);
+        outbounds[2].set_owner(false);
+        outbounds[1].set_owner(false);
+        assert_eq!(outbounds[0].capacity(), 10);
+    }
+}
