@@ -398,7 +398,9 @@ async fn a_member_that_closes_hands_over_at_once() {
     let members = format!("_ONCEWARD.members.{}.billing", shop.name);
     let client = nats.client().await;
     let mut beats = client.subscribe(members).await.unwrap();
-    client.flush().await.unwrap();
+    // Once one is here, the server knows that we listen.
+    let listening = tokio::time::timeout(PATIENCE, beats.next()).await;
+    assert!(listening.unwrap().is_some());
     let begin = Instant::now();
     leaving.reader.close(Duration::from_secs(20)).await;
     marks.are(&shop.everything()).await;
