@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
+use futures_util::StreamExt as _;
 use onceward_core::{
     Acker as _, Arrival, Batch, Delivery, Message, Outgoing, Partition, Publisher as _, Release,
     Route, SubscribeErrorKind, Subscriber as _,
@@ -315,21 +316,23 @@ async fn members_share_the_partitions_evenly_as_they_come() {
     let nats = Nats::shared().await;
     let mut shop = Shop::open(nats).await;
     let marks = Marks::default();
+    // Longer than from one message to the next: something is always in work.
+    let takes = Duration::from_millis(150);
     // Nothing moves because somebody is waited for in vain.
     let patient = |config: &mut SubscriberConfig| config.takeover_after = Duration::from_secs(600);
 
-    let first = Worker::start(shop.join(patient).await, &marks, NO_TIME);
+    let first = Worker::start(shop.join(patient).await, &marks, takes);
     shop.publish_until("all of one", || owns(&[&first]) == [8])
         .await;
-    let second = Worker::start(shop.join(patient).await, &marks, NO_TIME);
+    let second = Worker::start(shop.join(patient).await, &marks, takes);
     shop.publish_until("4 : 4", || owns(&[&first, &second]) == [4, 4])
         .await;
-    let third = Worker::start(shop.join(patient).await, &marks, NO_TIME);
+    let third = Worker::start(shop.join(patient).await, &marks, takes);
     shop.publish_until("2 : 3 : 3", || {
         owns(&[&first, &second, &third]) == [2, 3, 3]
     })
     .await;
-    let fourth = Worker::start(shop.join(patient).await, &marks, NO_TIME);
+    let fourth = Worker::start(shop.join(patient).await, &marks, takes);
     let all = [&first, &second, &third, &fourth];
     shop.publish_until("2 : 2 : 2 : 2", || owns(&all) == [2, 2, 2, 2])
         .await;
@@ -392,6 +395,12 @@ async fn a_member_that_closes_hands_over_at_once() {
         shop.publish(30).await;
     }
     let leaving = first.stop().await;
+    let members = format!("_ONCEWARD.members.{}.billing", shop.name);
+    let client = nats.client().await;
+    let mut beats = client.subscribe(members).await.unwrap();
+    // Once one is here, the server knows that we listen.
+    let listening = tokio::time::timeout(PATIENCE, beats.next()).await;
+    assert!(listening.unwrap().is_some());
     let begin = Instant::now();
     leaving.reader.close(Duration::from_secs(20)).await;
     marks.are(&shop.everything()).await;
@@ -399,6 +408,19 @@ async fn a_member_that_closes_hands_over_at_once() {
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
     assert_eq!(second.owns(), 8);
+    let goodbye = async {
+        while let Some(beat) = beats.next().await {
+            if std::str::from_utf8(&beat.payload)
+                .unwrap()
+                .contains("\"leaving\":true")
+            {
+                return true;
+            }
+        }
+        false
+    };
+    let said = tokio::time::timeout(PATIENCE, goodbye).await;
+    assert!(said.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -455,6 +477,7 @@ async fn what_is_not_released_in_time_is_lost_and_goes_on_elsewhere() {
     first.works.send_replace(true);
 
     marks.are(&shop.everything()).await;
+    assert!(marks.0.lock().unwrap().lost > 0);
 }
 
 /// Reads until `enough` of what came, in deliveries by partition.

@@ -98,7 +98,9 @@ impl Presence {
                 told = &mut self.goodbye => {
                     // Dropped is like a crash: no goodbye.
                     if let Ok(done) = told {
-                        self.say_goodbye().await;
+                        if !self.mute {
+                            self.say_goodbye().await;
+                        }
                         done.send(()).ok();
                     }
                     return;
@@ -175,7 +177,7 @@ impl Presence {
 
     async fn say_goodbye(&mut self) {
         self.say(true).await;
-        // Behind it nothing may come that would carry it along.
+        // Nothing may come behind it that would carry it along.
         tokio::time::timeout(GRACE, self.client.flush()).await.ok();
     }
 
