@@ -197,7 +197,7 @@ fn warn_of_retention(broker: &Capabilities) {
             broker = name,
             ?retention,
             ?marks,
-            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again"
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
         );
     }
 }

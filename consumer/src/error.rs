@@ -28,7 +28,9 @@ pub enum BuildError {
     #[error("the consumer has no pool; call `pool`")]
     NoPool,
     /// There is nothing to do with any message.
-    #[error("the consumer has no handler; call `on`, `on_with`, `handler` or `on_batch`")]
+    #[error(
+        "the consumer has no handler; call `on`, `on_with`, `handler`, `on_batch`, `on_batch_with` or `batch`"
+    )]
     NoHandler,
     /// Settings were given before any handler.
     #[error("`with` sets what the handler before it gets, and there is none")]

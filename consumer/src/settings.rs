@@ -10,11 +10,12 @@ use crate::BatchSettings;
 /// [`ConsumerBuilder::defaults`](crate::ConsumerBuilder::defaults).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerSettings {
-    /// How long one attempt may take, 10 ms to one hour. It ends on the server as well. Default 30 s.
+    /// How long one attempt may take, a batch as a whole, 10 ms to one hour. It ends on the server as well. Default 30 s.
     pub deadline: Duration,
-    /// How often the handler is tried before the message becomes a dead letter, at least 1. Default 10.
+    /// How often the handler is tried before the message becomes a dead letter, at least 1. A batch that fails costs
+    /// none: its messages are tried one by one. Default 10.
     pub attempts: u32,
-    /// How many of it run at a time, at least 1; none: as many as the consumer runs. Default none.
+    /// How many of it run at a time, at least 1, a batch counting as one; none: as many as the consumer runs. Default none.
     pub concurrency: Option<usize>,
     /// How long the key waits between attempts. Default: full jitter from 100 ms, at most 30 s.
     pub backoff: Backoff,

@@ -101,7 +101,8 @@ impl RouteTemplate {
     /// Reads a template and the topics whose routes differ from it.
     ///
     /// # Errors
-    /// [`InvalidRoute`] for an empty template or route, a brace that is not closed or a placeholder that is not known.
+    /// [`InvalidRoute`] for an empty template or route, a brace that is not closed, a placeholder that is not known, or partitions
+    /// outside 1 to 256 or in two numbers.
     pub fn new(template: &str, named: BTreeMap<String, String>) -> Result<Self, InvalidRoute> {
         let refuse = |problem: &str| InvalidRoute {
             template: template.to_owned(),
@@ -120,7 +121,9 @@ impl RouteTemplate {
             match &rest[open + 1..open + close] {
                 "topic" => parts.push(Part::Topic),
                 other if other.starts_with("partition/") => {
-                    let number = other.trim_start_matches("partition/").parse().ok();
+                    let digits = other.strip_prefix("partition/");
+                    let digits = digits.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+                    let number = digits.and_then(|text| text.parse().ok());
                     let number = number.filter(|number| (1..=MOST_PARTITIONS).contains(number));
                     if number.is_none() || partitions.is_some_and(|before| Some(before) != number) {
                         return Err(refuse(&format!("cannot be spread by {{{other}}}")));
@@ -333,6 +336,8 @@ mod tests {
             "{partition}",
             "{partition/0}",
             "{partition/257}",
+            "{partition/+8}",
+            "{partition/partition/8}",
             "{partition/2}.{partition/3}",
         ] {
             let error = RouteTemplate::new(text, BTreeMap::new()).unwrap_err();

@@ -83,6 +83,7 @@ end
 $function$;
 comment on function {{schema}}.check_names is 'Internal: refuses what a broker would.';
 
+-- Of the reserved names those are taken that say when a message expires, and what a replay and a dead letter that is sent on are.
 create function {{schema}}.checked_headers(place text, headers jsonb, content_type text) returns jsonb
 language plpgsql immutable
 as $function$
@@ -104,7 +105,9 @@ begin
     elsif header.name !~ '^[A-Za-z0-9._-]+$' then
       perform {{schema}}.refuse(place, 'headers', format(
         'the header name %s holds a character that is not allowed; allowed are A-Z a-z 0-9 - _ .', to_json(header.name)));
-    elsif header.name ~* '^(ce-|ce_|nats-|onceward-|content-type$)' then
+    elsif header.name !~ '^onceward-(expires-at|replay-of|dead-letter-[a-z]+)$'
+      and header.name ~* '^(ce-|ce_|nats-|onceward-|content-type$)'
+    then
       perform {{schema}}.refuse(place, 'headers', format(
         'the header name %s is reserved (ce-, ce_, Nats-, onceward- and content-type, in any case)', to_json(header.name)));
     elsif jsonb_typeof(header.value) <> 'string' then

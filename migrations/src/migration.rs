@@ -30,18 +30,18 @@ pub(crate) const ALL: [Migration; 6] = [
     },
     Migration {
         version: 4,
-        name: "roles",
-        sql: include_str!("../sql/0004_roles.sql"),
+        name: "retries",
+        sql: include_str!("../sql/0004_retries.sql"),
     },
     Migration {
         version: 5,
-        name: "retries",
-        sql: include_str!("../sql/0005_retries.sql"),
+        name: "positions",
+        sql: include_str!("../sql/0005_positions.sql"),
     },
     Migration {
         version: LATEST,
-        name: "positions",
-        sql: include_str!("../sql/0006_positions.sql"),
+        name: "roles",
+        sql: include_str!("../sql/0006_roles.sql"),
     },
 ];
 

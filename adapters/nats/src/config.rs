@@ -137,7 +137,8 @@ pub struct SubscriberConfig {
     /// How long the server waits for an owner that went away without a word before another member takes over, for a
     /// durable that is made now; at least 1 s.
     pub takeover_after: Duration,
-    /// How long a partition that goes to another member is kept for work in progress. Partitioned subjects only.
+    /// How long a partition that goes to another member is kept for work in progress; zero: not at all. Partitioned subjects
+    /// only. Default 10 s.
     pub revoke_within: Duration,
     /// How many deliveries wait in this member at most, at least 1. Its partitions share them evenly, with at least one each.
     pub buffer: usize,

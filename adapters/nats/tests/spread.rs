@@ -366,13 +366,11 @@ async fn what_a_member_that_vanishes_had_in_work_is_taken_over_in_order() {
     for _ in 0..10 {
         shop.publish(30).await;
     }
-    let of_second = marks.order();
     let vanished = first.stop().await;
     drop(vanished);
     // No new message helps.
     marks.are(&shop.everything()).await;
 
-    assert!(of_second.values().any(|numbers| !numbers.is_empty()));
     assert_eq!(second.owns(), 8);
 }
 

@@ -184,6 +184,8 @@ with recursive marked (slot, consumer) as (
 )
 select consumer from marked where consumer is not null
 union
+select consumer from {schema}.consumer_positions
+union
 select consumer from {schema}.dead_letters
 union
 select consumer from {schema}.held_keys

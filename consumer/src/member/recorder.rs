@@ -27,7 +27,7 @@ pub(super) async fn run<T>(
                 failures = failures.saturating_add(1);
                 let error = chain(&error);
                 // To lag behind is safe: it is no reason to pause.
-                if failures % 60 == 10 {
+                if is_worth_a_warning(failures) {
                     warn!(failures, %error, "how far the consumer has come cannot be written; will retry");
                 } else {
                     debug!(failures, %error, "how far the consumer has come was not written");
@@ -36,5 +36,26 @@ pub(super) async fn run<T>(
             }
         };
         drop(events.send(Event::Written(written)));
+    }
+}
+
+/// Failures before the first warning, and between two: positions are written once a second.
+const FIRST_WARNING: u32 = 10;
+const BETWEEN_WARNINGS: u32 = 60;
+
+/// Whether the last of so many failures in a row is told as a warning: after ten seconds, then each minute.
+fn is_worth_a_warning(failures: u32) -> bool {
+    failures % BETWEEN_WARNINGS == FIRST_WARNING
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_trouble_is_told_after_ten_seconds_and_then_each_minute() {
+        let told: Vec<u32> = (1..200).filter(|n| is_worth_a_warning(*n)).collect();
+
+        assert_eq!(told, [10, 70, 130, 190]);
     }
 }

@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// On NATS the members share the subjects over which the relay spreads the topic.
+/// On NATS the members share the subjects over which the relay spreads the topic, by `route = "{topic}.{partition/6}"`.
 async fn nats() -> Result<NatsSubscriber, Box<dyn Error>> {
     let server = NatsConfig::new([setting("NATS_URL")?]);
     let mut reads = SubscriberConfig::new(CONSUMER, [format!("{ORDERS}.{{partition/6}}")]);

@@ -14,7 +14,7 @@ use super::{Facts, Finding, Table};
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Tables that the schema must have besides the partitions.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 11] = [
     "settings",
     "messages",
     "streams",
@@ -23,6 +23,9 @@ const TABLES: [&str; 8] = [
     "parked",
     "processed_messages",
     "dead_letters",
+    "retries",
+    "held_keys",
+    "consumer_positions",
 ];
 
 /// Indexes that each partition of the log must have.

@@ -110,6 +110,10 @@ const ADMINISTER: &[Need] = &[
         "SELECT",
     ),
     need("^(parked|processed_messages|dead_letters)$", "", "SELECT"),
+    need("^(retries|held_keys|consumer_positions)$", "", "SELECT"),
+    need("^(processed_messages|retries|held_keys)$", "", "INSERT"),
+    need("^(processed_messages|held_keys)$", "", "UPDATE"),
+    need("^consumer_positions$", "", "DELETE"),
     need(
         "^(streams|cursors|unrouted|parked|dead_letters)$",
         "",

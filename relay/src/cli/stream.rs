@@ -114,7 +114,7 @@ impl Drop {
                         "stream {}: gone, with {} parked or due, and {} of what had been published or discarded",
                         answer.stream,
                         counted(answer.parked, "message"),
-                        counted(answer.decided, "record")
+                        counted(answer.decided, "row")
                     )
                 })
             }
@@ -122,7 +122,10 @@ impl Drop {
                 Err(Failure::failed(format!("{owner} holds the stream {name}"))
                     .remedy("stop that relay and wait for its lease to end, or add --force"))
             }
-            DropStream::Unknown => refuse_unknown("stream", name, &[]),
+            DropStream::Unknown => Err(Failure::failed(format!(
+                "the stream {name} was dropped meanwhile"
+            ))
+            .remedy("nothing is left to do; `onceward stream list` shows the others")),
         }
     }
 }

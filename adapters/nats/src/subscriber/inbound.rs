@@ -18,7 +18,7 @@ const TURN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Inbound {
     common: Arc<Common>,
-    lanes: Vec<Lane>,
+    ways: Vec<Way>,
     /// Whose turn it is.
     turn: usize,
     /// Taken while other things were given out.
@@ -27,7 +27,7 @@ pub(crate) struct Inbound {
 
 /// What comes of one partition.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Way {
     pub(crate) shared: Arc<Shared>,
     pub(crate) receiver: UnboundedReceiver<Item>,
     /// Taken and not given out, as it did not fit.
@@ -36,10 +36,10 @@ pub(crate) struct Lane {
 }
 
 impl Inbound {
-    pub(crate) fn new(common: Arc<Common>, lanes: Vec<Lane>) -> Self {
+    pub(crate) fn new(common: Arc<Common>, ways: Vec<Way>) -> Self {
         Self {
             common,
-            lanes,
+            ways,
             turn: 0,
             failure: None,
         }
@@ -47,14 +47,14 @@ impl Inbound {
 
     /// Whether this member owns that durable.
     pub(crate) fn is_owner(&self, number: usize) -> bool {
-        let lane = self.lanes.get(number);
-        lane.is_some_and(|lane| lane.shared.owner.load(Ordering::Acquire))
+        let way = self.ways.get(number);
+        way.is_some_and(|way| way.shared.owner.load(Ordering::Acquire))
     }
 
     /// Stops or resumes giving out deliveries of that durable. All else is told still.
     pub(crate) fn pause(&mut self, number: usize, paused: bool) {
-        if let Some(lane) = self.lanes.get_mut(number) {
-            lane.paused = paused;
+        if let Some(way) = self.ways.get_mut(number) {
+            way.paused = paused;
         }
     }
 
@@ -80,18 +80,18 @@ impl Inbound {
         }
         let mut arrivals = Vec::new();
         // News first: nobody should wait to hear that a partition goes.
-        for number in 0..self.lanes.len() {
+        for number in 0..self.ways.len() {
             self.serve(number, 0, &mut arrivals);
         }
         let mut left = room;
         loop {
             let before = left;
-            for _ in 0..self.lanes.len() {
+            for _ in 0..self.ways.len() {
                 if left == 0 {
                     break;
                 }
                 left -= self.serve(self.turn, left.min(TURN), &mut arrivals);
-                self.turn = (self.turn + 1) % self.lanes.len();
+                self.turn = (self.turn + 1) % self.ways.len();
             }
             if left == 0 || left == before {
                 break;
@@ -116,21 +116,21 @@ impl Inbound {
         limit: usize,
         arrivals: &mut Vec<Arrival<NatsToken>>,
     ) -> usize {
-        let Some(lane) = self.lanes.get_mut(number) else {
+        let Some(way) = self.ways.get_mut(number) else {
             return 0;
         };
-        let limit = if lane.paused { 0 } else { limit };
+        let limit = if way.paused { 0 } else { limit };
         let mut taken = 0;
-        while let Some(item) = lane.next(&mut self.failure) {
+        while let Some(item) = way.next(&mut self.failure) {
             match item {
                 Item::Arrival(Arrival::Delivery(delivery)) => {
-                    let current = lane.shared.ownership.load(Ordering::Acquire);
+                    let current = way.shared.ownership.load(Ordering::Acquire);
                     let live = delivery.token.ownership == current;
                     if live && taken == limit {
-                        lane.left = Some(Item::Arrival(Arrival::Delivery(delivery)));
+                        way.left = Some(Item::Arrival(Arrival::Delivery(delivery)));
                         break;
                     }
-                    lane.shared.count_taken(&self.common);
+                    way.shared.count_taken(&self.common);
                     if live {
                         taken += 1;
                         arrivals.push(Arrival::Delivery(delivery));
@@ -144,7 +144,7 @@ impl Inbound {
     }
 }
 
-impl Lane {
+impl Way {
     fn next(&mut self, failure: &mut Option<SubscribeError>) -> Option<Item> {
         if let Some(item) = self.left.take() {
             return Some(item);

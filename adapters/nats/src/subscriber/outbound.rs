@@ -8,7 +8,7 @@ use onceward_core::{Arrival, SubscribeError};
 use tokio::sync::{Notify, mpsc};
 
 use super::acker::NatsToken;
-use super::inbound::{Inbound, Lane};
+use super::inbound::{Inbound, Way};
 
 /// What a handle is told.
 #[derive(Debug)]
@@ -82,16 +82,16 @@ pub(crate) fn channels(partitions: usize, capacity: usize) -> (Vec<Outbound>, In
             sender,
             _wake: Wake(common.clone()),
         };
-        let lane = Lane {
+        let way = Way {
             shared,
             receiver,
             left: None,
             paused: false,
         };
-        (outbound, lane)
+        (outbound, way)
     });
-    let (outbounds, lanes) = ends.unzip();
-    (outbounds, Inbound::new(common, lanes))
+    let (outbounds, ways) = ends.unzip();
+    (outbounds, Inbound::new(common, ways))
 }
 
 impl Outbound {

@@ -143,7 +143,7 @@ impl Presence {
         };
         if beat.partitions != self.partitions {
             if !std::mem::replace(&mut self.warned_of_numbers, true) {
-                tracing::warn!(subject = %self.subject, ours = self.partitions, theirs = beat.partitions, "members of one consumer are spread over different numbers of partitions");
+                tracing::warn!(subject = %self.subject, ours = self.partitions, theirs = beat.partitions, "members of one consumer are spread over different numbers of partitions; give all of them the same");
             }
         } else if beat.leaving {
             self.members.left(&beat.member);
@@ -168,7 +168,7 @@ impl Presence {
                 // It would tell so again at each beat.
                 self.mute = self.mute || told.to_ascii_lowercase().contains("publish");
                 if !std::mem::replace(&mut self.warned_of_rights, true) {
-                    tracing::warn!(told, subject = %self.subject, "members of this consumer do not hear each other; work is not spread evenly");
+                    tracing::warn!(told, subject = %self.subject, "members of this consumer do not hear each other; work is not spread evenly; let them publish and subscribe on this subject");
                 }
             }
             Happening::Told(told) => tracing::warn!(told, "NATS tells of trouble"),

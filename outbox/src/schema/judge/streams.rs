@@ -91,7 +91,7 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         if idle > forgotten {
             findings.push(Finding::warning(
                 "stream_forgotten",
-                format!("no relay has held the stream {name} for {:.0} hours, and it holds every slot of the log", idle / 3600.0),
+                format!("no relay has held the stream {name} for {}, and it holds every slot of the log", roughly(idle)),
                 format!("start its relay, or give it up with `onceward stream drop {name}`"),
             ));
         } else if !configured {

@@ -15,16 +15,6 @@ begin
     execute format('grant select on {{schema}}.settings, {{schema}}.migrations to %I', member);
   end loop;
 
-  if 'onceward_writer' = any (present) then
-    -- By column: a right on the whole table would let a writer forge seq, txid and slot.
-    grant insert (lane, id, topic, key, type, headers, payload) on {{schema}}.messages to onceward_writer;
-    grant execute on function
-      {{schema}}.enqueue, {{schema}}.enqueue_json, {{schema}}.enqueue_many, {{schema}}.append, {{schema}}.refuse,
-      {{schema}}.uuid_v7, {{schema}}.lane_number, {{schema}}.check_names, {{schema}}.checked_headers,
-      {{schema}}.payload_of, {{schema}}.check_element
-    to onceward_writer;
-  end if;
-
   if 'onceward_relay' = any (present) then
     grant select on {{schema}}.messages to onceward_relay;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_relay;
@@ -37,8 +27,8 @@ begin
   end if;
 
   if 'onceward_consumer' = any (present) then
-    grant select, insert, update, delete on {{schema}}.processed_messages to onceward_consumer;
-    grant select, insert, update on {{schema}}.dead_letters to onceward_consumer;
+    grant select, insert, update, delete on {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys to onceward_consumer;
+    grant select, insert, update on {{schema}}.dead_letters, {{schema}}.consumer_positions to onceward_consumer;
     grant execute on function {{schema}}.mark_slot to onceward_consumer;
     for slot in 0..11 loop
       execute format('grant select, delete, truncate on {{schema}}.processed_messages_%s to onceward_consumer', slot);
@@ -48,16 +38,32 @@ begin
   if 'onceward_admin' = any (present) then
     grant select on
       {{schema}}.messages, {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked,
-      {{schema}}.processed_messages, {{schema}}.dead_letters
+      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.consumer_positions
     to onceward_admin;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_admin;
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;
     grant update, delete on {{schema}}.parked, {{schema}}.dead_letters to onceward_admin;
+    grant delete on {{schema}}.consumer_positions to onceward_admin;
+    -- To replay a dead letter: it moves into the retries, and its mark says so.
+    grant insert, update on {{schema}}.processed_messages, {{schema}}.held_keys to onceward_admin;
+    grant insert on {{schema}}.retries to onceward_admin;
     grant execute on function {{schema}}.mark_slot to onceward_admin;
     for slot in 0..11 loop
       execute format('grant select on {{schema}}.messages_%s, {{schema}}.processed_messages_%s to onceward_admin', slot, slot);
     end loop;
   end if;
+
+  -- Who replays a dead letter as a new message writes to the log as a service does.
+  foreach member in array array['onceward_writer', 'onceward_admin'] loop
+    if member = any (present) then
+      -- By column: a right on the whole table would let a writer forge seq, txid and slot.
+      execute format('grant insert (lane, id, topic, key, type, headers, payload) on {{schema}}.messages to %I', member);
+      execute format('grant execute on function
+        {{schema}}.enqueue, {{schema}}.enqueue_json, {{schema}}.enqueue_many, {{schema}}.append, {{schema}}.refuse,
+        {{schema}}.uuid_v7, {{schema}}.lane_number, {{schema}}.check_names, {{schema}}.checked_headers,
+        {{schema}}.payload_of, {{schema}}.check_element to %I', member);
+    end if;
+  end loop;
 end
 $function$;
 comment on function {{schema}}.grant_rights is 'Grants the onceward_ roles their rights in this schema.';
