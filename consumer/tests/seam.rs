@@ -233,6 +233,42 @@ async fn a_batch_that_waits_for_more_is_handled_as_it_is_when_its_partition_is_r
 }
 
 #[tokio::test]
+async fn a_batch_that_waits_for_more_is_handled_as_it_is_at_a_stop_and_forgotten_with_a_lost_partition()
+ {
+    for lost in [false, true] {
+        let play = play_with(|builder, gate| {
+            let builder = builder.on_batch_with("*", gate, batch_waits);
+            builder.with(batches(Duration::from_secs(60)))
+        })
+        .await;
+        play.gate.add_permits(5);
+        play.say(vec![delivery(3, Some(Duration::from_millis(300)))]);
+        // It is held, and not handled yet.
+        play.book.has(Did::Extend(3)).await;
+        if lost {
+            play.say(vec![Arrival::Lost(partition())]);
+            // Read behind the loss, and handled at the stop.
+            play.say(vec![
+                Arrival::Assigned(partition()),
+                delivery(4, Some(Duration::from_millis(300))),
+            ]);
+            play.book.has(Did::Extend(4)).await;
+        }
+
+        play.stop.cancel();
+        let (stage, gate) = (play.stage, play.gate);
+        play.task.await.unwrap().unwrap();
+
+        let handled = if lost { 4 } else { 3 };
+        let acks = play.book.all().into_iter();
+        let acks: Vec<Did> = acks.filter(|did| matches!(did, Did::Ack(_))).collect();
+        assert_eq!(acks, [Did::Ack(handled)]);
+        assert_eq!(stage.effects().await, [i64::try_from(handled).unwrap()]);
+        assert_eq!(gate.available_permits(), 4);
+    }
+}
+
+#[tokio::test]
 async fn a_batch_that_fails_while_its_partition_goes_is_not_handled_one_by_one() {
     for lost in [false, true] {
         let play = play_with(|builder, gate| {

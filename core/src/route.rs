@@ -69,7 +69,7 @@ pub struct Routes(Arc<[Route]>);
 
 impl Routes {
     /// The route of a message. Its number is the 32 bit FNV-1a hash of the key's bytes modulo the number of partitions, as in
-    /// the NATS server's own `partition()` mapping; a message without a key goes by the bytes of its id.
+    /// the NATS server's own `partition()` mapping by its source; a message without a key goes by the bytes of its id.
     #[must_use]
     pub fn of(&self, key: Option<&Key>, id: &MessageId) -> Route {
         let routes = &self.0;
