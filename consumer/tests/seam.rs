@@ -374,6 +374,21 @@ async fn a_partition_that_is_stuck_is_paused_and_read_again() {
     book.has(Did::Pause(true)).await;
     gate.add_permits(4);
     book.has(Did::Pause(false)).await;
+
+    // It is lost while it is paused again: when it comes back it must be read.
+    script
+        .send(Ok((5..=8).map(|n| delivery(n, None)).collect()))
+        .unwrap();
+    wait::until_true(SOON, "a second pause", || async {
+        book.all().last() == Some(&Did::Pause(true))
+    })
+    .await;
+    script.send(Ok(vec![Arrival::Lost(partition())])).unwrap();
+    wait::until_true(SOON, "an end of the second pause", || async {
+        book.all().last() == Some(&Did::Pause(false))
+    })
+    .await;
+    gate.add_permits(4);
     stop.cancel();
     task.await.unwrap().unwrap();
 }

@@ -72,22 +72,59 @@ impl Routes {
     /// the NATS server's own `partition()` mapping by its source; a message without a key goes by the bytes of its id.
     #[must_use]
     pub fn of(&self, key: Option<&Key>, id: &MessageId) -> Route {
-        let routes = &self.0;
-        let at = match (routes.len(), key, id) {
-            (0 | 1, _, _) => 0,
-            (count, Some(key), _) => place(key.as_str().as_bytes(), count),
-            (count, None, MessageId::Uuid(id) | MessageId::Position(id)) => {
-                place(id.as_bytes(), count)
-            }
-            (count, None, MessageId::Foreign(id)) => place(id.as_bytes(), count),
+        match (key, id) {
+            (Some(key), _) => self.of_key(key),
+            (None, MessageId::Uuid(id) | MessageId::Position(id)) => self.by(id.as_bytes()),
+            (None, MessageId::Foreign(id)) => self.by(id.as_bytes()),
+        }
+    }
+
+    /// The route of all messages with this key.
+    #[must_use]
+    pub fn of_key(&self, key: &Key) -> Route {
+        self.by(key.as_str().as_bytes())
+    }
+
+    fn by(&self, bytes: &[u8]) -> Route {
+        let at = if self.0.len() > 1 {
+            place(bytes, self.0.len())
+        } else {
+            0
         };
-        routes.get(at).cloned().unwrap_or_else(|| Route::new(""))
+        self.0.get(at).cloned().unwrap_or_else(|| Route::new(""))
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.0.iter()
     }
+}
+
+fn check_named(named: &BTreeMap<String, String>) -> Result<(), InvalidRoute> {
+    for (topic, route) in named {
+        let problem = if route.is_empty() {
+            "has an empty route"
+        } else if route.contains(['{', '}']) {
+            "has a route of its own with braces, which would be taken as they are"
+        } else {
+            continue;
+        };
+        return Err(InvalidRoute {
+            template: topic.clone(),
+            problem: problem.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether the number of a partition can be told from what is beside it: two topics must not come to one route.
+fn apart(parts: &[Part]) -> bool {
+    let apart = |pair: &[Part]| match pair {
+        [Part::Partition, Part::Text(text)] => !text.starts_with(|c: char| c.is_ascii_digit()),
+        [Part::Text(text), Part::Partition] => !text.ends_with(|c: char| c.is_ascii_digit()),
+        pair => !pair.contains(&Part::Partition),
+    };
+    parts.windows(2).all(apart)
 }
 
 fn place(bytes: &[u8], count: usize) -> usize {
@@ -101,8 +138,8 @@ impl RouteTemplate {
     /// Reads a template and the topics whose routes differ from it.
     ///
     /// # Errors
-    /// [`InvalidRoute`] for an empty template or route, a brace that is not closed, a placeholder that is not known, or partitions
-    /// outside 1 to 256 or in two numbers.
+    /// [`InvalidRoute`] for an empty template or route, a brace that is not closed, a placeholder that is not known, partitions
+    /// outside 1 to 256 or in two numbers, a partition that runs into what is beside it, or braces in a route by name.
     pub fn new(template: &str, named: BTreeMap<String, String>) -> Result<Self, InvalidRoute> {
         let refuse = |problem: &str| InvalidRoute {
             template: template.to_owned(),
@@ -141,12 +178,12 @@ impl RouteTemplate {
         if parts.is_empty() {
             return Err(refuse("is empty"));
         }
-        if let Some((topic, _)) = named.iter().find(|(_, route)| route.is_empty()) {
-            return Err(InvalidRoute {
-                template: topic.clone(),
-                problem: "has an empty route".to_owned(),
-            });
+        if !apart(&parts) {
+            return Err(refuse(
+                "must have another character than a digit, such as a dot, between {partition/N} and what is beside it",
+            ));
         }
+        check_named(&named)?;
         let named = named
             .into_iter()
             .map(|(topic, route)| (topic, Route::new(&route)))
@@ -328,6 +365,15 @@ mod tests {
     }
 
     #[test]
+    fn a_route_by_name_takes_no_placeholder() {
+        let named = BTreeMap::from([("orders".to_owned(), "shop.{partition/8}".to_owned())]);
+
+        let error = RouteTemplate::new("{topic}", named).unwrap_err();
+
+        assert!(error.to_string().contains("braces"), "{error}");
+    }
+
+    #[test]
     fn a_broken_template_is_refused_with_what_is_allowed() {
         for text in [
             "",
@@ -337,6 +383,8 @@ mod tests {
             "{partition/0}",
             "{partition/257}",
             "{partition/+8}",
+            "{topic}{partition/8}",
+            "{partition/8}1.{topic}",
             "{partition/partition/8}",
             "{partition/2}.{partition/3}",
         ] {

@@ -20,6 +20,7 @@ mod suspicion;
 mod unreadable;
 mod wish;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -107,7 +108,8 @@ impl NatsSubscriber {
         let spread = match (own, durables.first()) {
             (Some(own), Some(first)) => {
                 let subject = presence::subject(&first.stream, &member.durable);
-                Some(Spread::begin(&client, own, subject, count, &mut tasks).await?)
+                let of = (count, first.made.clone());
+                Some(Spread::begin(&client, own, subject, of, &mut tasks).await?)
             }
             (None, _) | (_, None) => None,
         };
@@ -171,11 +173,11 @@ impl Spread {
         client: &Client,
         happenings: Happenings,
         subject: String,
-        partitions: usize,
+        of: (usize, Arc<str>),
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, SubscribeError> {
         let (shares, share) = watch::channel(Share::NONE);
-        let begun = Presence::begin(client, happenings, subject, partitions, shares);
+        let begun = Presence::begin(client, happenings, subject, of, shares);
         let (presence, goodbye) = begun.await?;
         tasks.spawn(presence.run());
         Ok(Self { share, goodbye })

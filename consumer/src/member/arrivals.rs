@@ -79,8 +79,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 info!(%partition, "lost");
                 self.dissolve_batches();
                 self.drop_waiting_of(&partition);
-                self.shares.lost(&partition);
-                self.positions.lost(&partition);
+                self.leave_partition(&partition);
                 self.release_finished(Instant::now());
             }
             Arrival::Jumped {
@@ -144,6 +143,14 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.give_back(&waiting);
     }
 
+    fn leave_partition(&mut self, partition: &Partition) {
+        if self.shares.lost(partition) {
+            // Behind the pause, which may still be on its way.
+            self.ask(Ask::Pause(partition.clone(), false));
+        }
+        self.positions.lost(partition);
+    }
+
     /// Gives back what is revoked and finished, or must go now.
     pub(super) fn release_finished(&mut self, now: Instant) {
         let shares = &self.shares;
@@ -156,8 +163,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         {
             let finished = self.shares.is_finished(&partition);
             debug!(%partition, finished, "given back");
-            self.shares.lost(&partition);
-            self.positions.lost(&partition);
+            self.leave_partition(&partition);
             drop(release);
         }
     }

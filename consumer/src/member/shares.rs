@@ -94,14 +94,14 @@ impl Shares {
         share.is_none_or(|share| share.open.is_empty())
     }
 
-    /// It is somebody else's from now on.
-    pub(super) fn lost(&mut self, partition: &Partition) {
-        if let Some(share) = self.shares.get_mut(partition) {
+    /// It is somebody else's from now on. True: it was paused, and must not be when it comes back.
+    pub(super) fn lost(&mut self, partition: &Partition) -> bool {
+        self.shares.get_mut(partition).is_some_and(|share| {
             share.ownership += 1;
             share.open.clear();
             share.revoking = false;
-            share.paused = false;
-        }
+            std::mem::take(&mut share.paused)
+        })
     }
 
     /// Whether the delivery is of a partition that we still own as we did when it came.

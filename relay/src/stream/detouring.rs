@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{DetourCursor, NewDetour};
-use onceward_core::{Lane, Outgoing, Topic};
+use onceward::{Detour, DetourCursor, NewDetour};
+use onceward_core::{Lane, Outgoing, Route, Topic};
 use tracing::{info, warn};
 
 use super::holder::Holder;
@@ -161,13 +161,16 @@ impl<D: Destination> Holder<D> {
 
     /// Whether a line may be published now, as far as its own state goes.
     pub(super) fn flows(&self, line: Line) -> bool {
-        let allowed = |topic: &Topic| {
-            let routes = self.settings.route.routes(topic);
-            let free = |route| self.pauses.allowance(route) == Allowance::Any;
-            routes.iter().all(free)
+        let free = |route: &Route| self.pauses.allowance(route) == Allowance::Any;
+        let allowed = |detour: &Detour| {
+            let routes = self.settings.route.routes(&detour.topic);
+            match &detour.key {
+                Some(key) => free(&routes.of_key(key)),
+                None => routes.iter().all(free),
+            }
         };
         let detour = self.detours.of(line);
-        detour.is_none_or(|detour| allowed(&detour.topic) && !self.detours.is_held(line))
+        detour.is_none_or(|detour| allowed(detour) && !self.detours.is_held(line))
     }
 
     /// Whether a detour has read all that its parent has passed: then neither reads on until the detour is closed. What the

@@ -34,6 +34,8 @@ pub(crate) struct Durable {
     pub(crate) whole: bool,
     pub(crate) ack_wait: Duration,
     pub(crate) takeover_after: Duration,
+    /// When it was made: two durables of one name, as in two JetStream domains, are told apart by it.
+    pub(crate) made: Arc<str>,
 }
 
 /// Refuses a server that cannot reset a consumer.
@@ -204,6 +206,7 @@ fn fit(
         filters,
         ack_wait: info.config.ack_wait,
         takeover_after: info.config.priority_timeout,
+        made: info.created.to_string().into(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! How the members of a consumer hear of each other: a beat about each second, outside JetStream. Tells the tasks of the
 //! partitions what falls to this member.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subscriber};
@@ -27,8 +28,17 @@ struct Beat {
     member: String,
     /// Over how many partitions it spreads. Members that spread over another number share nothing with it.
     partitions: usize,
+    /// When its first durable was made. Those of another durable with the same name, beyond a leaf node, share nothing with it.
+    made: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
+}
+
+impl Beat {
+    /// Whether it is of a member of this durable.
+    fn is_of(&self, made: &str) -> bool {
+        self.made == made
+    }
 }
 
 /// Tells the presence to say goodbye and end, and is told when it has.
@@ -41,6 +51,7 @@ pub(crate) struct Presence {
     happenings: Happenings,
     me: String,
     partitions: usize,
+    made: Arc<str>,
     members: Members,
     share: watch::Sender<Share>,
     goodbye: oneshot::Receiver<oneshot::Sender<()>>,
@@ -60,7 +71,7 @@ impl Presence {
         client: &Client,
         happenings: Happenings,
         subject: String,
-        partitions: usize,
+        (partitions, made): (usize, Arc<str>),
         share: watch::Sender<Share>,
     ) -> Result<(Self, Goodbye), SubscribeError> {
         let beats = client.subscribe(subject.clone()).await;
@@ -76,6 +87,7 @@ impl Presence {
             members: Members::new(me.clone(), now),
             me,
             partitions,
+            made,
             share,
             goodbye,
             up: true,
@@ -141,6 +153,9 @@ impl Presence {
         let Ok(beat) = serde_json::from_slice::<Beat>(&message.payload) else {
             return;
         };
+        if !beat.is_of(&self.made) {
+            return;
+        }
         if beat.partitions != self.partitions {
             if !std::mem::replace(&mut self.warned_of_numbers, true) {
                 tracing::warn!(subject = %self.subject, ours = self.partitions, theirs = beat.partitions, "members of one consumer are spread over different numbers of partitions; give all of them the same");
@@ -189,6 +204,7 @@ impl Presence {
         let beat = Beat {
             member: self.me.clone(),
             partitions: self.partitions,
+            made: self.made.to_string(),
             leaving,
         };
         let Ok(payload) = serde_json::to_vec(&beat) else {
@@ -223,15 +239,20 @@ mod tests {
         let mut beat = Beat {
             member: "m1".to_owned(),
             partitions: 8,
+            made: "then".to_owned(),
             leaving: false,
         };
         let here = serde_json::to_string(&beat).unwrap();
         beat.leaving = true;
         let leaving = serde_json::to_string(&beat).unwrap();
 
-        assert_eq!(here, r#"{"member":"m1","partitions":8}"#);
-        assert_eq!(leaving, r#"{"member":"m1","partitions":8,"leaving":true}"#);
+        assert_eq!(here, r#"{"member":"m1","partitions":8,"made":"then"}"#);
+        assert_eq!(
+            leaving,
+            r#"{"member":"m1","partitions":8,"made":"then","leaving":true}"#
+        );
         let read: Beat = serde_json::from_str(&here).unwrap();
         assert!(!read.leaving);
+        assert!(read.is_of("then") && !read.is_of("later"));
     }
 }
