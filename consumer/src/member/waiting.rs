@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     look: Option<Instant>,
     /// When something becomes due that was heard of while a look was on its way.
     heard: Option<Instant>,
-    /// Whether the last look found nothing, and nothing was heard of since.
+    /// Whether the last look found nothing that is due before the next regular one, and nothing was heard of since.
     idle: bool,
 }
 
@@ -71,23 +71,24 @@ impl Waiting {
             self.look = Some(now + LOOK_EVERY);
             return Vec::new();
         };
+        let regular = now + LOOK_EVERY;
         let next = now + due.next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
-        let heard = self.heard.take();
-        self.look = Some(heard.map_or(next, |at| at.min(next)));
-        self.idle = due.lines.is_empty() && heard.is_none_or(|at| at > now);
+        let next = self.heard.take().map_or(next, |at| at.min(next));
+        self.look = Some(next);
+        self.idle = due.lines.is_empty() && next == regular;
         let lines = due.lines.into_iter();
         lines
             .filter(|line| !self.known.contains(&line.line))
             .collect()
     }
 
-    /// Something becomes due after this long.
+    /// Something becomes due after this long. What is a regular look or more away is found by one of those.
     pub(super) fn look_after(&mut self, due: Duration, now: Instant) {
-        // One that is due in years is found by the looks of then.
-        let at = now + due.min(LOOK_EVERY);
-        if due < LOOK_EVERY {
-            self.idle = false;
+        if due >= LOOK_EVERY {
+            return;
         }
+        self.idle = false;
+        let at = now + due;
         let next = if self.look.is_some() {
             &mut self.look
         } else {
@@ -148,7 +149,7 @@ impl Waiting {
         self.lines.is_empty()
     }
 
-    /// Whether nothing is due, as far as anybody looked.
+    /// Whether nothing is due or soon will be, as far as anybody looked.
     pub(super) fn is_idle(&self) -> bool {
         self.idle && self.lines.is_empty()
     }
@@ -244,7 +245,18 @@ mod tests {
 
         waiting.wants(now);
         waiting.told(found(&[], Some(60_000)), now);
-        assert!(waiting.is_idle(), "a minute away is not due");
+        assert!(waiting.is_idle(), "a minute away is not soon");
+
+        waiting.wants(now + LOOK_EVERY);
+        waiting.told(found(&[], Some(30)), now);
+        assert!(!waiting.is_idle(), "30 ms away is soon");
+
+        waiting.wants(now + LOOK_EVERY);
+        waiting.told(found(&[], None), now);
+        assert!(waiting.is_idle());
+
+        waiting.look_after(LOOK_EVERY, now);
+        assert!(waiting.is_idle(), "the regular look finds it");
 
         waiting.look_after(millis(0), now);
         assert!(!waiting.is_idle());
