@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use onceward_core::{ErrorKind, Message, Outcome, Publisher as _, Route};
-use onceward_testkit::sqs::Act;
+use onceward_testkit::sqs::{Act, Failure};
 
 use crate::{Stage, kind, offer, read};
 
@@ -39,6 +39,66 @@ async fn an_entry_that_fails_alone_is_named_and_its_followers_wait_for_another_s
     let bodies: BTreeSet<_> = stage.bodies().into_iter().collect();
     assert!(!bodies.contains("guilty") && !bodies.contains("follower"));
     assert_eq!(bodies.len(), 12);
+}
+
+#[tokio::test]
+async fn a_message_that_sqs_finds_an_attribute_too_many_in_is_rejected_alone() {
+    let stage = Stage::fifo().await;
+    stage.gate.script(|call| {
+        let failures = call.entries().iter().filter(|entry| {
+            let others = &entry["MessageAttributes"]["onceward-headers"]["StringValue"];
+            others.as_str().is_some_and(|all| all.contains("tenant"))
+        });
+        let failures = failures.map(|entry| Failure {
+            id: entry["Id"].as_str().unwrap().to_owned(),
+            code: "InvalidParameterValue",
+            message: "Number of message attributes [11] exceeds the allowed maximum [10].",
+            sender_fault: true,
+        });
+        Act::FailEntries(failures.collect())
+    });
+    let mut messages = ["a", "b", "c", "b"].map(|key| stage.message(key, "x"));
+    messages[1]
+        .message
+        .headers
+        .insert("tenant", "acme")
+        .unwrap();
+
+    let receipts = offer(&mut stage.session().await, &messages).await;
+
+    match receipts.outcomes() {
+        [
+            Outcome::Confirmed,
+            Outcome::Failed(error),
+            Outcome::Confirmed,
+            Outcome::Unconfirmed,
+        ] => {
+            assert_eq!(error.kind, ErrorKind::Rejected);
+        }
+        outcomes => panic!("{outcomes:?}"),
+    }
+    assert!(receipts.session_over().is_none());
+}
+
+#[tokio::test]
+async fn a_message_without_a_key_goes_to_a_fifo_queue_as_a_group_of_its_own() {
+    let stage = Stage::fifo().await;
+    let mut messages = ["a", "b"].map(|key| stage.message(key, "x"));
+    for message in &mut messages {
+        message.message.key = None;
+    }
+
+    let receipts = offer(&mut stage.session().await, &messages).await;
+    let came = read(&mut stage.member(Duration::from_secs(30)).await, 2).await;
+
+    assert!(receipts.all_confirmed(), "{receipts:?}");
+    let groups = stage.gate.stored(&stage.queue).into_iter();
+    let groups: BTreeSet<_> = groups.map(|stored| stored.group.unwrap()).collect();
+    let ids = messages.iter().map(|one| one.message.id.to_string());
+    assert_eq!(groups, ids.collect());
+    for one in came {
+        assert_eq!(one.message.unwrap().key, None);
+    }
 }
 
 #[tokio::test]
