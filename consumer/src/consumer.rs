@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
+use crate::clock::DatabaseClock;
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
 use crate::member::Member;
@@ -137,6 +138,8 @@ impl Consumer {
     ) -> Result<Settled, ConsumerError> {
         let sends = self.outbound.is_some();
         schema::check(&self.pool, &self.schema, sends).await?;
+        let clock = DatabaseClock::ask(&self.pool).await;
+        let clock = clock.map_err(ConsumerError::Database)?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
@@ -152,6 +155,7 @@ impl Consumer {
             },
             routes: self.routes,
             defaults: self.defaults,
+            clock,
             health,
             meters,
             kill: CancellationToken::new(),

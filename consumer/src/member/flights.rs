@@ -49,19 +49,20 @@ pub(super) struct Flights<T> {
 }
 
 impl<T: Clone> Flights<T> {
-    pub(super) fn new() -> Self {
+    /// `now`: the database's time, as all times here are.
+    pub(super) fn new(now: SystemTime) -> Self {
         Self {
             flights: HashMap::new(),
             bytes: 0,
             largest: 1,
-            newest_settled: SystemTime::now(),
+            newest_settled: now,
         }
     }
 
     /// Takes a delivery in.
     pub(super) fn arrive(&mut self, number: u64, delivery: Delivery<T>, shop: &Workshop) -> Place {
         let (leave, alarm) = (CancellationToken::new(), Alarm::new());
-        let now = SystemTime::now();
+        let now = shop.clock.now().into();
         let (body, mark, weight) = match delivery.message {
             Ok(message) => {
                 let (mark, weight) = (Mark::of(&message), message.weight());
@@ -82,6 +83,7 @@ impl<T: Clone> Flights<T> {
             // Nothing of it runs, so nothing can come out of order.
             Body::Undecodable(_) => (None, None, None),
         };
+        let written_at = written_at.or(delivery.origin.sent_at);
         let place = Place {
             number,
             key,
@@ -92,7 +94,8 @@ impl<T: Clone> Flights<T> {
         let flight = Flight {
             token: delivery.token,
             weight,
-            written_at: written_at.or(delivery.origin.sent_at).unwrap_or(now),
+            // A producer's clock may be ahead: what has come is not of the future.
+            written_at: written_at.map_or(now, |at| at.min(now)),
             deadline: delivery.deadline,
             alarm: alarm.clone(),
             settled: false,

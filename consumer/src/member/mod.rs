@@ -118,7 +118,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             .collect();
         Self {
             keys: Keys::new(limits.concurrency, class_limits),
-            flights: Flights::new(),
+            flights: Flights::new(shop.clock.now().into()),
             shares: Shares::new(limits.messages, limits.ahead),
             positions: Positions::default(),
             batches: Batches::default(),

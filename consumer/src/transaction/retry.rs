@@ -6,6 +6,7 @@ use std::time::Duration;
 use onceward_core::Message;
 use sqlx::FromRow;
 use sqlx::types::Json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ended::without_mark;
@@ -89,7 +90,7 @@ pub(crate) enum Verdict<'a> {
 
 impl Database {
     /// Which lines are due, at most `limit`, on which nobody works. A look: whoever claims one first has it.
-    pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
+    pub(crate) async fn due(&self, limit: usize) -> Result<(OffsetDateTime, Due), sqlx::Error> {
         let mut connection = self.connection().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let look = async {
@@ -98,14 +99,12 @@ impl Database {
                 .bind(limit)
                 .fetch_all(&mut *connection)
                 .await?;
-            let next = sqlx::query_scalar::<_, f64>(self.statements.next_due.sql())
+            let (now, next) = sqlx::query_as(self.statements.next_due.sql())
                 .bind(self.consumer.as_str())
-                .fetch_optional(&mut *connection)
+                .fetch_one(&mut *connection)
                 .await?;
-            Ok(Due {
-                lines,
-                next: next.map(duration),
-            })
+            let next = Option::map(next, duration);
+            Ok((now, Due { lines, next }))
         };
         let looked = within(ANSWER, look).await;
         if looked.is_err() {

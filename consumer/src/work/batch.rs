@@ -17,7 +17,7 @@ use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, SettleAs};
 impl Workshop {
     /// Works on the deliveries of a batch, in their order. Each of them is in what it gives, once.
     pub(crate) async fn work_on_batch(&self, jobs: Vec<Job>) -> Vec<Fate> {
-        let (jobs, alone) = divide(jobs);
+        let (jobs, alone) = divide(jobs, self.clock.now());
         let mut fates = match jobs.first().and_then(|job| self.batch_handler(job)) {
             Some(handler) => self.handle_batch(jobs, handler).await,
             None => again(jobs, true),
@@ -39,7 +39,7 @@ impl Workshop {
     async fn handle_batch(&self, jobs: Vec<Job>, handler: &dyn AnyBatch) -> Vec<Fate> {
         let mut before = Runs::default();
         loop {
-            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let began = (self.clock.now(), Instant::now());
             let ran = self.try_batch(&jobs, handler).await;
             self.meters.ran(began.1.elapsed());
             before.add(ran.run);
@@ -71,7 +71,8 @@ impl Workshop {
     }
 
     async fn try_batch(&self, jobs: &[Job], handler: &dyn AnyBatch) -> BatchRan {
-        let entries: Vec<Entry<'_>> = jobs.iter().filter_map(entry).collect();
+        let now = self.clock.now();
+        let entries: Vec<Entry<'_>> = jobs.iter().filter_map(|job| entry(job, now)).collect();
         let Some(first) = jobs.first() else {
             return BatchRan::new(Run::Handled, "");
         };
@@ -96,7 +97,7 @@ impl Workshop {
         history.add(1, at, since.elapsed(), ran.error.clone());
         let mut fates = Vec::with_capacity(jobs.len());
         for (job, lot) in jobs.into_iter().zip(&ran.lots) {
-            let entry = entry(&job).filter(|_| *lot == Lot::Ours);
+            let entry = entry(&job, at).filter(|_| *lot == Lot::Ours);
             let Some(entry) = entry else {
                 fates.push(Fate::Again(Box::new(job), true));
                 continue;
@@ -118,12 +119,12 @@ impl Workshop {
     }
 }
 
-fn entry(job: &Job) -> Option<Entry<'_>> {
+fn entry(job: &Job, now: OffsetDateTime) -> Option<Entry<'_>> {
     match &job.body {
         Body::Message(message) => Some(Entry {
             message,
             mark: &job.mark,
-            in_doubt: is_doubtful(message, &job.origin),
+            in_doubt: is_doubtful(message, &job.origin, now),
             origin: &job.origin,
         }),
         Body::Undecodable(_) => None,
@@ -131,9 +132,9 @@ fn entry(job: &Job) -> Option<Entry<'_>> {
 }
 
 /// Those that can be handled together, and the others.
-fn divide(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+fn divide(jobs: Vec<Job>, now: OffsetDateTime) -> (Vec<Job>, Vec<Job>) {
     let marks = jobs.iter().map(|job| match &job.body {
-        Body::Message(message) => (job.mark.id, has_expired(message)),
+        Body::Message(message) => (job.mark.id, has_expired(message, now)),
         // It is in no batch; alone, it is told what it is.
         Body::Undecodable(_) => (job.mark.id, true),
     });

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
 use tracing::{debug, error, warn};
 
 use super::told::log_run;
@@ -71,7 +70,7 @@ impl Workshop {
         let settings = self.settings(route);
         let mut tally = Tally::default();
         loop {
-            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let began = (self.clock.now(), Instant::now());
             let attempted = self.claim_and_try(errand, handler, settings.deadline);
             let Attempted { claimed, ran } = attempted.await?;
             let mut past = Past {
@@ -127,7 +126,7 @@ impl Workshop {
     ) -> Option<Attempted> {
         let claimed = self.database.claim(errand.due.line, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed)?;
-        if has_expired(&claimed.message) {
+        if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
             let ran = Ran::new(Run::Expired, "");
             return Some(Attempted { claimed, ran });
