@@ -3,14 +3,13 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
+use onceward_core::{InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::handler::{AnyHandler, Whole};
 use crate::health::Health;
@@ -19,7 +18,7 @@ use crate::meters::Meters;
 use crate::nudge::Nudge;
 use crate::router::Route;
 use crate::sql::Statements;
-use crate::transaction::Database;
+use crate::transaction::{Database, Sequences};
 use crate::typed::{OfEvent, OfState};
 use crate::work::Workshop;
 use crate::{
@@ -55,6 +54,7 @@ pub struct Consumer {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
+    sequences: Option<Sequences>,
 }
 
 /// A consumer being built. Nothing is checked until [`build`](Self::build).
@@ -68,6 +68,7 @@ pub struct ConsumerBuilder {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
+    sequences: Option<Sequences>,
     /// The first mistake.
     mistake: Option<BuildError>,
 }
@@ -84,6 +85,7 @@ impl Consumer {
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
             outbound: None,
+            sequences: None,
             mistake: None,
         }
     }
@@ -140,7 +142,7 @@ impl Consumer {
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
         let limits = self.limits_of_pool();
-        warn_of_retention(&subscriber.capabilities());
+        ring::warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
             database: Database {
@@ -148,6 +150,7 @@ impl Consumer {
                 statements: Statements::new(self.schema),
                 consumer: self.name,
                 outbound: self.outbound,
+                sequences: self.sequences,
             },
             routes: self.routes,
             defaults: self.defaults,
@@ -187,18 +190,6 @@ impl Consumer {
             limits.concurrency = connections;
         }
         limits
-    }
-}
-
-fn warn_of_retention(broker: &Capabilities) {
-    if let Some(retention) = outlives_marks(broker) {
-        let (name, marks) = (broker.broker, ring::RETENTION);
-        warn!(
-            broker = name,
-            ?retention,
-            ?marks,
-            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
-        );
     }
 }
 
@@ -311,6 +302,15 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Dedupes messages of ours that have a key and a [sequence](crate::Message::sequence) by that: one row for each key in
+    /// `key_sequences`, in place of a mark for each message. All others keep marks. Not with handlers of batches.
+    ///
+    /// All members say so or none. The guide to consuming tells what producers must keep to, and how to switch.
+    pub fn dedupe_by_sequence(mut self) -> Self {
+        self.sequences = Some(Sequences::default());
+        self
+    }
+
     /// Sends each dead letter on to `topic` besides, by a relay that reads this database's log: it is enqueued in the
     /// transaction that writes it, under its key and type, with headers `onceward-dead-letter-reason`, `-consumer`, `-topic`
     /// and `-id`. The consumer's role needs `onceward_writer` too. What enqueueing refuses (a payload that is too large) is
@@ -335,6 +335,9 @@ impl ConsumerBuilder {
         let pool = self.pool.take().ok_or(BuildError::NoPool)?;
         if self.routes.is_empty() {
             return Err(BuildError::NoHandler);
+        }
+        if self.sequences.is_some() && self.routes.iter().any(|route| route.batch.is_some()) {
+            return Err(BuildError::BatchBySequence);
         }
         let fault = |of: &str, fault: Option<&'static str>| {
             fault.map(|what| BuildError::Settings {
@@ -361,6 +364,7 @@ impl ConsumerBuilder {
                 defaults: self.defaults,
                 limits: self.limits,
                 outbound: self.outbound,
+                sequences: self.sequences,
             }),
         }
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward_core::{Message, Origin};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ended::{Ended, after_commit, after_undo, describe, handle, without_mark};
 use super::mark::{Marked, Proof, Says};
+use super::sequence::Taken;
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
@@ -27,6 +29,14 @@ pub(crate) const ID_CONFLICT: &str =
 /// The error of a delivery that nobody can tell from one that was settled.
 const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
      whether it was handled cannot be told";
+
+/// The error of a message with the number of another.
+const SEQUENCE_REUSED: &str = "another message of its key was settled with this sequence: its producer's numbering began anew, \
+     or gave a number twice";
+
+/// The error of a message whose number nobody can tell from one that was settled.
+const SEQUENCE_UNKNOWN: &str =
+    "its key had too many gaps in its sequence: whether it was handled cannot be told";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -86,6 +96,10 @@ enum Opened {
     Conflict,
     /// The mark was not there, and may have been forgotten.
     TooOld,
+    /// Another message was settled with its number.
+    Reused,
+    /// It lay in a gap that is closed.
+    Unknown,
 }
 
 impl Database {
@@ -117,6 +131,14 @@ impl Database {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(Run::TooOld, TOO_OLD)
             }
+            Ok(Opened::Reused) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::SequenceReused, SEQUENCE_REUSED)
+            }
+            Ok(Opened::Unknown) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::SequenceUnknown, SEQUENCE_UNKNOWN)
+            }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(without_mark(classify(&error)), chain(&error))
@@ -133,6 +155,19 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
+        if let Some(numbered) = self.numbered(order.message) {
+            let taken = self.take_number(connection, &numbered, order.deadline);
+            match taken.await? {
+                Taken::Ours {
+                    marked,
+                    mark: false,
+                } => return self.look_at_line(connection, order, place, marked).await,
+                Taken::Ours { mark: true, .. } => {}
+                Taken::Settled => return Ok(Opened::Settled),
+                Taken::Reused(_) => return Ok(Opened::Reused),
+                Taken::Unknown => return Ok(Opened::Unknown),
+            }
+        }
         let marked = self
             .insert_mark(connection, order.mark, Says::Handled, order.deadline)
             .await?;
@@ -147,6 +182,16 @@ impl Database {
         if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
             return Ok(Opened::TooOld);
         }
+        self.look_at_line(connection, order, place, marked).await
+    }
+
+    async fn look_at_line(
+        &self,
+        connection: &mut PgConnection,
+        order: &Order<'_>,
+        place: &Place<'_>,
+        marked: Marked,
+    ) -> Result<Opened, sqlx::Error> {
         match place.line {
             Some(line) if !planted(Fault::KeysInMemory) => {
                 let held = self.is_held(connection, line, order.deadline).await?;
@@ -182,13 +227,24 @@ impl Database {
         };
         let connection = session.connection();
         let written = async {
-            self.change_mark(connection, order.mark, marked, Says::Deferred)
+            let ours = self
+                .mark_deferred(connection, order.mark, marked, order.deadline)
                 .await?;
-            self.add(connection, &waiting).await
+            if ours {
+                self.add(connection, &waiting).await?;
+            }
+            Ok(ours)
         };
-        if let Err(error) = written.await {
-            session.roll_back(ROLL_BACK).await;
-            return Ran::new(without_mark(classify(&error)), chain(&error));
+        match written.await {
+            Ok(true) => {}
+            Ok(false) => {
+                session.roll_back(ROLL_BACK).await;
+                return Ran::new(Run::Duplicate, "");
+            }
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                return Ran::new(without_mark(classify(&error)), chain(&error));
+            }
         }
         pass(Failpoint::BeforeCommit);
         match within(COMMIT, session.commit()).await {

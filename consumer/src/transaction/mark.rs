@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, SqlStr};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{ANSWER, Database, within};
 use crate::mark::Mark;
@@ -24,6 +25,8 @@ pub(crate) enum Says {
 #[derive(Debug, Clone)]
 pub(crate) struct Marked {
     pub(crate) slot: i16,
+    /// The row of numbers that stands in its place; then there is no mark.
+    pub(crate) line: Option<Uuid>,
     /// The transaction.
     pub(crate) xid: String,
     /// The backend that runs it. Its number may be given again, together with its start it is unique.
@@ -86,6 +89,7 @@ impl Database {
         let row = within(deadline + ANSWER, write).await?;
         Ok(row.map(|(slot, xid, pid, backend_start)| Marked {
             slot,
+            line: None,
             xid,
             pid,
             backend_start,
@@ -148,12 +152,16 @@ impl Database {
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
-            .bind(marked.slot)
-            .bind(self.consumer.as_str())
-            .bind(mark.id)
-            .fetch_optional(connection);
-        let row = within(deadline + ANSWER, ask).await?;
+        let ask = match marked.line {
+            None => sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
+                .bind(marked.slot)
+                .bind(self.consumer.as_str())
+                .bind(mark.id),
+            Some(line) => sqlx::query_as(self.statements.number_proof.sql())
+                .bind(self.consumer.as_str())
+                .bind(line),
+        };
+        let row = within(deadline + ANSWER, ask.fetch_optional(connection)).await?;
         Ok(match row {
             Some((true, _)) => Proof::Ours,
             Some((false, _)) | None => Proof::NotOurs,
@@ -167,12 +175,16 @@ impl Database {
         mark: &Mark,
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
-        let ask = sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
-            .bind(marked.slot)
-            .bind(self.consumer.as_str())
-            .bind(mark.id)
-            .bind(&marked.xid)
-            .fetch_optional(connection);
+        let ask = match marked.line {
+            None => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
+                .bind(marked.slot)
+                .bind(self.consumer.as_str())
+                .bind(mark.id),
+            Some(line) => sqlx::query_scalar(self.statements.number_left_behind.sql())
+                .bind(self.consumer.as_str())
+                .bind(line),
+        };
+        let ask = ask.bind(&marked.xid).fetch_optional(connection);
         Ok(within(ANSWER, ask).await?.unwrap_or(false))
     }
 }

@@ -43,6 +43,7 @@ impl Database {
         let inserted = self.insert_marks(connection, order, &aside).await?;
         let marked = inserted.first().map(|(_, slot, xid, pid, started)| Marked {
             slot: *slot,
+            line: None,
             xid: xid.clone(),
             pid: *pid,
             backend_start: *started,
