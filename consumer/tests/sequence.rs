@@ -247,6 +247,27 @@ async fn what_was_marked_before_the_switch_is_not_handled_again() {
 }
 
 #[tokio::test]
+async fn after_the_switch_back_what_was_settled_by_its_number_is_handled_again_and_by_its_mark_is_not()
+ {
+    let stage = Stage::new().await;
+    (1..=3).for_each(|number| stage.number(number));
+    stage.broker.drop_acks(true);
+    let by_number = stage.run(stage.by_sequence().on("*", write_effect));
+    wait::until_true(SOON, "all effects", || async {
+        stage.effects().await.len() == 3
+    })
+    .await;
+    by_number.kill().await;
+    stage.broker.drop_acks(false);
+
+    let settled = stage.settle(stage.builder().on("*", write_effect)).await;
+
+    // As the guide says: settle everything first.
+    assert_eq!((settled.handled, settled.duplicates), (2, 1));
+    assert_eq!(stage.effects().await, [1, 2, 3, 2, 3]);
+}
+
+#[tokio::test]
 async fn what_has_no_number_no_key_or_is_not_ours_keeps_its_mark() {
     let stage = Stage::new().await;
     let mut keyless = message(1, 1, 1);

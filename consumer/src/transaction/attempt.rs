@@ -179,9 +179,6 @@ impl Database {
                 Opened::Settled
             });
         };
-        if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
-            return Ok(Opened::TooOld);
-        }
         self.look_at_line(connection, order, place, marked).await
     }
 
@@ -192,6 +189,10 @@ impl Database {
         place: &Place<'_>,
         marked: Marked,
     ) -> Result<Opened, sqlx::Error> {
+        // A number may be new to its key, and the message have been settled by its mark before the consumer went by numbers.
+        if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
+            return Ok(Opened::TooOld);
+        }
         match place.line {
             Some(line) if !planted(Fault::KeysInMemory) => {
                 let held = self.is_held(connection, line, order.deadline).await?;

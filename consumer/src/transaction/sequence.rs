@@ -193,7 +193,7 @@ impl Database {
             // It is new, whatever the key has come to meanwhile; or the handler has committed its number by itself.
             Taken::Settled if settle.ended.is_some() || reason.is_some_and(is_of_numbers) => true,
             Taken::Settled => return Ok(Decides::Settled),
-            Taken::Reused(known) if reason == Some(DeadReason::SequenceReused) => {
+            Taken::Reused(known) => {
                 let numbers = Numbers {
                     reused: true,
                     ..known
@@ -202,7 +202,7 @@ impl Database {
                     .await?;
                 true
             }
-            Taken::Reused(_) | Taken::Unknown => true,
+            Taken::Unknown => true,
         };
         Ok(if by_mark {
             Decides::Mark
