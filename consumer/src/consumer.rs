@@ -54,7 +54,7 @@ pub struct Consumer {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
-    sequences: Option<Sequences>,
+    by_sequence: bool,
 }
 
 /// A consumer being built. Nothing is checked until [`build`](Self::build).
@@ -68,7 +68,7 @@ pub struct ConsumerBuilder {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
-    sequences: Option<Sequences>,
+    by_sequence: bool,
     /// The first mistake.
     mistake: Option<BuildError>,
 }
@@ -85,7 +85,7 @@ impl Consumer {
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
             outbound: None,
-            sequences: None,
+            by_sequence: false,
             mistake: None,
         }
     }
@@ -138,6 +138,7 @@ impl Consumer {
     ) -> Result<Settled, ConsumerError> {
         let sends = self.outbound.is_some();
         schema::check(&self.pool, &self.schema, sends).await?;
+        let sequences = Sequences::start(&self.pool, self.by_sequence).await?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
@@ -150,7 +151,7 @@ impl Consumer {
                 statements: Statements::new(self.schema),
                 consumer: self.name,
                 outbound: self.outbound,
-                sequences: self.sequences,
+                sequences,
             },
             routes: self.routes,
             defaults: self.defaults,
@@ -307,7 +308,7 @@ impl ConsumerBuilder {
     ///
     /// All members say so or none. The guide to consuming tells what producers must keep to, and how to switch.
     pub fn dedupe_by_sequence(mut self) -> Self {
-        self.sequences = Some(Sequences::default());
+        self.by_sequence = true;
         self
     }
 
@@ -336,7 +337,7 @@ impl ConsumerBuilder {
         if self.routes.is_empty() {
             return Err(BuildError::NoHandler);
         }
-        if self.sequences.is_some() && self.routes.iter().any(|route| route.batch.is_some()) {
+        if self.by_sequence && self.routes.iter().any(|route| route.batch.is_some()) {
             return Err(BuildError::BatchBySequence);
         }
         let fault = |of: &str, fault: Option<&'static str>| {
@@ -364,7 +365,7 @@ impl ConsumerBuilder {
                 defaults: self.defaults,
                 limits: self.limits,
                 outbound: self.outbound,
-                sequences: self.sequences,
+                by_sequence: self.by_sequence,
             }),
         }
     }

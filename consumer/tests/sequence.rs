@@ -4,8 +4,8 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
@@ -27,8 +27,13 @@ fn message(order: i64, number: i64, seq: i64) -> Message {
     let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
     message.source = Some(Source::try_from("/shop").unwrap());
     message.seq = Some(seq);
+    message.time = Some(*BEGAN + Duration::from_secs(seq.unsigned_abs()));
     message
 }
+
+/// When the log began: a message was written in the second of its number in it.
+static BEGAN: LazyLock<OffsetDateTime> =
+    LazyLock::new(|| OffsetDateTime::now_utc() - Duration::from_secs(3_600));
 
 /// What is said of the key: high, gaps, seen, reused.
 type Row = (i64, String, i64, bool);
@@ -247,6 +252,78 @@ async fn what_was_marked_before_the_switch_is_not_handled_again() {
 }
 
 #[tokio::test]
+async fn from_numbers_to_marks_and_back_again_nothing_is_handled_twice() {
+    let stage = Stage::new().await;
+    let sent: Vec<Message> = (1..=8).map(|n| message(n, n, n)).collect();
+    let send = |numbers: std::ops::RangeInclusive<usize>| {
+        numbers.for_each(|number| stage.send(sent[number - 1].clone()));
+    };
+    send(1..=2);
+    assert_eq!(stage.write_all().await.handled, 2);
+    send(3..=5);
+    let by_mark = || stage.builder().on("*", write_effect);
+    assert_eq!(stage.settle(by_mark()).await.handled, 3);
+
+    // What was settled by marks comes again, in order and not.
+    send(3..=3);
+    send(5..=6);
+    send(4..=8);
+    send(3..=8);
+
+    let settled = stage.write_all().await;
+    assert_eq!((settled.handled, settled.duplicates), (3, 11));
+    assert_eq!(stage.effects().await, (1..=8).collect::<Vec<_>>());
+    assert_eq!(stage.row().await, row(8, "{[3,6)}", 8));
+    assert!(stage.letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_log_numbers_again_after_it_has_gone_back_is_a_dead_letter_and_not_lost() {
+    let stage = Stage::new().await;
+    let before: Vec<Message> = (1..=4).map(|n| message(n, n, n)).collect();
+    before.iter().for_each(|one| stage.send(one.clone()));
+    // The log has lost 2 to 4, and gives their numbers again.
+    let again = (2..=5).map(|n| {
+        let mut again = message(10 + n, n, n);
+        again.time = again.time.map(|time| time + Duration::from_secs(60));
+        again
+    });
+    let again: Vec<Message> = again.collect();
+    again.iter().for_each(|one| stage.send(one.clone()));
+    before.iter().for_each(|one| stage.send(one.clone()));
+    again.iter().for_each(|one| stage.send(one.clone()));
+
+    let settled = stage.write_all().await;
+
+    assert_eq!(stage.effects().await, [1, 2, 3, 4, 15]);
+    assert_eq!(
+        (settled.handled, settled.dead, settled.duplicates),
+        (5, 3, 8)
+    );
+    assert_eq!(stage.reasons().await, ["sequence_reused"; 3]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_enqueued_twice_under_one_id_is_handled_once() {
+    let stage = Stage::new().await;
+    stage.number(1);
+    let sent = message(2, 2, 2);
+    // As a producer does that does not know what became of its COMMIT.
+    let mut again = sent.clone();
+    again.seq = Some(3);
+    again.time = again.time.map(|time| time + Duration::from_secs(1));
+    stage.send(sent);
+    stage.send(again);
+    stage.send(message(3, 3, 4));
+
+    let settled = stage.write_all().await;
+
+    assert_eq!((settled.handled, settled.duplicates), (3, 1));
+    assert_eq!(stage.effects().await, [1, 2, 3]);
+    assert_eq!(stage.row().await, row(3, "{}", 4));
+}
+
+#[tokio::test]
 async fn after_the_switch_back_what_was_settled_by_its_number_is_handled_again_and_by_its_mark_is_not()
  {
     let stage = Stage::new().await;
@@ -392,6 +469,7 @@ async fn what_is_rejected_ignored_or_expired_takes_its_number() {
     let mut expired = expired.finish(MAX_PAYLOAD).unwrap().message;
     expired.source = Some(Source::try_from("/shop").unwrap());
     expired.seq = Some(5);
+    expired.time = Some(*BEGAN);
     let all = [
         of_type("handled", 1),
         of_type("rejected", 2),

@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ended::{Ended, after_commit, after_undo, describe, handle, without_mark};
-use super::mark::{Marked, Proof, Says};
-use super::sequence::Taken;
+use super::mark::{Marked, Proof, Row, Says};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
@@ -18,6 +17,7 @@ use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
 use crate::mark::Mark;
 use crate::plan::Run;
+use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
@@ -37,6 +37,13 @@ const SEQUENCE_REUSED: &str = "another message of its key was settled with this 
 /// The error of a message whose number nobody can tell from one that was settled.
 const SEQUENCE_UNKNOWN: &str =
     "its key had too many gaps in its sequence: whether it was handled cannot be told";
+
+/// The error of a message whose handler has committed or rolled back on its own.
+const ENDED: &str = "the handler has ended the transaction by itself (SQL commit or rollback)";
+
+/// As above; its number does not tell who has settled it.
+const ENDED_BY_NUMBER: &str = "the handler has ended the transaction by itself (SQL commit or rollback); \
+     it is told by its sequence, and another member may have handled it since";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -155,14 +162,17 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
-        if let Some(numbered) = self.numbered(order.message) {
-            let taken = self.take_number(connection, &numbered, order.deadline);
+        if let Some((sequences, one)) = self.numbered(order.message) {
+            let taken = self.take_number(connection, (sequences, &one), order.deadline);
             match taken.await? {
                 Taken::Ours {
-                    marked,
-                    mark: false,
-                } => return self.look_at_line(connection, order, place, marked).await,
-                Taken::Ours { mark: true, .. } => {}
+                    written,
+                    besides: Besides::Nothing,
+                } => return self.look_at_line(connection, order, place, written).await,
+                Taken::Ours {
+                    besides: Besides::Mark,
+                    ..
+                } => {}
                 Taken::Settled => return Ok(Opened::Settled),
                 Taken::Reused(_) => return Ok(Opened::Reused),
                 Taken::Unknown => return Ok(Opened::Unknown),
@@ -378,11 +388,12 @@ impl Database {
 }
 
 pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
+    let error = match marked.row {
+        Row::Mark { .. } => ENDED,
+        Row::Numbers { .. } => ENDED_BY_NUMBER,
+    };
     Ran {
         ended: Some(marked.xid.clone()),
-        ..Ran::new(
-            Run::Ended,
-            "the handler has ended the transaction by itself (SQL commit or rollback)",
-        )
+        ..Ran::new(Run::Ended, error)
     }
 }

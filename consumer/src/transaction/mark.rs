@@ -21,12 +21,22 @@ pub(crate) enum Says {
     Ignored = 4,
 }
 
+/// What stands for a message that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Row {
+    Mark {
+        slot: i16,
+    },
+    /// The numbers of its key, in the place of the mark.
+    Numbers {
+        line: Uuid,
+    },
+}
+
 /// A mark that this transaction has inserted, or taken up.
 #[derive(Debug, Clone)]
 pub(crate) struct Marked {
-    pub(crate) slot: i16,
-    /// The row of numbers that stands in its place; then there is no mark.
-    pub(crate) line: Option<Uuid>,
+    pub(crate) row: Row,
     /// The transaction.
     pub(crate) xid: String,
     /// The backend that runs it. Its number may be given again, together with its start it is unique.
@@ -88,8 +98,7 @@ impl Database {
             .fetch_optional(connection);
         let row = within(deadline + ANSWER, write).await?;
         Ok(row.map(|(slot, xid, pid, backend_start)| Marked {
-            slot,
-            line: None,
+            row: Row::Mark { slot },
             xid,
             pid,
             backend_start,
@@ -115,11 +124,11 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         mark: &Mark,
-        marked: &Marked,
+        slot: i16,
         says: Says,
     ) -> Result<(), sqlx::Error> {
         let change = sqlx::query(self.statements.change_mark.sql())
-            .bind(marked.slot)
+            .bind(slot)
             .bind(self.consumer.as_str())
             .bind(mark.id)
             .bind(says as i16)
@@ -152,12 +161,12 @@ impl Database {
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = match marked.line {
-            None => sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
-                .bind(marked.slot)
+        let ask = match marked.row {
+            Row::Mark { slot } => sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
+                .bind(slot)
                 .bind(self.consumer.as_str())
                 .bind(mark.id),
-            Some(line) => sqlx::query_as(self.statements.number_proof.sql())
+            Row::Numbers { line } => sqlx::query_as(self.statements.number_proof.sql())
                 .bind(self.consumer.as_str())
                 .bind(line),
         };
@@ -175,12 +184,12 @@ impl Database {
         mark: &Mark,
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
-        let ask = match marked.line {
-            None => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
-                .bind(marked.slot)
+        let ask = match marked.row {
+            Row::Mark { slot } => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
+                .bind(slot)
                 .bind(self.consumer.as_str())
                 .bind(mark.id),
-            Some(line) => sqlx::query_scalar(self.statements.number_left_behind.sql())
+            Row::Numbers { line } => sqlx::query_scalar(self.statements.number_left_behind.sql())
                 .bind(self.consumer.as_str())
                 .bind(line),
         };

@@ -8,12 +8,12 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::mark::Says;
-use super::sequence::Decides;
 use super::{ANSWER, COMMIT, Database, ROLL_BACK, Waiting, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::mark::Mark;
 use crate::plan::Settling;
+use crate::sequence::Decides;
 use crate::session::Session;
 
 /// How long each of its statements may take on the server, twice: nobody else's code runs here.

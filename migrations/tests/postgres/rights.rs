@@ -183,8 +183,8 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "delete from onceward.held_keys",
         "insert into onceward.consumer_positions (consumer, partition, highest_settled) values ('billing', 'orders/0', 7)",
         "update onceward.consumer_positions set highest_settled = highest_settled",
-        "insert into onceward.key_sequences (consumer, line, topic, key, high, seen)
-         values ('billing', gen_random_uuid(), 't', 'k', 1, 1)",
+        "insert into onceward.key_sequences (consumer, line, topic, key, high, high_mark, seen, seen_at)
+         values ('billing', gen_random_uuid(), 't', 'k', 1, gen_random_uuid(), 1, now())",
         "select from onceward.key_sequences for no key update",
         "update onceward.key_sequences set high = 2",
         "select version from onceward.migrations",
