@@ -3,14 +3,13 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
+use onceward_core::{InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::clock::DatabaseClock;
 use crate::handler::{AnyHandler, Whole};
@@ -20,7 +19,7 @@ use crate::meters::Meters;
 use crate::nudge::Nudge;
 use crate::router::Route;
 use crate::sql::Statements;
-use crate::transaction::Database;
+use crate::transaction::{Database, Sequences};
 use crate::typed::{OfEvent, OfState};
 use crate::work::Workshop;
 use crate::{
@@ -56,6 +55,7 @@ pub struct Consumer {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
+    by_sequence: bool,
 }
 
 /// A consumer being built. Nothing is checked until [`build`](Self::build).
@@ -69,6 +69,7 @@ pub struct ConsumerBuilder {
     defaults: HandlerSettings,
     limits: Limits,
     outbound: Option<Topic>,
+    by_sequence: bool,
     /// The first mistake.
     mistake: Option<BuildError>,
 }
@@ -85,6 +86,7 @@ impl Consumer {
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
             outbound: None,
+            by_sequence: false,
             mistake: None,
         }
     }
@@ -140,11 +142,12 @@ impl Consumer {
         schema::check(&self.pool, &self.schema, sends).await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
+        let sequences = Sequences::start(&self.pool, self.by_sequence).await?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
         let limits = self.limits_of_pool();
-        warn_of_retention(&subscriber.capabilities());
+        ring::warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
             database: Database {
@@ -152,6 +155,7 @@ impl Consumer {
                 statements: Statements::new(self.schema),
                 consumer: self.name,
                 outbound: self.outbound,
+                sequences,
             },
             routes: self.routes,
             defaults: self.defaults,
@@ -192,18 +196,6 @@ impl Consumer {
             limits.concurrency = connections;
         }
         limits
-    }
-}
-
-fn warn_of_retention(broker: &Capabilities) {
-    if let Some(retention) = outlives_marks(broker) {
-        let (name, marks) = (broker.broker, ring::RETENTION);
-        warn!(
-            broker = name,
-            ?retention,
-            ?marks,
-            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
-        );
     }
 }
 
@@ -316,6 +308,15 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Dedupes messages of ours that have a key and a [sequence](crate::Message::sequence) by that: one row for each key in
+    /// `key_sequences`, in place of a mark for each message. All others keep marks. Not with handlers of batches.
+    ///
+    /// All members say so or none. The guide to consuming tells what producers must keep to, and how to switch.
+    pub fn dedupe_by_sequence(mut self) -> Self {
+        self.by_sequence = true;
+        self
+    }
+
     /// Sends each dead letter on to `topic` besides, by a relay that reads this database's log: it is enqueued in the
     /// transaction that writes it, under its key and type, with headers `onceward-dead-letter-reason`, `-consumer`, `-topic`
     /// and `-id`. The consumer's role needs `onceward_writer` too. What enqueueing refuses (a payload that is too large) is
@@ -340,6 +341,9 @@ impl ConsumerBuilder {
         let pool = self.pool.take().ok_or(BuildError::NoPool)?;
         if self.routes.is_empty() {
             return Err(BuildError::NoHandler);
+        }
+        if self.by_sequence && self.routes.iter().any(|route| route.batch.is_some()) {
+            return Err(BuildError::BatchBySequence);
         }
         let fault = |of: &str, fault: Option<&'static str>| {
             fault.map(|what| BuildError::Settings {
@@ -366,6 +370,7 @@ impl ConsumerBuilder {
                 defaults: self.defaults,
                 limits: self.limits,
                 outbound: self.outbound,
+                by_sequence: self.by_sequence,
             }),
         }
     }

@@ -32,6 +32,7 @@ mod plan;
 mod ring;
 mod router;
 pub mod schema;
+mod sequence;
 mod session;
 mod settings;
 mod settled;

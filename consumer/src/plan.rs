@@ -74,6 +74,10 @@ pub(crate) enum DeadReason {
     IdConflict,
     /// It is older than its mark would be, and the consumer has been there before.
     TooOld,
+    /// Another message of its key was settled with its sequence.
+    SequenceReused,
+    /// Its key had too many gaps to tell whether it was settled.
+    SequenceUnknown,
 }
 
 impl DeadReason {
@@ -88,6 +92,8 @@ impl DeadReason {
             Self::TransactionEnded => "transaction_ended",
             Self::IdConflict => "id_conflict",
             Self::TooOld => "too_old",
+            Self::SequenceReused => "sequence_reused",
+            Self::SequenceUnknown => "sequence_unknown",
         }
     }
 }
@@ -105,6 +111,10 @@ pub(crate) enum Run {
     IdConflict,
     /// There was no mark, and it may have been forgotten.
     TooOld,
+    /// Another message of its key was settled with its sequence.
+    SequenceReused,
+    /// Its sequence may have been settled.
+    SequenceUnknown,
     /// The handler failed and everything is rolled back.
     Failed(Verdict),
     /// A serialization failure or a deadlock; everything is rolled back.
@@ -183,6 +193,8 @@ impl Tally {
             | Run::Duplicate
             | Run::IdConflict
             | Run::TooOld
+            | Run::SequenceReused
+            | Run::SequenceUnknown
             | Run::Expired
             | Run::Stopped => rest,
         }
@@ -237,6 +249,8 @@ pub(crate) fn after_run(
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
         Run::TooOld => Next::GiveUp(DeadReason::TooOld),
+        Run::SequenceReused => Next::GiveUp(DeadReason::SequenceReused),
+        Run::SequenceUnknown => Next::GiveUp(DeadReason::SequenceUnknown),
         Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),

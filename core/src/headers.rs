@@ -16,8 +16,12 @@ const RESERVED_PREFIXES: [&str; 4] = ["ce-", "ce_", "nats-", "onceward-"];
 /// The header under which the content type travels and is stored; set through the builder only.
 pub const CONTENT_TYPE: &str = "content-type";
 
-/// The header that says until when a message is of use, as RFC 3339. The one of ours that anybody may set.
+/// The header that says until when a message is of use, as RFC 3339. With [`SEQUENCE`] the ones of ours that anybody may set.
 pub const EXPIRES_AT: &str = "onceward-expires-at";
+
+/// The header under which the producer's own number of a message is stored, in decimal digits. It travels as the
+/// CloudEvents attribute `sequence`.
+pub const SEQUENCE: &str = "onceward-sequence";
 
 /// Headers by name. Names are kept as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -141,7 +145,7 @@ fn check_name(name: &str) -> Result<(), InvalidHeader> {
     }
     let lower = name.to_ascii_lowercase();
     let reserved = lower == CONTENT_TYPE || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p));
-    if reserved && name != EXPIRES_AT {
+    if reserved && ![EXPIRES_AT, SEQUENCE].contains(&name) {
         return Err(InvalidHeader::Reserved(name.to_owned()));
     }
     Ok(())

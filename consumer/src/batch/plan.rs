@@ -129,9 +129,13 @@ pub(crate) fn after_batch(run: Run, runs: Runs, chance: f64) -> BatchNext {
         // Somebody else works on one of them, for longer than a batch waits; or one of them is guilty.
         Run::Elsewhere | Run::Failed(_) | Run::Conflict => BatchNext::Split,
         // None of these is said of a batch. Alone, each message is told what it is.
-        Run::LinedUp | Run::Duplicate | Run::IdConflict | Run::TooOld | Run::Expired => {
-            BatchNext::Split
-        }
+        Run::LinedUp
+        | Run::Duplicate
+        | Run::IdConflict
+        | Run::TooOld
+        | Run::SequenceReused
+        | Run::SequenceUnknown
+        | Run::Expired => BatchNext::Split,
     }
 }
 

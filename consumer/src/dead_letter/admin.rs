@@ -58,7 +58,7 @@ pub struct Summary {
     /// The message's key.
     pub key: Option<String>,
     /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`,
-    /// `id_conflict`.
+    /// `id_conflict`, `too_old`, `sequence_reused`, `sequence_unknown`.
     pub reason: String,
     /// The last error.
     pub error: String,
@@ -181,8 +181,23 @@ with recursive marked (slot, consumer) as (
     )
   from marked k
   where k.consumer is not null
+),
+numbered (consumer) as (
+  (select n.consumer from {schema}.key_sequences n order by n.consumer limit 1)
+  union all
+  select (
+    select n.consumer
+    from {schema}.key_sequences n
+    where n.consumer > k.consumer
+    order by n.consumer
+    limit 1
+  )
+  from numbered k
+  where k.consumer is not null
 )
 select consumer from marked where consumer is not null
+union
+select consumer from numbered where consumer is not null
 union
 select consumer from {schema}.consumer_positions
 union

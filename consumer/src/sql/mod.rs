@@ -4,12 +4,14 @@ mod batch;
 mod marks;
 mod positions;
 mod retries;
+mod sequences;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use marks::ENQUEUE;
 use onceward_core::Schema;
+pub(crate) use sequences::NOW;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// A statement over one schema. Cloning one is cheap.
@@ -56,6 +58,12 @@ pub(crate) struct Statements {
     pub(crate) put_off: Text,
     pub(crate) note_positions: Text,
     pub(crate) highest: Text,
+    pub(crate) next_number: Text,
+    pub(crate) lock_numbers: Text,
+    pub(crate) set_numbers: Text,
+    pub(crate) first_number: Text,
+    pub(crate) number_proof: Text,
+    pub(crate) number_left_behind: Text,
 }
 
 impl Statements {
@@ -91,6 +99,12 @@ impl Statements {
             put_off: fill(retries::PUT_OFF),
             note_positions: fill(positions::NOTE),
             highest: fill(positions::HIGHEST),
+            next_number: fill(sequences::NEXT),
+            lock_numbers: fill(sequences::LOCK),
+            set_numbers: fill(sequences::SET),
+            first_number: fill(sequences::FIRST),
+            number_proof: fill(sequences::PROOF),
+            number_left_behind: fill(sequences::LEFT_BEHIND),
             #[cfg(feature = "faults")]
             schema,
         }

@@ -11,6 +11,7 @@ mod outbound;
 mod planted;
 mod position;
 mod retry;
+mod sequence;
 mod settle;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use line::Waiting;
 use mark::Marked;
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
+pub(crate) use sequence::Sequences;
 pub(crate) use settle::{SettleAs, ToSettle};
 
 /// On top of what the server itself allows, for an answer to arrive.
@@ -51,6 +53,8 @@ pub(crate) struct Database {
     pub(crate) consumer: ConsumerName,
     /// Where dead letters are sent on to.
     pub(crate) outbound: Option<Topic>,
+    /// None: every message is deduped by its mark.
+    pub(crate) sequences: Option<Sequences>,
 }
 
 impl Database {

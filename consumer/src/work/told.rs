@@ -37,6 +37,9 @@ pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
         Run::TooOld => {
             warn!(%id, kind = %message.kind, "too old to tell whether it was settled before");
         }
+        Run::SequenceReused | Run::SequenceUnknown => {
+            warn!(%id, kind = %message.kind, sequence = message.sequence(), error = %ran.error, "not handled for its sequence");
+        }
         Run::Failed(_) | Run::Ended => {
             warn!(%id, kind = %message.kind, attempt = tally.attempts, ?next, error = %ran.error, "the handler failed");
         }

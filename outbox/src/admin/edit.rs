@@ -58,7 +58,8 @@ pub struct Edited {
     pub frees_key: bool,
 }
 
-/// Only while it waits for a person: what is due may be on its way. By primary keys, and a scan of `parked`, which is small.
+/// Only while it waits for a person: what is due may be on its way. With another topic or key it loses its sequence, unless it is given
+/// another: that numbers the messages of the key which it had. By primary keys, and a scan of `parked`, which is small.
 const EDIT: &str = "
 with before as (
   select stream, seq, lane, topic, key
@@ -71,8 +72,16 @@ edited as (
   set topic = coalesce($3, p.topic),
     key = case when $4 then $5 else p.key end,
     type = coalesce($6, p.type),
-    headers = coalesce($7::jsonb, p.headers - 'content-type')
-      || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, p.headers ->> 'content-type'))),
+    headers = (
+        coalesce($7::jsonb, p.headers - 'content-type')
+        || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, p.headers ->> 'content-type')))
+      )
+      - case
+          when (coalesce($3, p.topic), case when $4 then $5 else p.key end) is distinct from (p.topic, p.key)
+            and coalesce($7::jsonb, p.headers) -> 'onceward-sequence' is not distinct from p.headers -> 'onceward-sequence'
+          then array['onceward-sequence']
+          else '{}'
+        end,
     payload = coalesce($9, p.payload),
     changed_at = clock_timestamp(),
     history = p.history || jsonb_build_array(jsonb_build_object('at', clock_timestamp(), 'what', 'edited', 'by', $10::text))
