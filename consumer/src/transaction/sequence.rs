@@ -58,7 +58,7 @@ struct KeyRow {
     seen: i64,
     seen_at: OffsetDateTime,
     reused: bool,
-    changed_at: OffsetDateTime,
+    raised_at: OffsetDateTime,
 }
 
 type Writer = (String, i32, Option<OffsetDateTime>);
@@ -142,7 +142,7 @@ impl Database {
                     seen_at: row.seen_at,
                     reused: row.reused,
                 },
-                changed_at: row.changed_at,
+                raised_at: row.raised_at,
             }
         }))
     }
