@@ -3,13 +3,14 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{InvalidGlob, Schema, Subscriber, Topic};
+use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
+use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::clock::DatabaseClock;
 use crate::handler::{AnyHandler, Whole};
@@ -146,8 +147,8 @@ impl Consumer {
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
-        let limits = self.limits_of_pool();
-        ring::warn_of_retention(&subscriber.capabilities());
+        let limits = self.limits.of_pool(&self.pool);
+        warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let shop = Workshop {
             database: Database {
@@ -181,21 +182,16 @@ impl Consumer {
         background.spawn(gauges::keep(pool, schema, name, meters));
         background
     }
+}
 
-    /// Each handler holds a connection: more of them than the pool has would only wait for one another.
-    fn limits_of_pool(&self) -> Limits {
-        let connections = self.pool.options().get_max_connections();
-        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
-        let mut limits = self.limits.clone();
-        if limits.concurrency > connections {
-            debug!(
-                connections,
-                wanted = limits.concurrency,
-                "the pool limits the concurrency"
-            );
-            limits.concurrency = connections;
-        }
-        limits
+fn warn_of_retention(broker: &Capabilities) {
+    if let Some(retention) = outlives_marks(broker) {
+        warn!(
+            broker = broker.broker,
+            ?retention,
+            marks = ?ring::RETENTION,
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
+        );
     }
 }
 
@@ -311,7 +307,16 @@ impl ConsumerBuilder {
     /// Dedupes messages of ours that have a key and a [sequence](crate::Message::sequence) by that: one row for each key in
     /// `key_sequences`, in place of a mark for each message. All others keep marks. Not with handlers of batches.
     ///
-    /// All members say so or none. The guide to consuming tells what producers must keep to, and how to switch.
+    /// All members say so or none: stop all of them before you switch it on or off. The guide to consuming tells what producers
+    /// must keep to, and what may be handled twice after a switch.
+    ///
+    /// ```no_run
+    /// # use onceward_consumer::{BuildError, Consumer, HandlerError, Tx};
+    /// # async fn on_created(event: String, tx: &mut Tx) -> Result<(), HandlerError> { Ok(()) }
+    /// # fn example(pool: sqlx::PgPool) -> Result<Consumer, BuildError> {
+    /// Consumer::builder("billing").pool(pool).dedupe_by_sequence().on("orders.created", on_created).build()
+    /// # }
+    /// ```
     pub fn dedupe_by_sequence(mut self) -> Self {
         self.by_sequence = true;
         self

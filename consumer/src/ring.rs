@@ -4,12 +4,11 @@
 
 use std::time::Duration;
 
-use onceward_core::{Capabilities, Schema};
+use onceward_core::Schema;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
-use crate::age::outlives_marks;
 use crate::session::Session;
 use crate::sql;
 use crate::trouble::{Trouble, chain, classify};
@@ -221,19 +220,6 @@ async fn clean(
         }
     }
     Ok(deleted)
-}
-
-/// Says that the broker may repeat what is forgotten here.
-pub(crate) fn warn_of_retention(broker: &Capabilities) {
-    if let Some(retention) = outlives_marks(broker) {
-        let (name, marks) = (broker.broker, RETENTION);
-        warn!(
-            broker = name,
-            ?retention,
-            ?marks,
-            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub(crate) struct Numbers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) numbers: Numbers,
-    pub(crate) changed_at: OffsetDateTime,
+    /// When the highest was settled. To fill a gap says nothing of what comes behind the highest.
+    pub(crate) raised_at: OffsetDateTime,
 }
 
 /// What has to be new of a message besides its number.
@@ -96,7 +97,7 @@ pub(crate) enum Judged {
 }
 
 /// Judges a message by its number. `known`: of its key. `started`: since when this consumer goes by numbers for certain; what was
-/// settled between the row's last change and that may have a mark.
+/// settled between the highest number of the row and that may have a mark.
 pub(crate) fn judge(known: Option<Known>, one: &Numbered, started: OffsetDateTime) -> Judged {
     let Some(known) = known else {
         return Judged::First(Numbers::first(one));
@@ -105,7 +106,7 @@ pub(crate) fn judge(known: Option<Known>, one: &Numbered, started: OffsetDateTim
     let besides = if one.number > numbers.high {
         numbers.gaps.open(numbers.high, one.number);
         (numbers.high, numbers.mark) = (one.number, one.mark);
-        if numbers.reused || known.changed_at < started {
+        if numbers.reused || known.raised_at < started {
             Besides::Mark
         } else {
             Besides::Nothing

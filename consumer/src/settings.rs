@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use onceward_core::Backoff;
+use sqlx::PgPool;
+use tracing::debug;
 
 use crate::BatchSettings;
 
@@ -84,6 +86,22 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Each handler holds a connection: more of them than the pool has would only wait for one another.
+    pub(crate) fn of_pool(&self, pool: &PgPool) -> Self {
+        let connections = pool.options().get_max_connections();
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
+        let mut limits = self.clone();
+        if limits.concurrency > connections {
+            debug!(
+                connections,
+                wanted = limits.concurrency,
+                "the pool limits the concurrency"
+            );
+            limits.concurrency = connections;
+        }
+        limits
+    }
+
     /// What is wrong with them, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.concurrency == 0 {

@@ -202,6 +202,7 @@ async fn of_what_was_passed_long_ago_the_numbers_of_a_key_tell_what_they_know_an
         if let Arrival::Delivery(delivery) = &mut arrival {
             let message = delivery.message.as_mut().unwrap();
             message.seq = Some(i64::try_from(order).unwrap());
+            message.time = Some(time::OffsetDateTime::now_utc() - ago);
             let number = order.to_string();
             message.headers.insert(SEQUENCE, &number).unwrap();
         }

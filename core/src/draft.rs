@@ -9,7 +9,6 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::headers::{EXPIRES_AT, SEQUENCE};
-use crate::message::number;
 use crate::{
     Headers, InvalidHeader, InvalidKey, InvalidKind, InvalidTopic, Key, Kind, Lane, Message,
     MessageId, Topic, UnknownLane,
@@ -157,7 +156,8 @@ impl Draft {
 
     /// The producer's own number of the message among those of its topic and key, 1 to `i64::MAX`, such as the version of
     /// the aggregate. It needs a key, grows with each message of it, and is never given twice. Consumers may dedupe by it.
-    /// Travels as the CloudEvents attribute `sequence`; from SQL it is the header `onceward-sequence`.
+    /// Travels as the CloudEvents attribute `sequence`; from SQL it is the header `onceward-sequence`. Who copies the headers of
+    /// a message to a new one copies its number too: leave out `onceward-sequence`, or give the new one a number of its own.
     #[must_use]
     pub fn sequence(self, number: i64) -> Self {
         self.header(SEQUENCE, number.to_string())
@@ -214,7 +214,7 @@ impl Draft {
         for (name, value) in &self.headers {
             headers.insert(name, value)?;
         }
-        check_sequence(&headers, key.as_ref())?;
+        headers.check_sequence(key.is_some())?;
         if let Some(content_type) = &self.content_type {
             let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
             if !(1..=255).contains(&content_type.len()) || !printable {
@@ -243,14 +243,6 @@ impl Draft {
             message,
             lane: self.lane?,
         })
-    }
-}
-
-fn check_sequence(headers: &Headers, key: Option<&Key>) -> Result<(), InvalidMessage> {
-    match headers.get(SEQUENCE) {
-        Some(text) if number(text).is_none() => Err(InvalidMessage::Sequence),
-        Some(_) if key.is_none() => Err(InvalidMessage::SequenceWithoutKey),
-        Some(_) | None => Ok(()),
     }
 }
 

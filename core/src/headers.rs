@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::draft::InvalidMessage;
+use crate::message::number;
+
 /// Most headers of one message.
 pub const MAX_HEADERS: usize = 64;
 
@@ -106,6 +109,18 @@ impl Headers {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Refuses what enqueueing would refuse of the producer's own number, if there is one. `has_key`: so does the message.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::Sequence`] and [`InvalidMessage::SequenceWithoutKey`].
+    pub fn check_sequence(&self, has_key: bool) -> Result<(), InvalidMessage> {
+        match self.get(SEQUENCE) {
+            Some(text) if number(text).is_none() => Err(InvalidMessage::Sequence),
+            Some(_) if !has_key => Err(InvalidMessage::SequenceWithoutKey),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Names and values, by name.

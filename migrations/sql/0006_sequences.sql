@@ -12,7 +12,7 @@ create table {{schema}}.key_sequences (
   seen bigint not null,
   seen_at timestamptz not null,
   reused boolean not null default false,
-  changed_at timestamptz not null default clock_timestamp(),
+  raised_at timestamptz not null default clock_timestamp(),
   constraint key_sequences_pkey primary key (consumer, line),
   constraint key_sequences_consumer check (octet_length(consumer) between 1 and 63),
   constraint key_sequences_numbers check (high > 0 and closed >= 0 and closed < high and seen > 0)
@@ -26,3 +26,4 @@ comment on column {{schema}}.key_sequences.closed is 'Of numbers up to here that
 comment on column {{schema}}.key_sequences.seen is 'The highest onceward-seq settled. What is numbered anew lies above it, or after seen_at.';
 comment on column {{schema}}.key_sequences.seen_at is 'The latest time in the log of all that is settled. Where the log has gone back, what it numbers again lies after it.';
 comment on column {{schema}}.key_sequences.reused is 'A number was given twice: seen and seen_at stay where they are, and what lies above takes marks as well.';
+comment on column {{schema}}.key_sequences.raised_at is 'When high was set. Since then the consumer goes by numbers, and not by marks.';

@@ -275,7 +275,7 @@ pub async fn show(
     }))
 }
 
-/// The names of all consumers that have marks, dead letters or retries in this database.
+/// The names of all consumers that have marks, sequences of keys, positions, dead letters or retries in this database.
 ///
 /// # Errors
 /// Any database error; nothing is changed.

@@ -1,7 +1,7 @@
 //! The numbers of keys. Who settles a numbered message locks the row of its key first, or makes it.
 
 /// Takes the number behind the highest, as nearly every message does. By primary key; waits for whoever changes the same row. No row: it is
-/// not that one, or the key has none yet, or has had none since this consumer started. $1 consumer, $2 line, $3 number, $4 what its
+/// not that one, or the key has none yet, or none was taken since this consumer started. $1 consumer, $2 line, $3 number, $4 what its
 /// message would be marked by, $5 its number in the log, $6 its time, $7 when the consumer started.
 pub(super) const NEXT: &str = "
 update {schema}.key_sequences
@@ -10,12 +10,12 @@ set
   high_mark = $4,
   seen = greatest(seen, $5),
   seen_at = greatest(seen_at, $6),
-  changed_at = clock_timestamp()
+  raised_at = clock_timestamp()
 where consumer = $1
   and line = $2
   and high = $3 - 1
   and not reused
-  and changed_at >= $7
+  and raised_at >= $7
 returning
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
@@ -32,7 +32,7 @@ select
   seen,
   seen_at,
   reused,
-  changed_at
+  raised_at
 from {schema}.key_sequences
 where consumer = $1
   and line = $2
@@ -53,7 +53,7 @@ set
   seen = $8,
   seen_at = $9,
   reused = $10,
-  changed_at = clock_timestamp()
+  raised_at = case when high = $3 then raised_at else clock_timestamp() end
 where consumer = $1
   and line = $2
 returning

@@ -162,8 +162,8 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
-        if let Some((sequences, one)) = self.numbered(order.message) {
-            let taken = self.take_number(connection, (sequences, &one), order.deadline);
+        if let Some(asked) = self.numbered(order.message) {
+            let taken = self.take_number(connection, &asked, order.deadline);
             match taken.await? {
                 Taken::Ours {
                     written,

@@ -48,6 +48,12 @@ impl Sequences {
     }
 }
 
+/// A number that is to be taken.
+pub(super) struct Asked {
+    one: Numbered,
+    started: OffsetDateTime,
+}
+
 #[derive(FromRow)]
 struct KeyRow {
     high: i64,
@@ -58,29 +64,33 @@ struct KeyRow {
     seen: i64,
     seen_at: OffsetDateTime,
     reused: bool,
-    changed_at: OffsetDateTime,
+    raised_at: OffsetDateTime,
 }
 
 type Writer = (String, i32, Option<OffsetDateTime>);
 
 impl Database {
     /// The number of a message, if it is to be deduped by that.
-    pub(super) fn numbered<'a>(&'a self, message: &Message) -> Option<(&'a Sequences, Numbered)> {
+    pub(super) fn numbered(&self, message: &Message) -> Option<Asked> {
         let sequences = self.sequences.as_ref()?;
         let bad = message.says_sequence() && message.sequence().is_none();
         if bad && message.seq.is_some() && sequences.told.set(()).is_ok() {
             warn!(id = %message.id, topic = %message.topic, "the sequence of a message is no number from 1 on; it and others like it are deduped by their marks");
         }
-        Some((sequences, Numbered::of(message)?))
+        Some(Asked {
+            one: Numbered::of(message)?,
+            started: sequences.started,
+        })
     }
 
     /// Takes a number, unless its message was settled before. Waits for whoever takes one of the same key.
     pub(super) async fn take_number(
         &self,
         connection: &mut PgConnection,
-        (sequences, one): (&Sequences, &Numbered),
+        asked: &Asked,
         deadline: Duration,
     ) -> Result<Taken<Marked>, sqlx::Error> {
+        let Asked { one, started } = asked;
         let next = sqlx::query_as(self.statements.next_number.sql())
             .bind(self.consumer.as_str())
             .bind(one.line)
@@ -88,14 +98,14 @@ impl Database {
             .bind(one.mark)
             .bind(one.seq)
             .bind(one.time)
-            .bind(sequences.started)
+            .bind(started)
             .fetch_optional(&mut *connection);
         if let Some(writer) = within(deadline + ANSWER, next).await? {
             return Ok(ours(one, writer, Besides::Nothing));
         }
         loop {
             let known = self.lock_numbers(connection, one.line, deadline).await?;
-            let (written, besides) = match judge(known, one, sequences.started) {
+            let (written, besides) = match judge(known, one, *started) {
                 Judged::First(numbers) => {
                     let first = self.first_numbers(connection, one, &numbers, deadline);
                     (first.await?, Besides::Mark)
@@ -142,7 +152,7 @@ impl Database {
                     seen_at: row.seen_at,
                     reused: row.reused,
                 },
-                changed_at: row.changed_at,
+                raised_at: row.raised_at,
             }
         }))
     }
@@ -199,13 +209,12 @@ impl Database {
         settle: &ToSettle<'_>,
     ) -> Result<Decides, sqlx::Error> {
         let numbered = settle.message.and_then(|message| self.numbered(message));
-        let Some((sequences, one)) = numbered else {
+        let Some(asked) = numbered else {
             return Ok(Decides::Mark);
         };
-        let taken = self.take_number(connection, (sequences, &one), DEADLINE);
-        let taken = taken.await?;
+        let taken = self.take_number(connection, &asked, DEADLINE).await?;
         if let Taken::Reused(numbers) = &taken {
-            self.set_numbers(connection, &one, numbers, DEADLINE)
+            self.set_numbers(connection, &asked.one, numbers, DEADLINE)
                 .await?;
         }
         Ok(decide(&taken, ending(settle)))
