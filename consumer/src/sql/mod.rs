@@ -11,7 +11,6 @@ use std::time::Duration;
 
 pub(crate) use marks::ENQUEUE;
 use onceward_core::Schema;
-pub(crate) use sequences::NOW;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// A statement over one schema. Cloning one is cheap.

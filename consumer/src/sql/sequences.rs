@@ -74,9 +74,6 @@ returning
   pg_backend_pid(),
   (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
 
-/// The time of the database, by which rows say when they were changed.
-pub(crate) const NOW: &str = "select clock_timestamp()";
-
 /// As for a mark: whether the row is of this very transaction. By primary key. $1 consumer, $2 line.
 pub(super) const PROOF: &str = "
 select xmin = pg_current_xact_id()::xid, set_config('statement_timeout', '0', true)

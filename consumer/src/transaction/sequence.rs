@@ -6,7 +6,7 @@ use std::time::Duration;
 use onceward_core::Message;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use sqlx::{FromRow, PgConnection, PgPool, Postgres};
+use sqlx::{FromRow, PgConnection, Postgres};
 use time::OffsetDateTime;
 use tracing::warn;
 use uuid::Uuid;
@@ -14,13 +14,11 @@ use uuid::Uuid;
 use super::mark::{Marked, Row, Says};
 use super::settle::DEADLINE;
 use super::{ANSWER, Database, SettleAs, ToSettle, within};
-use crate::ConsumerError;
 use crate::faults::{Fault, planted};
 use crate::mark::Mark;
 use crate::sequence::{
     Besides, Decides, Ending, Gaps, Judged, Known, Numbered, Numbers, Taken, decide, judge,
 };
-use crate::sql;
 
 /// A consumer that dedupes by sequence.
 #[derive(Debug, Clone)]
@@ -32,19 +30,12 @@ pub(crate) struct Sequences {
 }
 
 impl Sequences {
-    /// None: the consumer does not go `by_sequence`.
-    pub(crate) async fn start(
-        pool: &PgPool,
-        by_sequence: bool,
-    ) -> Result<Option<Self>, ConsumerError> {
-        if !by_sequence {
-            return Ok(None);
-        }
-        let started = sqlx::query_scalar(sql::NOW).fetch_one(pool).await;
-        Ok(Some(Self {
-            started: started.map_err(ConsumerError::Database)?,
+    /// `started`: now, by the database's clock.
+    pub(crate) fn new(started: OffsetDateTime) -> Self {
+        Self {
+            started,
             told: Arc::default(),
-        }))
+        }
     }
 }
 

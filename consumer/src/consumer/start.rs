@@ -1,0 +1,83 @@
+//! What a consumer sets up before its member runs, and what goes on beside that.
+
+use std::sync::Arc;
+
+use onceward_core::{Capabilities, Subscriber};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Consumer;
+use crate::age::outlives_marks;
+use crate::clock::DatabaseClock;
+use crate::health::Health;
+use crate::member::Member;
+use crate::meters::Meters;
+use crate::nudge::Nudge;
+use crate::sql::Statements;
+use crate::transaction::{Database, Sequences};
+use crate::work::Workshop;
+use crate::{ConsumerError, Settled, gauges, ring, schema};
+
+impl Consumer {
+    pub(super) async fn start<S: Subscriber>(
+        self,
+        subscriber: S,
+        stop: CancellationToken,
+        until_idle: bool,
+    ) -> Result<Settled, ConsumerError> {
+        let sends = self.outbound.is_some();
+        schema::check(&self.pool, &self.schema, sends).await?;
+        let clock = DatabaseClock::ask(&self.pool).await;
+        let clock = clock.map_err(ConsumerError::Database)?;
+        let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
+        let (health, meters) = (Health::new(), Meters::new(&self.name));
+        let _nudge = Nudge::start();
+        let mut background = self.background(&health, &meters);
+        let limits = self.limits.of_pool(&self.pool);
+        warn_of_retention(&subscriber.capabilities());
+        info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
+        let shop = Workshop {
+            database: Database {
+                pool: self.pool,
+                statements: Statements::new(self.schema),
+                consumer: self.name,
+                outbound: self.outbound,
+                sequences,
+            },
+            routes: self.routes,
+            defaults: self.defaults,
+            clock,
+            health,
+            meters,
+            kill: CancellationToken::new(),
+        };
+        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
+        tokio::select! {
+            ended = Box::pin(member.run(stop)) => ended,
+            Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    /// What goes on beside the loop, and never ends.
+    fn background(&self, health: &Health, meters: &Meters) -> JoinSet<()> {
+        let (pool, schema) = (self.pool.clone(), self.schema.clone());
+        let mut background = JoinSet::new();
+        background.spawn(health.clone().keep_probing(pool.clone()));
+        background.spawn(ring::keep(pool.clone(), schema.clone()));
+        let (name, meters) = (self.name.clone(), meters.clone());
+        background.spawn(gauges::keep(pool, schema, name, meters));
+        background
+    }
+}
+
+fn warn_of_retention(broker: &Capabilities) {
+    if let Some(retention) = outlives_marks(broker) {
+        warn!(
+            broker = broker.broker,
+            ?retention,
+            marks = ?ring::RETENTION,
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
+        );
+    }
+}
