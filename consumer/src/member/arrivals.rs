@@ -15,6 +15,7 @@ use crate::ConsumerError;
 use crate::lag::lag;
 use crate::plan::{self, Reading};
 use crate::trouble::chain;
+use crate::work::Job;
 
 /// How long before the broker takes a partition away it is given back, whatever still runs.
 const MARGIN: Duration = Duration::from_millis(200);
@@ -115,6 +116,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let waiting = self.keys.drop_waiting(|number| number == place.number);
             self.give_back(&waiting);
         }
+    }
+
+    /// The turn of a delivery has come.
+    pub(super) fn begin(&mut self, number: u64) -> Option<Job> {
+        let fresh = self.shares.is_fresh(number);
+        self.flights.start(number, fresh)
     }
 
     /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.

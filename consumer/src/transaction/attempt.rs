@@ -8,15 +8,19 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ended::{Ended, after_commit, after_undo, describe, handle, without_mark};
-use super::mark::{Marked, Proof, Row, Says};
+use super::ended::{Ended, after_commit, handle, without_mark};
+use super::mark::{Marked, Proof, Says};
+use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
+use crate::joining::waits_already;
+use crate::keeper::Keeper;
 use crate::mark::Mark;
-use crate::plan::Run;
+use crate::plan::guard::Start;
+use crate::plan::{Run, Until};
 use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
@@ -26,6 +30,8 @@ use crate::trouble::{Trouble, chain, classify};
 pub(crate) const ID_CONFLICT: &str =
     "another message with this id was settled before, with another type or payload";
 
+/// The error of a message that must run alone.
+const UNFINISHED: &str = "it was in work when a process died";
 /// The error of a delivery that nobody can tell from one that was settled.
 const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
      whether it was handled cannot be told";
@@ -37,13 +43,6 @@ const SEQUENCE_REUSED: &str = "another message of its key was settled with this 
 /// The error of a message whose number nobody can tell from one that was settled.
 const SEQUENCE_UNKNOWN: &str =
     "its key had too many gaps in its sequence: whether it was handled cannot be told";
-
-/// The error of a message whose handler has committed or rolled back on its own.
-const ENDED: &str = "the handler has ended the transaction by itself (SQL commit or rollback)";
-
-/// As above; its number does not tell who has settled it.
-const ENDED_BY_NUMBER: &str = "the handler has ended the transaction by itself (SQL commit or rollback); \
-     it is told by its sequence, and another member may have handled it since";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -57,6 +56,15 @@ pub(crate) struct Order<'a> {
     pub(crate) kill: &'a CancellationToken,
     /// Rings when the handler does not end at its deadline.
     pub(crate) alarm: &'a Alarm,
+    /// Keeps its start, if it may kill its process.
+    pub(crate) guard: Option<Guard<'a>>,
+}
+
+/// What keeps the start of a handler.
+pub(crate) struct Guard<'a> {
+    pub(crate) keeper: &'a Keeper,
+    /// Whether there is nothing beside it.
+    pub(crate) alone: bool,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -234,7 +242,7 @@ impl Database {
             attempts: order.attempt - 1,
             history: place.history,
             error: "",
-            delay: Duration::ZERO,
+            until: Until::After(Duration::ZERO),
         };
         let connection = session.connection();
         let written = async {
@@ -254,13 +262,60 @@ impl Database {
             }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
-                return Ran::new(without_mark(classify(&error)), chain(&error));
+                let run = if waits_already(&error) {
+                    Run::Duplicate
+                } else {
+                    without_mark(classify(&error))
+                };
+                return Ran::new(run, chain(&error));
             }
         }
         pass(Failpoint::BeforeCommit);
         match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::LinedUp, ""),
             Err(error) => Ran::new(without_mark(classify(&error)), chain(&error)),
+        }
+    }
+
+    /// Says that the handler starts, while its mark keeps everybody else from the message. The run, if it may not.
+    async fn may_start(order: &Order<'_>) -> Result<(), Ran> {
+        let Some(guard) = &order.guard else {
+            return Ok(());
+        };
+        let start = guard
+            .keeper
+            .start(order.mark.id, guard.alone, order.deadline);
+        let started = tokio::select! {
+            biased;
+            () = order.kill.cancelled() => {
+                // As below.
+                Self::has_ended(order).await;
+                return Err(Ran::new(Run::Stopped, ""));
+            }
+            started = start => started,
+        };
+        match started {
+            Ok(Start::Beside | Start::Alone(_)) => {
+                pass(Failpoint::AfterStart);
+                Ok(())
+            }
+            Ok(Start::NotBeside) => Err(Ran::new(Run::Unfinished, UNFINISHED)),
+            Ok(Start::Never(crashes)) => {
+                let error = format!("the process died {crashes} times while the handler ran alone");
+                Err(Ran::new(Run::Crashed, error))
+            }
+            Err(error) => {
+                // It may have been written all the same.
+                Self::has_ended(order).await;
+                Err(Ran::new(Run::Outage, error))
+            }
+        }
+    }
+
+    /// The handler has ended otherwise than by a commit that took its start away.
+    async fn has_ended(order: &Order<'_>) {
+        if let Some(guard) = &order.guard {
+            guard.keeper.end(order.mark.id).await;
         }
     }
 
@@ -272,6 +327,10 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Ran {
+        if let Err(ran) = Self::may_start(order).await {
+            session.roll_back(ROLL_BACK).await;
+            return ran;
+        }
         let deadline = Instant::now() + order.deadline;
         let (session, ended) = handle(order, session, deadline).await;
         pass(Failpoint::AfterHandler);
@@ -284,9 +343,18 @@ impl Database {
                 (session, ended)
             }
         };
+        // While the transaction is open: once it is not, another member may find the start, and take us for dead. Beside it the
+        // database is asked at once, as whether it can be reached now tells an outage from a deadline.
         let ended = ended.in_time(deadline);
-        self.undo((order.mark, marked), session, ended, order.deadline)
-            .await
+        let (reached, ()) = tokio::join!(self.reach(&ended, marked), Self::has_ended(order));
+        let undo = Undo {
+            mark: order.mark,
+            marked,
+            ended,
+            reached,
+            deadline: order.deadline,
+        };
+        self.undo(session, undo).await
     }
 
     /// Proves the mark and commits. An error is to be undone.
@@ -304,6 +372,7 @@ impl Database {
         let next = match self.check(order, &mut session, marked, claimed).await {
             Ok(Some(next)) => next,
             Ok(None) => {
+                Self::has_ended(order).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
@@ -319,7 +388,10 @@ impl Database {
                 next,
                 ..Ran::new(Run::Handled, "")
             },
-            Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
+            Err(error) => {
+                Self::has_ended(order).await;
+                Ran::new(after_commit(classify(&error)), chain(&error))
+            }
         })
     }
 
@@ -332,6 +404,13 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Duration>>, sqlx::Error> {
+        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
+            return Ok(Some(None));
+        }
+        if order.guard.is_some() {
+            self.forget_starts(session.connection(), &[order.mark.id])
+                .await?;
+        }
         let mut next = None;
         if let Some(claimed) = claimed {
             if !self.is_ours(order, session, marked).await? {
@@ -356,44 +435,5 @@ impl Database {
             .prove(session.connection(), order.mark, marked, order.deadline)
             .await?;
         Ok(proof == Proof::Ours)
-    }
-
-    /// Ends the transaction on the server, and tells what the attempt came to.
-    pub(super) async fn undo(
-        &self,
-        (mark, marked): (&Mark, &Marked),
-        session: Session,
-        ended: Ended,
-        deadline: Duration,
-    ) -> Ran {
-        let mut reached = None;
-        if matches!(ended, Ended::Deadline | Ended::Killed) {
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let rolled_back = session.roll_back(ROLL_BACK).await;
-        let clean = rolled_back.is_some();
-        if let Some(mut session) = rolled_back {
-            let connection = session.connection();
-            // Only one who is asked can know; if the answer is lost, the next attempt's conflict decides.
-            if let Ok(true) = self.left_its_mark(connection, mark, marked).await {
-                return ended_by_handler(marked);
-            }
-        } else if reached.is_none() {
-            // A query that the handler has dropped may still run and hold the mark.
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let error = describe(&ended, deadline);
-        Ran::new(after_undo(&ended, clean, reached != Some(false)), error)
-    }
-}
-
-pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
-    let error = match marked.row {
-        Row::Mark { .. } => ENDED,
-        Row::Numbers { .. } => ENDED_BY_NUMBER,
-    };
-    Ran {
-        ended: Some(marked.xid.clone()),
-        ..Ran::new(Run::Ended, error)
     }
 }

@@ -7,12 +7,14 @@ mod ended;
 mod line;
 mod mark;
 mod outbound;
+mod pause;
 #[cfg(feature = "faults")]
 mod planted;
 mod position;
 mod retry;
 mod sequence;
 mod settle;
+mod undo;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -26,16 +28,20 @@ use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::Statements;
 
-pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use attempt::{Guard, ID_CONFLICT, Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use line::Waiting;
 use mark::Marked;
+pub(crate) use pause::{PausedType, Turn};
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
 pub(crate) use sequence::Sequences;
 pub(crate) use settle::{SettleAs, ToSettle};
 
 /// On top of what the server itself allows, for an answer to arrive.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a statement beside the handlers may take on the server, and half of it for a lock.
+const BRIEF: Duration = Duration::from_secs(4);
 
 /// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it. Not to wait it out is safe: what
 /// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
@@ -62,6 +68,12 @@ impl Database {
         self.begin_with(deadline, Duration::MAX).await
     }
 
+    /// Begins a transaction for what is beside the handlers. It ends on the server too if it does not get its locks: a statement that only
+    /// this side has given up on keeps its connection, and the next try would take another one, until there are none.
+    async fn begin_brief(&self) -> Result<Session, sqlx::Error> {
+        self.begin(BRIEF).await
+    }
+
     /// Begins a transaction that waits for locks no longer than `patience`.
     async fn begin_with(
         &self,
@@ -86,9 +98,27 @@ impl Database {
         loop {
             let got = within(ANSWER, self.pool.acquire()).await;
             match got {
-                Err(sqlx::Error::Io(_)) if all_in_use() && Instant::now() < until => {}
+                Err(sqlx::Error::Io(_)) if all_in_use() => {
+                    if Instant::now() >= until {
+                        return Err(sqlx::Error::PoolTimedOut);
+                    }
+                }
                 got => return got,
             }
+        }
+    }
+}
+
+/// Ends a transaction as its last statement did.
+async fn conclude<T>(session: Session, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    match answer {
+        Ok(answer) => {
+            within(COMMIT, session.commit()).await?;
+            Ok(answer)
+        }
+        Err(error) => {
+            session.roll_back(ROLL_BACK).await;
+            Err(error)
         }
     }
 }
