@@ -70,22 +70,26 @@ pub(super) async fn wait(
 }
 
 async fn flushed(session: &mut Session, positions: Positions) -> Result<(), LogError> {
-    let mut flushed = positions.flushed;
+    if positions.flushed >= positions.inserted {
+        return Ok(());
+    }
     let patience = Instant::now() + BY_ITSELF;
-    while flushed < positions.inserted {
+    loop {
+        // At once for the first time: what was read took its time, in which a busy server has flushed.
+        let flushed: i64 = session
+            .call("asking what is flushed", async |connection| {
+                sqlx::query_scalar(FLUSHED).fetch_one(connection).await
+            })
+            .await?;
+        if Lsn(flushed) >= positions.inserted {
+            return Ok(());
+        }
         if Instant::now() >= patience {
             // On a quiet server nobody else would: a commit that nothing follows is flushed ten seconds later.
             return flush(session).await;
         }
         tokio::time::sleep(PAUSE).await;
-        flushed = session
-            .call("asking what is flushed", async |connection| {
-                sqlx::query_scalar(FLUSHED).fetch_one(connection).await
-            })
-            .await
-            .map(Lsn)?;
     }
-    Ok(())
 }
 
 async fn flush(session: &mut Session) -> Result<(), LogError> {

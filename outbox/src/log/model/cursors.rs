@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use super::world::{Op, Row, SCENARIOS, Scenario, World};
-use super::{Findings, System, explore};
+use super::{Findings, System, explore_all};
 use crate::log::cursor::{Cursor, Found};
 use crate::log::snapshot::Snapshot;
 
@@ -38,19 +38,33 @@ enum Action {
     Read,
 }
 
+impl<R: Reader> Reading<R> {
+    fn start(scenario: Scenario, limit: usize) -> Self {
+        let world = World::new(scenario);
+        let reader = R::start(&world);
+        Self {
+            world,
+            reader,
+            arrivals: Vec::new(),
+            doubled: false,
+            reads: 0,
+            limit,
+        }
+    }
+}
+
 impl<R: Reader> System for Reading<R> {
     type Action = Action;
 
     fn next(&self) -> Vec<(Action, Self)> {
-        let step = |index| {
-            let (op, world) = self.world.step(index)?;
+        let steps = self.world.steps().map(|(index, op, world)| {
             let next = Self {
                 world,
                 ..self.clone()
             };
-            Some((Action::Tx(index, op), next))
-        };
-        let mut next: Vec<_> = (0..self.world.transactions()).filter_map(step).collect();
+            (Action::Tx(index, op), next)
+        });
+        let mut next: Vec<_> = steps.collect();
         let quiet = self.world.is_quiet();
         if quiet || self.reads < READS_MEANWHILE {
             let (rows, reader) = self.reader.read(&self.world, &self.arrivals, self.limit);
@@ -86,16 +100,9 @@ impl<R: Reader> System for Reading<R> {
 
 /// All scenarios, or those up to the first in which something is `wanted`.
 fn check<R: Reader>(wanted: fn(&Findings) -> bool) -> Findings {
-    let mut findings = Findings::default();
-    for scenario in SCENARIOS {
-        for limit in [1, 2, 99] {
-            findings.merge(check_one::<R>(scenario, limit));
-            if wanted(&findings) {
-                return findings;
-            }
-        }
-    }
-    findings
+    let with_limits =
+        |scenario: &Scenario| [1, 2, 99].map(|limit| Reading::<R>::start(scenario, limit));
+    explore_all(SCENARIOS.iter().flat_map(with_limits), wanted)
 }
 
 fn loses<R: Reader>() -> bool {
@@ -108,19 +115,6 @@ fn breaks_order<R: Reader>() -> bool {
     check::<R>(|findings| findings.reordered.is_some())
         .reordered
         .is_some()
-}
-
-fn check_one<R: Reader>(scenario: Scenario, limit: usize) -> Findings {
-    let world = World::new(scenario);
-    let reader = R::start(&world);
-    explore(Reading {
-        world,
-        reader,
-        arrivals: Vec::new(),
-        doubled: false,
-        reads: 0,
-        limit,
-    })
 }
 
 /// The cursor of the product.

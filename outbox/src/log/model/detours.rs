@@ -6,7 +6,7 @@
 use std::hash::Hash;
 
 use super::world::{BIG, EARLY, FREE, Op, Row, STANDARD, Scenario, World};
-use super::{Findings, System, explore};
+use super::{Findings, System, explore_all};
 use crate::log::cursor::Cursor;
 
 /// With the rows of a read.
@@ -36,7 +36,7 @@ enum Rule {
     ClosesByNumber,
     /// The detour is closed although a read of the main line is under way.
     ClosesDuringARead,
-    /// The main line reads on while the detour is being closed.
+    /// The main line never stands: it reads on while the detour is being closed, and before.
     ReadsOnWhileClosing,
 }
 
@@ -123,15 +123,14 @@ impl System for Detouring {
     type Action = Action;
 
     fn next(&self) -> Vec<(Action, Self)> {
-        let step = |index| {
-            let (op, world) = self.world.step(index)?;
+        let steps = self.world.steps().map(|(index, op, world)| {
             let next = Self {
                 world,
                 ..self.clone()
             };
-            Some((Action::Tx(index, op), next))
-        };
-        let mut next: Vec<_> = (0..self.world.transactions()).filter_map(step).collect();
+            (Action::Tx(index, op), next)
+        });
+        let mut next: Vec<_> = steps.collect();
         let mut add = |action, after: Option<Self>| next.extend(after.map(|after| (action, after)));
         add(Action::GoAway, self.go_away());
         add(Action::Return, self.come_back());
@@ -231,7 +230,7 @@ impl Detouring {
 
     /// Both lines are asked for at once, unless they stand.
     fn ask(&self) -> Option<Self> {
-        let reads_on = [Rule::ReadsOnWhileClosing, Rule::ClosesDuringARead].contains(&self.rule);
+        let reads_on = self.rule == Rule::ReadsOnWhileClosing;
         let stands = !reads_on && (self.closing || self.has_come());
         let quiet = self.world.is_quiet();
         if stands || self.reading.is_some() || (!quiet && self.reads == READS_MEANWHILE) {
@@ -358,14 +357,10 @@ impl Detouring {
 }
 
 fn check(rule: Rule, wanted: fn(&Findings) -> bool) -> Findings {
-    let mut findings = Findings::default();
-    for setting in SCENARIOS {
-        findings.merge(explore(Detouring::start(*setting, rule)));
-        if wanted(&findings) {
-            break;
-        }
-    }
-    findings
+    let starts = SCENARIOS
+        .iter()
+        .map(|setting| Detouring::start(*setting, rule));
+    explore_all(starts, wanted)
 }
 
 fn loses(rule: Rule) -> bool {

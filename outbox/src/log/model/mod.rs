@@ -67,6 +67,21 @@ trait System: Clone + Hash {
     }
 }
 
+/// Explores from each of the starts, or up to the first from which something is `wanted`.
+fn explore_all<S: System>(
+    starts: impl IntoIterator<Item = S>,
+    wanted: impl Fn(&Findings) -> bool,
+) -> Findings {
+    let mut findings = Findings::default();
+    for start in starts {
+        findings.merge(explore(start));
+        if wanted(&findings) {
+            break;
+        }
+    }
+    findings
+}
+
 /// Visits every state that can be reached, once.
 fn explore<S: System>(start: S) -> Findings {
     let mut findings = Findings::default();

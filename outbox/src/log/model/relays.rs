@@ -5,7 +5,7 @@
 use std::hash::Hash;
 
 use super::world::{ABORTED, BIG, EARLY, FREE, Op, Row, STANDARD, Scenario, World};
-use super::{Findings, System, explore};
+use super::{Findings, System, explore_all};
 use crate::log::cursor::{Cursor, Sequenced};
 
 /// With the number of claims and the rows of a read.
@@ -85,18 +85,14 @@ impl System for Relays {
     type Action = Action;
 
     fn next(&self) -> Vec<(Action, Self)> {
-        let mut next = Vec::new();
-        for index in 0..self.world.transactions() {
-            if let Some((op, world)) = self.world.step(index) {
-                next.push((
-                    Action::Tx(index, op),
-                    Self {
-                        world,
-                        ..self.clone()
-                    },
-                ));
-            }
-        }
+        let steps = self.world.steps().map(|(index, op, world)| {
+            let next = Self {
+                world,
+                ..self.clone()
+            };
+            (Action::Tx(index, op), next)
+        });
+        let mut next: Vec<_> = steps.collect();
         for index in 0..self.relays.len() {
             next.extend(self.claim(index).map(|after| (Action::Claim(index), after)));
             next.extend(self.read(index).map(|after| (Action::Read(index), after)));
@@ -218,14 +214,10 @@ impl Relays {
 }
 
 fn check(rule: Rule, wanted: fn(&Findings) -> bool) -> Findings {
-    let mut findings = Findings::default();
-    for setting in SCENARIOS {
-        findings.merge(explore(Relays::start(*setting, rule)));
-        if wanted(&findings) {
-            break;
-        }
-    }
-    findings
+    let starts = SCENARIOS
+        .iter()
+        .map(|setting| Relays::start(*setting, rule));
+    explore_all(starts, wanted)
 }
 
 #[test]

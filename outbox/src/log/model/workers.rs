@@ -23,18 +23,14 @@ impl System for Workers {
     type Action = Action;
 
     fn next(&self) -> Vec<(Action, Self)> {
-        let mut next = Vec::new();
-        for index in 0..self.world.transactions() {
-            if let Some((op, world)) = self.world.step(index) {
-                next.push((
-                    Action::Tx(index, op),
-                    Self {
-                        world,
-                        ..self.clone()
-                    },
-                ));
-            }
-        }
+        let steps = self.world.steps().map(|(index, op, world)| {
+            let next = Self {
+                world,
+                ..self.clone()
+            };
+            (Action::Tx(index, op), next)
+        });
+        let mut next: Vec<_> = steps.collect();
         for worker in 0..self.locked.len() {
             let mut after = self.clone();
             if self.locked[worker].is_empty() {

@@ -132,17 +132,18 @@ impl World {
         }
     }
 
-    pub(super) fn transactions(&self) -> usize {
-        self.programs.len()
-    }
-
     /// Whether every transaction has ended.
     pub(super) fn is_quiet(&self) -> bool {
         self.txs[..self.programs.len()].iter().all(|tx| tx.ended)
     }
 
-    /// What the transaction does next, unless it has ended or waits for a lock.
-    pub(super) fn step(&self, index: usize) -> Option<(Op, Self)> {
+    /// What each transaction that has not ended and waits for no lock does next, with its place.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (usize, Op, Self)> {
+        let step = |index| self.step(index).map(|(op, after)| (index, op, after));
+        (0..self.programs.len()).filter_map(step)
+    }
+
+    fn step(&self, index: usize) -> Option<(Op, Self)> {
         let op = *self.programs[index].get(usize::from(self.txs[index].at))?;
         let me = u8::try_from(index).unwrap();
         if op == Lock && self.holder.is_some_and(|holder| holder != me) {
