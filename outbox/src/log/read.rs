@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use onceward_core::{Lane, Schema};
+use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, Row, SqlStr};
 use time::OffsetDateTime;
@@ -99,15 +100,19 @@ impl LogReader {
                 sqlx::query_with(sql, arguments).fetch_all(connection).await
             })
             .await?;
+        let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
         // The moment comes first: the statement's branches run one after the other.
-        let (moment, rows) = rows
+        let (first, rows) = rows
             .split_first()
             .ok_or_else(|| LogError::malformed(READING, "no row"))?;
-        self.session.check_pid(moment, column::PID)?;
-        let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
-        let (read, positions) = answer(cursors, moment, rows).map_err(malformed)?;
+        let moment: Moment = row::json(first, column::HEADERS).map_err(malformed)?;
+        self.session.is_own(moment.pid)?;
+        let read = Read {
+            steps: steps(cursors, &moment.snapshot, rows).map_err(malformed)?,
+            now: first.try_get(column::CREATED_AT).map_err(malformed)?,
+        };
         if read.steps.iter().any(|step| !step.rows.is_empty()) {
-            durability::wait(&mut self.session, positions, publish_after).await?;
+            durability::wait(&mut self.session, moment.positions(), publish_after).await?;
         }
         Ok(read)
     }
@@ -139,12 +144,29 @@ fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, sqlx::error::BoxDynE
     Ok(arguments)
 }
 
-fn answer(
+/// What is true of a whole read.
+#[derive(Debug, Deserialize)]
+struct Moment {
+    snapshot: String,
+    inserted: i64,
+    flushed: i64,
+    pid: i32,
+}
+
+impl Moment {
+    fn positions(&self) -> Positions {
+        Positions {
+            inserted: Lsn(self.inserted),
+            flushed: Lsn(self.flushed),
+        }
+    }
+}
+
+fn steps(
     cursors: &[CursorRead],
-    moment: &PgRow,
+    seen: &str,
     rows: &[PgRow],
-) -> Result<(Read, Positions), sqlx::Error> {
-    let seen: &str = moment.try_get(column::SNAPSHOT)?;
+) -> Result<Vec<Step<LogRow>>, sqlx::Error> {
     let seen: Snapshot = seen.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let mut found: HashMap<i16, Found<LogRow>> = HashMap::new();
     for row in rows {
@@ -160,7 +182,7 @@ fn answer(
             seen: seen.clone(),
         });
         match row.try_get_unchecked::<Option<bool>, _>(column::IS_LATE)? {
-            None => found.more_late = row.try_get_unchecked(column::MORE_LATE)?,
+            None => found.more_late = row::json(row, column::HEADERS)?,
             Some(true) => found.late.push(row::decode(row, lane)?),
             Some(false) => found.new.push(row::decode(row, lane)?),
         }
@@ -171,13 +193,5 @@ fn answer(
             .ok_or_else(|| sqlx::Error::Decode(format!("nothing about cursor {place}").into()))?;
         Ok(read.cursor.advance(found))
     });
-    let read = Read {
-        steps: steps.collect::<Result<_, sqlx::Error>>()?,
-        now: moment.try_get(column::NOW)?,
-    };
-    let positions = Positions {
-        inserted: Lsn(moment.try_get(column::INSERTED)?),
-        flushed: Lsn(moment.try_get(column::FLUSHED)?),
-    };
-    Ok((read, positions))
+    steps.collect()
 }

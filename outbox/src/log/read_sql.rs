@@ -9,7 +9,8 @@ use crate::sql::render_parts;
 /// new rows, and the most bytes of each kind.
 pub(super) const PER_CURSOR: usize = 7;
 
-/// How the columns of the answer are numbered.
+/// How the columns of the answer are numbered. What is no message has columns of its own only where one of these fits: each costs
+/// something with every row.
 pub(super) mod column {
     /// Which cursor, by its place in the statement.
     pub(crate) const PLACE: usize = 0;
@@ -23,12 +24,6 @@ pub(super) mod column {
     pub(crate) const HEADERS: usize = 8;
     pub(crate) const PAYLOAD: usize = 9;
     pub(crate) const CREATED_AT: usize = 10;
-    pub(crate) const SNAPSHOT: usize = 11;
-    pub(crate) const INSERTED: usize = 12;
-    pub(crate) const FLUSHED: usize = 13;
-    pub(crate) const NOW: usize = 14;
-    pub(crate) const PID: usize = 15;
-    pub(crate) const MORE_LATE: usize = 16;
 }
 
 /// What is read for one cursor. `$last` and the others stand for parameters, `$lane` for the lane's number, `$place` for the
@@ -104,23 +99,26 @@ new_$place as (
 /// The rows for one cursor: first whether late rows are left, then late rows, then new ones.
 const ROWS: &str = "
 union all
-select $place::smallint, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-  (select count(*) from page_$place) > (select count(*) from fetched_$place)
+select $place::smallint, null, null, null, null, null, null, null,
+  to_jsonb((select count(*) from page_$place) > (select count(*) from fetched_$place)), null, null
 union all
-select $place::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+select $place::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at
 from fetched_$place
 union all
-select $place::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at, null, null, null, null, null, null
+select $place::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at
 from new_$place";
 
-/// What is true of the whole read. The position is taken after the snapshot: the commit of every row read lies before it.
+/// What is true of the whole read, in place of headers and time. The position is taken after the snapshot: the commit of every row
+/// read lies before it.
 const MOMENT: &str = "
 select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, null::text, null::text, null::text,
-  null::jsonb, null::bytea, null::timestamptz,
-  pg_current_snapshot()::text,
-  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
-  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
-  clock_timestamp(), pg_backend_pid(), null::boolean";
+  jsonb_build_object(
+    'snapshot', pg_current_snapshot()::text,
+    'inserted', (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
+    'flushed', (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
+    'pid', pg_backend_pid()
+  ),
+  null::bytea, clock_timestamp()";
 
 /// The statement for cursors in these lanes, in this order.
 pub(super) fn statement(schema: &Schema, lanes: &[Lane]) -> SqlStr {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use onceward_core::{Headers, Key, Kind, Lane, Message, MessageId, Topic};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
@@ -139,6 +140,13 @@ pub(super) fn decode(row: &PgRow, lane: Lane) -> Result<LogRow, sqlx::Error> {
         created_at,
         message: stored.message()?,
     })
+}
+
+/// What a column of type `jsonb` holds.
+pub(super) fn json<T: DeserializeOwned>(row: &PgRow, column: usize) -> Result<T, sqlx::Error> {
+    // A version, then JSON.
+    let json = bytes(row, column)?.get(1..).unwrap_or_default();
+    serde_json::from_slice(json).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// The bytes of a column as they came, without a copy.

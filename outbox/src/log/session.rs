@@ -174,9 +174,12 @@ impl Session {
 
     /// Refuses a row that came from another server process than the session's own: its settings are not there.
     pub(crate) fn check_pid(&self, row: &PgRow, column: usize) -> Result<(), LogError> {
-        let pid: i32 = row
-            .try_get(column)
-            .map_err(|e| LogError::malformed("asking who the server is", e))?;
+        let pid = row.try_get(column);
+        self.is_own(pid.map_err(|e| LogError::malformed("asking who the server is", e))?)
+    }
+
+    /// Refuses an answer of another server process than the session's own.
+    pub(crate) fn is_own(&self, pid: i32) -> Result<(), LogError> {
         if pid == self.pid {
             Ok(())
         } else {
