@@ -3,7 +3,7 @@
 BROKER ?= nats
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fmt lint doc deny bench
+.PHONY: help setup demo test test-fast fmt lint doc deny count bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ doc: ## Build the API documentation into target/doc, warnings are errors
 
 deny: ## Check licences and banned crates (needs cargo-deny)
 	@cargo deny check licenses bans
+
+count: ## Count instructions of the hot functions (ARGS=--renew writes bench/instructions.json)
+	@scripts/count-instructions.sh $(ARGS)
 
 bench: ## Measure and write bench/results.json
 	@scripts/bench.sh
