@@ -8,24 +8,24 @@
 
 mod callgrind;
 mod cases;
-#[expect(
+#[allow(
     dead_code,
-    reason = "a module of another crate: what is hot in it is used here"
+    reason = "a module of another crate: what is hot in it is used here, the rest or not by its tests"
 )]
 #[path = "../../../consumer/src/keys.rs"]
 mod keys;
-#[expect(dead_code, unreachable_pub, reason = "as above")]
+#[allow(dead_code, unreachable_pub, reason = "as above")]
 mod log;
-#[expect(dead_code, reason = "as above")]
+#[allow(dead_code, reason = "as above")]
 #[path = "../../../consumer/src/mark.rs"]
 mod mark;
-#[expect(dead_code, reason = "as above")]
+#[allow(dead_code, reason = "as above")]
 #[path = "../../../relay/src/pause.rs"]
 mod pause;
 #[path = "../../../relay/src/plan.rs"]
 mod plan;
 mod table;
-#[expect(dead_code, reason = "as above")]
+#[allow(dead_code, reason = "as above")]
 #[path = "../../../relay/src/window/mod.rs"]
 mod window;
 
