@@ -1,30 +1,22 @@
 //! The consumer as a user builds and runs it.
 
+mod start;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use onceward_core::{Capabilities, InvalidGlob, Schema, Subscriber, Topic};
+use onceward_core::{InvalidGlob, Schema, Subscriber, Topic};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
-use crate::age::outlives_marks;
 use crate::batch::{AnyBatch, OfEvents, OfStateAndEvents, WholeBatch};
 use crate::handler::{AnyHandler, Whole};
-use crate::health::Health;
-use crate::member::Member;
-use crate::meters::Meters;
-use crate::nudge::Nudge;
 use crate::router::Route;
-use crate::sql::Statements;
-use crate::transaction::Database;
 use crate::typed::{OfEvent, OfState};
-use crate::work::Workshop;
 use crate::{
-    BatchFn, BatchHandler, BatchStateFn, BuildError, ConsumerError, ConsumerName, EventFn, Handler,
-    HandlerSettings, Limits, Settled, StateFn, gauges, ring, schema,
+    BatchFn, BatchHandler, BatchStateFn, BuildError, ConsumerError, ConsumerName, EventFn,
+    FailingTypes, Handler, HandlerSettings, Limits, Settled, StateFn,
 };
 
 /// A consumer: handlers by type, and the database in which their effects happen once.
@@ -54,6 +46,7 @@ pub struct Consumer {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    failing_types: FailingTypes,
     outbound: Option<Topic>,
 }
 
@@ -67,6 +60,7 @@ pub struct ConsumerBuilder {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    failing_types: FailingTypes,
     outbound: Option<Topic>,
     /// The first mistake.
     mistake: Option<BuildError>,
@@ -83,6 +77,7 @@ impl Consumer {
             routes: Vec::new(),
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
+            failing_types: FailingTypes::default(),
             outbound: None,
             mistake: None,
         }
@@ -126,79 +121,6 @@ impl Consumer {
         subscriber: S,
     ) -> Result<Settled, ConsumerError> {
         self.start(subscriber, CancellationToken::new(), true).await
-    }
-
-    async fn start<S: Subscriber>(
-        self,
-        subscriber: S,
-        stop: CancellationToken,
-        until_idle: bool,
-    ) -> Result<Settled, ConsumerError> {
-        let sends = self.outbound.is_some();
-        schema::check(&self.pool, &self.schema, sends).await?;
-        let (health, meters) = (Health::new(), Meters::new(&self.name));
-        let _nudge = Nudge::start();
-        let mut background = self.background(&health, &meters);
-        let limits = self.limits_of_pool();
-        warn_of_retention(&subscriber.capabilities());
-        info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
-        let shop = Workshop {
-            database: Database {
-                pool: self.pool,
-                statements: Statements::new(self.schema),
-                consumer: self.name,
-                outbound: self.outbound,
-            },
-            routes: self.routes,
-            defaults: self.defaults,
-            health,
-            meters,
-            kill: CancellationToken::new(),
-        };
-        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
-        tokio::select! {
-            ended = Box::pin(member.run(stop)) => ended,
-            Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
-        }
-    }
-
-    /// What goes on beside the loop, and never ends.
-    fn background(&self, health: &Health, meters: &Meters) -> JoinSet<()> {
-        let (pool, schema) = (self.pool.clone(), self.schema.clone());
-        let mut background = JoinSet::new();
-        background.spawn(health.clone().keep_probing(pool.clone()));
-        background.spawn(ring::keep(pool.clone(), schema.clone()));
-        let (name, meters) = (self.name.clone(), meters.clone());
-        background.spawn(gauges::keep(pool, schema, name, meters));
-        background
-    }
-
-    /// Each handler holds a connection: more of them than the pool has would only wait for one another.
-    fn limits_of_pool(&self) -> Limits {
-        let connections = self.pool.options().get_max_connections();
-        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
-        let mut limits = self.limits.clone();
-        if limits.concurrency > connections {
-            debug!(
-                connections,
-                wanted = limits.concurrency,
-                "the pool limits the concurrency"
-            );
-            limits.concurrency = connections;
-        }
-        limits
-    }
-}
-
-fn warn_of_retention(broker: &Capabilities) {
-    if let Some(retention) = outlives_marks(broker) {
-        let (name, marks) = (broker.broker, ring::RETENTION);
-        warn!(
-            broker = name,
-            ?retention,
-            ?marks,
-            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
-        );
     }
 }
 
@@ -311,6 +233,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// When a type of which most messages fail is paused.
+    pub fn failing_types(mut self, settings: FailingTypes) -> Self {
+        self.failing_types = settings;
+        self
+    }
+
     /// Sends each dead letter on to `topic` besides, by a relay that reads this database's log: it is enqueued in the
     /// transaction that writes it, under its key and type, with headers `onceward-dead-letter-reason`, `-consumer`, `-topic`
     /// and `-id`. The consumer's role needs `onceward_writer` too. What enqueueing refuses (a payload that is too large) is
@@ -349,6 +277,7 @@ impl ConsumerBuilder {
         let mistake = fault("the consumer", self.limits.fault())
             .into_iter()
             .chain(fault("the defaults", self.defaults.fault()))
+            .chain(fault("failing types", self.failing_types.fault()))
             .chain(of_routes)
             .next();
         match mistake {
@@ -360,6 +289,7 @@ impl ConsumerBuilder {
                 routes: self.routes,
                 defaults: self.defaults,
                 limits: self.limits,
+                failing_types: self.failing_types,
                 outbound: self.outbound,
             }),
         }

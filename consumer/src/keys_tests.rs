@@ -67,16 +67,78 @@ fn what_waits_can_be_dropped_while_what_runs_goes_on() {
     assert_eq!(keys.start(), Some(4));
 }
 
+#[test]
+fn a_full_consumer_still_has_places_for_what_has_waited_and_for_a_probe() {
+    let mut keys = Keys::new(1, vec![9, 9]);
+    keys.arrive(1, None, 0);
+    keys.arrive(2, None, 0);
+    keys.arrive_due(3, 1, Lane::Due);
+    keys.arrive_due(4, 1, Lane::Due);
+    keys.arrive_due(5, 1, Lane::Probe);
+
+    let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
+
+    assert_eq!(started, [5, 1, 3]);
+    assert_eq!(keys.running(), 3);
+}
+
+#[test]
+fn a_probe_goes_first_in_a_class_that_is_full_but_not_beside_it() {
+    let mut keys = Keys::new(4, vec![1]);
+    keys.arrive(1, None, 0);
+    keys.start();
+    keys.arrive(2, None, 0);
+    keys.arrive_due(3, 0, Lane::Due);
+    keys.arrive_due(4, 0, Lane::Probe);
+
+    assert_eq!(keys.start(), None, "one at a time");
+    keys.end(1);
+    assert_eq!(keys.start(), Some(4));
+}
+
+#[test]
+fn what_is_set_aside_gives_its_place_up_and_keeps_its_key() {
+    let mut keys = Keys::new(1, vec![9]);
+    keys.arrive(1, Some(key(1)), 0);
+    keys.arrive(2, Some(key(1)), 0);
+    keys.arrive(3, Some(key(2)), 0);
+
+    assert_eq!(keys.start(), Some(1));
+    keys.set_aside(1);
+    assert_eq!(keys.start(), Some(3), "and not 2, which follows 1");
+    keys.end(3);
+    assert_eq!(keys.start(), None);
+    keys.bring_back(1);
+    keys.bring_back(1);
+    assert_eq!(keys.start(), Some(1));
+    keys.end(1);
+    assert_eq!(keys.start(), Some(2));
+}
+
+#[test]
+fn what_is_set_aside_can_be_dropped() {
+    let mut keys = Keys::new(1, vec![9]);
+    keys.arrive(1, Some(key(1)), 0);
+    keys.start();
+    keys.set_aside(1);
+
+    assert_eq!(keys.drop_waiting(|_| true), [1]);
+    keys.bring_back(1);
+    assert_eq!(keys.start(), None);
+    assert!(keys.items.is_empty() && keys.lines.is_empty());
+}
+
 proptest! {
     /// Any interleaving of arrivals, starts, ends and drops.
     #[test]
     fn no_key_ever_runs_twice_at_a_time_or_out_of_order(
-        steps in prop::collection::vec((0..4_u8, 0..5_u8, 0..2_usize), 1..300)
+        steps in prop::collection::vec((0..6_u8, 0..5_u8, 0..2_usize), 1..300)
     ) {
         let mut keys = Keys::new(3, vec![2, 2]);
         let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
         let mut running: Vec<u64> = Vec::new();
         let mut last_started: HashMap<u8, u64> = HashMap::new();
+        let mut aside: Vec<u64> = Vec::new();
         let mut number = 0;
         for (step, name, class) in steps {
             match step {
@@ -88,13 +150,21 @@ proptest! {
                 }
                 1 => if let Some(started) = keys.start() {
                     if let Some(name) = key_of[&started] {
-                        prop_assert!(last_started.insert(name, started).is_none_or(|last| last < started));
+                        prop_assert!(last_started.insert(name, started).is_none_or(|last| last <= started));
                     }
                     running.push(started);
                 },
                 2 => if !running.is_empty() {
                     let ended = running.remove(usize::from(name) % running.len());
                     keys.end(ended);
+                },
+                3 => if !running.is_empty() {
+                    let one = running.remove(usize::from(name) % running.len());
+                    keys.set_aside(one);
+                    aside.push(one);
+                },
+                4 => for one in aside.drain(..) {
+                    keys.bring_back(one);
                 },
                 _ => drop(keys.drop_waiting(|number| number % 5 == u64::from(name))),
             }

@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_ansi(false)
         .init();
     let pool = PgPoolOptions::new()
-        .max_connections(12)
+        .max_connections(20)
         .connect(&setting("E2E_DATABASE_URL")?)
         .await?;
     let recorder = Recorder {

@@ -58,7 +58,7 @@ pub struct Summary {
     /// The message's key.
     pub key: Option<String>,
     /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`,
-    /// `id_conflict`.
+    /// `id_conflict`, `crashed`.
     pub reason: String,
     /// The last error.
     pub error: String,

@@ -99,7 +99,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
         let number = self.next_number();
         let position = delivery.origin.position;
-        let place = self.flights.arrive(number, delivery, &self.shop);
+        let fresh = self.shares.is_fresh(&delivery.origin.partition);
+        let place = self.flights.arrive(number, delivery, fresh, &self.shop);
         self.positions.arrive(&place.partition, number, position);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");

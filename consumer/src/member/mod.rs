@@ -3,8 +3,10 @@
 
 mod arrivals;
 mod batches;
+mod due;
 mod errands;
 mod flights;
+mod pauses;
 mod poller;
 mod positions;
 mod reader;
@@ -20,13 +22,14 @@ use std::time::Instant;
 use onceward_core::{Backlog, Partition, SubscribeError, Subscriber};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
-use crate::plan::{self, Outcome};
+use crate::plan::{self, Outcome, places};
 use crate::settled::Settled;
-use crate::transaction::Due;
+use crate::transaction::{Due, DueLine};
+use crate::trial::Trial;
 use crate::work::{Done, Report, Workshop};
 use crate::{ConsumerError, Limits};
 use batches::Batches;
@@ -52,6 +55,10 @@ enum Event<T> {
     Acked(Vec<u64>),
     /// What is due in the database; none: it did not tell.
     Due(Option<Due>),
+    /// A line whose first message is to be tried for all of its type.
+    Probe(DueLine, Trial),
+    /// What is known of paused types may have changed.
+    Types,
     /// How far it was written that the member has come; none: it was not written.
     Written(Option<Vec<(Partition, u64)>>),
     /// New deadlines; an error leaves the old ones.
@@ -69,6 +76,8 @@ pub(crate) struct Member<T> {
     batches: Batches,
     /// Due lines of the database.
     waiting: Waiting,
+    /// Deliveries that can neither be handled nor deferred.
+    held: Vec<u64>,
     timers: Timers,
     /// Deliveries and due lines are numbered together, in the order of arrival.
     next: u64,
@@ -85,6 +94,8 @@ pub(crate) struct Member<T> {
     asks: UnboundedSender<Ask>,
     /// How many due lines to look for.
     looks: UnboundedSender<usize>,
+    /// Ends the looks at paused types when it is dropped.
+    pauses: DropGuard,
     records: UnboundedSender<Vec<(Partition, u64)>>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
@@ -102,27 +113,38 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
         let (looks, wanted) = unbounded_channel();
+        let pauses = CancellationToken::new();
         let (records, recorded) = unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(poller::run(shop.clone(), wanted, report.clone()));
+        let tries = pauses::run(
+            shop.clone(),
+            places::own(limits.concurrency),
+            report.clone(),
+            pauses.clone(),
+        );
+        io.spawn(tries);
         io.spawn(recorder::run(shop.clone(), recorded, report.clone()));
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
-        let class_limits = shop
+        // Where the user has set none, also what has waited and what is tried has its places.
+        let all = places::all(limits.concurrency);
+        let class_limits: Vec<usize> = shop
             .routes
             .iter()
             .map(|route| route.settings.as_ref().unwrap_or(&shop.defaults))
-            .map(|settings| settings.concurrency.unwrap_or(limits.concurrency))
+            .map(|settings| settings.concurrency.unwrap_or(all))
             // What has no handler.
-            .chain([limits.concurrency])
+            .chain([all])
             .collect();
         Self {
+            waiting: Waiting::new(class_limits.clone(), limits.concurrency, Instant::now()),
             keys: Keys::new(limits.concurrency, class_limits),
             flights: Flights::new(),
             shares: Shares::new(limits.messages, limits.ahead),
+            held: Vec::new(),
             positions: Positions::default(),
             batches: Batches::default(),
-            waiting: Waiting::new(limits.concurrency, Instant::now()),
             timers: Timers::new(Instant::now()),
             next: 1,
             stopping: None,
@@ -136,6 +158,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             io,
             asks,
             looks,
+            pauses: pauses.drop_guard(),
             records,
             errands,
             events,
@@ -184,6 +207,13 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if self.begin_batch(number) {
                 continue;
             }
+            if let Some(kind) = self.flights.kind(number)
+                && self.shop.types.holds(kind)
+            {
+                self.keys.set_aside(number);
+                self.held.push(number);
+                continue;
+            }
             let Some(job) = self.flights.start(number) else {
                 self.keys.end(number);
                 continue;
@@ -225,27 +255,6 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         others.fold(timer, Instant::min)
     }
 
-    /// Looks for messages that have waited, when some may be due and there is room for them.
-    fn look_for_due(&mut self) {
-        if self.may_start()
-            && let Some(room) = self.waiting.wants(Instant::now())
-        {
-            // Fails only when the poller has ended, which the loop sees by itself.
-            self.looks.send(room).ok();
-        }
-    }
-
-    fn on_due(&mut self, due: Option<Due>) {
-        for line in self.waiting.told(due, Instant::now()) {
-            let number = self.next_number();
-            let route = self.shop.route_of(&line.kind);
-            let class = route.unwrap_or(self.shop.routes.len());
-            self.waiting.arrive(number, line);
-            // Their order is kept in the database.
-            self.keys.arrive(number, None, class);
-        }
-    }
-
     fn next_number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -275,6 +284,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                     self.on_due(due);
                 }
             }
+            Event::Probe(line, trial) => {
+                if self.stopping.is_none() {
+                    self.on_probe(line, trial);
+                }
+            }
+            Event::Types => self.bring_back_held(),
             Event::Written(positions) => self.positions.written(positions),
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);

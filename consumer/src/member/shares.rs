@@ -21,6 +21,8 @@ struct Share {
     /// Deliveries that are not acked, with their number in the order of delivery of this partition.
     open: BTreeMap<u64, u64>,
     delivered: u64,
+    /// How many of them came before this ownership.
+    before: u64,
     revoking: bool,
     paused: bool,
 }
@@ -79,8 +81,16 @@ impl Shares {
 
     pub(super) fn assigned(&mut self, partition: &Partition) {
         let share = self.shares.entry(partition.clone()).or_default();
+        share.before = share.delivered;
         share.revoking = false;
         share.paused = false;
+    }
+
+    /// Whether the next delivery is among those that the owner before may have been at: not all brokers tell what they
+    /// deliver again.
+    pub(super) fn is_fresh(&self, partition: &Partition) -> bool {
+        let share = self.shares.get(partition);
+        share.is_none_or(|share| share.delivered - share.before < self.ahead)
     }
 
     /// Nothing new of it may start from now on.
@@ -162,6 +172,25 @@ mod tests {
         assert_eq!(paused, [false, false, false, true]);
         assert_eq!((shares.gone(1), shares.gone(2)), (None, None));
         assert_eq!(shares.gone(3), Some((p, false)));
+    }
+
+    #[test]
+    fn the_first_deliveries_of_an_ownership_are_fresh_and_later_ones_are_not() {
+        let p = partition("p");
+        let mut shares = Shares::new(8, 2);
+        let mut arrive = |number, assigned| {
+            if assigned {
+                shares.assigned(&p);
+            }
+            let fresh = shares.is_fresh(&p);
+            shares.arrive(&p, number);
+            shares.gone(number);
+            fresh
+        };
+
+        let fresh = [(1, true), (2, false), (3, false), (4, true)].map(|(n, new)| arrive(n, new));
+
+        assert_eq!(fresh, [true, true, false, true]);
     }
 
     #[test]

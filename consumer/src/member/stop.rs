@@ -96,6 +96,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         // Without a sender the acks end after their last errand, and the looks after the one that is on its way.
         drop(self.errands);
         drop(self.looks);
+        drop(self.pauses);
         drop(self.records);
         let ended = async { while self.io.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE * 2, ended).await.is_err() {

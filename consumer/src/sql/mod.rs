@@ -4,12 +4,15 @@ mod batch;
 mod marks;
 mod positions;
 mod retries;
+mod starts;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use marks::ENQUEUE;
 use onceward_core::Schema;
+pub(crate) use retries::{ADD, HOLD};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// A statement over one schema. Cloning one is cheap.
@@ -54,6 +57,21 @@ pub(crate) struct Statements {
     pub(crate) move_line: Text,
     pub(crate) end_line: Text,
     pub(crate) put_off: Text,
+    pub(crate) pause: Text,
+    pub(crate) paused: Text,
+    pub(crate) stays_paused: Text,
+    pub(crate) probe: Text,
+    pub(crate) move_turn: Text,
+    pub(crate) resume: Text,
+    pub(crate) make_due: Text,
+    pub(crate) lock_resumed: Text,
+    pub(crate) forget: Text,
+    pub(crate) count: Text,
+    pub(crate) start: Text,
+    pub(crate) unfinished: Text,
+    pub(crate) start_alone: Text,
+    pub(crate) end_start: Text,
+    pub(crate) forget_starts: Text,
     pub(crate) note_positions: Text,
     pub(crate) highest: Text,
 }
@@ -89,6 +107,21 @@ impl Statements {
             move_line: fill(retries::MOVE_LINE),
             end_line: fill(retries::END_LINE),
             put_off: fill(retries::PUT_OFF),
+            pause: fill(types::PAUSE),
+            paused: fill(types::PAUSED),
+            stays_paused: fill(types::STAYS_PAUSED),
+            probe: fill(types::PROBE),
+            move_turn: fill(types::MOVE_TURN),
+            resume: fill(types::RESUME),
+            make_due: fill(types::MAKE_DUE),
+            lock_resumed: fill(types::LOCK_RESUMED),
+            forget: fill(types::FORGET),
+            count: fill(types::COUNT),
+            start: fill(starts::START),
+            unfinished: fill(starts::UNFINISHED),
+            start_alone: fill(starts::START_ALONE),
+            end_start: fill(starts::END),
+            forget_starts: fill(starts::FORGET_START),
             note_positions: fill(positions::NOTE),
             highest: fill(positions::HIGHEST),
             #[cfg(feature = "faults")]

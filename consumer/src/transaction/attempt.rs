@@ -14,8 +14,11 @@ use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
+use crate::joining::waits_already;
+use crate::keeper::Keeper;
 use crate::mark::Mark;
-use crate::plan::Run;
+use crate::plan::guard::Start;
+use crate::plan::{Run, Until};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
@@ -24,6 +27,8 @@ use crate::trouble::{Trouble, chain, classify};
 pub(crate) const ID_CONFLICT: &str =
     "another message with this id was settled before, with another type or payload";
 
+/// The error of a message that must run alone.
+const UNFINISHED: &str = "it was in work when a process died";
 /// The error of a delivery that nobody can tell from one that was settled.
 const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
      whether it was handled cannot be told";
@@ -40,6 +45,15 @@ pub(crate) struct Order<'a> {
     pub(crate) kill: &'a CancellationToken,
     /// Rings when the handler does not end at its deadline.
     pub(crate) alarm: &'a Alarm,
+    /// Keeps its start, if it may kill its process.
+    pub(crate) guard: Option<Guard<'a>>,
+}
+
+/// What keeps the start of a handler.
+pub(crate) struct Guard<'a> {
+    pub(crate) keeper: &'a Keeper,
+    /// Whether there is nothing beside it.
+    pub(crate) alone: bool,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -178,7 +192,7 @@ impl Database {
             attempts: order.attempt - 1,
             history: place.history,
             error: "",
-            delay: Duration::ZERO,
+            until: Until::After(Duration::ZERO),
         };
         let connection = session.connection();
         let written = async {
@@ -188,12 +202,47 @@ impl Database {
         };
         if let Err(error) = written.await {
             session.roll_back(ROLL_BACK).await;
-            return Ran::new(without_mark(classify(&error)), chain(&error));
+            let run = if waits_already(&error) {
+                Run::Duplicate
+            } else {
+                without_mark(classify(&error))
+            };
+            return Ran::new(run, chain(&error));
         }
         pass(Failpoint::BeforeCommit);
         match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::LinedUp, ""),
             Err(error) => Ran::new(without_mark(classify(&error)), chain(&error)),
+        }
+    }
+
+    /// Says that the handler starts, while its mark keeps everybody else from the message. The run, if it may not.
+    async fn may_start(order: &Order<'_>) -> Result<(), Ran> {
+        let Some(guard) = &order.guard else {
+            return Ok(());
+        };
+        match guard.keeper.start(order.mark.id, guard.alone).await {
+            Ok(Start::Beside | Start::Alone(_)) => {
+                pass(Failpoint::AfterStart);
+                Ok(())
+            }
+            Ok(Start::NotBeside) => Err(Ran::new(Run::Unfinished, UNFINISHED)),
+            Ok(Start::Never(crashes)) => {
+                let error = format!("the process died {crashes} times while the handler ran alone");
+                Err(Ran::new(Run::Crashed, error))
+            }
+            Err(error) => {
+                // It may have been written all the same.
+                Self::has_ended(order).await;
+                Err(Ran::new(Run::Outage, error))
+            }
+        }
+    }
+
+    /// The handler has ended otherwise than by a commit that took its start away.
+    async fn has_ended(order: &Order<'_>) {
+        if let Some(guard) = &order.guard {
+            guard.keeper.end(order.mark.id).await;
         }
     }
 
@@ -205,6 +254,10 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Ran {
+        if let Err(ran) = Self::may_start(order).await {
+            session.roll_back(ROLL_BACK).await;
+            return ran;
+        }
         let deadline = Instant::now() + order.deadline;
         let (session, ended) = handle(order, session, deadline).await;
         pass(Failpoint::AfterHandler);
@@ -217,6 +270,8 @@ impl Database {
                 (session, ended)
             }
         };
+        // While the transaction is open: once it is not, another member may find the start, and take us for dead.
+        Self::has_ended(order).await;
         let ended = ended.in_time(deadline);
         self.undo((order.mark, marked), session, ended, order.deadline)
             .await
@@ -237,6 +292,7 @@ impl Database {
         let next = match self.check(order, &mut session, marked, claimed).await {
             Ok(Some(next)) => next,
             Ok(None) => {
+                Self::has_ended(order).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
@@ -252,7 +308,10 @@ impl Database {
                 next,
                 ..Ran::new(Run::Handled, "")
             },
-            Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
+            Err(error) => {
+                Self::has_ended(order).await;
+                Ran::new(after_commit(classify(&error)), chain(&error))
+            }
         })
     }
 
@@ -265,6 +324,13 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Duration>>, sqlx::Error> {
+        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
+            return Ok(Some(None));
+        }
+        if order.guard.is_some() {
+            self.forget_starts(session.connection(), &[order.mark.id])
+                .await?;
+        }
         let mut next = None;
         if let Some(claimed) = claimed {
             if !self.is_ours(order, session, marked).await? {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, SqlStr};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{ANSWER, Database, within};
 use crate::mark::Mark;
@@ -158,6 +159,19 @@ impl Database {
             Some((true, _)) => Proof::Ours,
             Some((false, _)) | None => Proof::NotOurs,
         })
+    }
+
+    /// Forgets the starts of messages whose marks this transaction holds.
+    pub(super) async fn forget_starts(
+        &self,
+        connection: &mut PgConnection,
+        marks: &[Uuid],
+    ) -> Result<(), sqlx::Error> {
+        let forget = sqlx::query(self.statements.forget_starts.sql())
+            .bind(self.consumer.as_str())
+            .bind(marks)
+            .execute(connection);
+        within(ANSWER, forget).await.map(drop)
     }
 
     /// Whether a transaction that was rolled back has left its mark all the same: then the handler had committed it.

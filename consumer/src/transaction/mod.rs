@@ -7,6 +7,7 @@ mod ended;
 mod line;
 mod mark;
 mod outbound;
+mod pause;
 #[cfg(feature = "faults")]
 mod planted;
 mod position;
@@ -25,10 +26,11 @@ use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::Statements;
 
-pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use attempt::{Guard, ID_CONFLICT, Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use line::Waiting;
 use mark::Marked;
+pub(crate) use pause::{PausedType, Turn};
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
 pub(crate) use settle::{SettleAs, ToSettle};
 
@@ -82,7 +84,11 @@ impl Database {
         loop {
             let got = within(ANSWER, self.pool.acquire()).await;
             match got {
-                Err(sqlx::Error::Io(_)) if all_in_use() && Instant::now() < until => {}
+                Err(sqlx::Error::Io(_)) if all_in_use() => {
+                    if Instant::now() >= until {
+                        return Err(sqlx::Error::PoolTimedOut);
+                    }
+                }
                 got => return got,
             }
         }

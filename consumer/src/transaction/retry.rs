@@ -4,30 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::Message;
-use sqlx::FromRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::ended::without_mark;
-use super::line::{duration, seconds};
+use super::line::duration;
 use super::mark::Says;
 use super::settle::DEADLINE;
 use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::history::{Attempt, History};
+use crate::joining::seconds;
 use crate::mark::Mark;
-use crate::plan::{Run, Settling};
+use crate::plan::{LEASE, Run, Settling, Until};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{chain, classify, clean};
 
-/// A line whose first message is due.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+/// A line whose first message is due, which is ours for a while. That keeps others from looking at it in vain; whoever claims the
+/// message has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DueLine {
     pub(crate) line: Uuid,
     /// The type of that message, as far as anybody knows before it is claimed.
-    #[sqlx(rename = "type")]
     pub(crate) kind: String,
 }
 
@@ -78,32 +79,43 @@ pub(crate) enum Verdict<'a> {
     },
     Ignored,
     Expired,
-    /// It waits again, at the head of its line.
+    /// It waits again, at the head of its line, after an attempt that counts.
     PutOff {
         delay: Duration,
         attempts: u32,
         history: &'a History,
         error: &'a str,
     },
+    /// It waits for its type, at the head of its line, as it was.
+    WaitForType {
+        kind: &'a str,
+        /// As of [`Until::Resumed`].
+        tried: bool,
+    },
 }
 
 impl Database {
-    /// Which lines are due, at most `limit`, on which nobody works. A look: whoever claims one first has it.
+    /// Takes lines that are due, at most `limit`, for [`LEASE`].
     pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
         let mut connection = self.connection().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let look = async {
-            let lines = sqlx::query_as(self.statements.due.sql())
+            let taken = sqlx::query_as::<_, (Uuid, Option<String>)>(self.statements.due.sql());
+            let taken = taken
                 .bind(self.consumer.as_str())
                 .bind(limit)
+                .bind(LEASE.as_secs_f64())
                 .fetch_all(&mut *connection)
                 .await?;
+            let lines = taken
+                .into_iter()
+                .filter_map(|(line, kind)| Some(DueLine { line, kind: kind? }));
             let next = sqlx::query_scalar::<_, f64>(self.statements.next_due.sql())
                 .bind(self.consumer.as_str())
                 .fetch_optional(&mut *connection)
                 .await?;
             Ok(Due {
-                lines,
+                lines: lines.collect(),
                 next: next.map(duration),
             })
         };
@@ -228,24 +240,9 @@ impl Database {
             Verdict::Dead { ended, .. } => (Says::Dead, *ended),
             Verdict::Ignored => (Says::Ignored, None),
             Verdict::Expired => (Says::Expired, None),
-            Verdict::PutOff {
-                delay,
-                attempts,
-                history,
-                error,
-            } => {
-                let attempts = i32::try_from(*attempts).unwrap_or(i32::MAX);
-                let put_off = sqlx::query(self.statements.put_off.sql())
-                    .bind(claimed.id)
-                    .bind(seconds(*delay))
-                    .bind(attempts)
-                    .bind(Json(history.attempts()))
-                    .bind(clean(error))
-                    .execute(&mut *connection);
-                within(DEADLINE + ANSWER, put_off).await?;
-                let due = Some(seconds(*delay));
-                self.set_line(connection, claimed.line, due).await?;
-                return Ok((Settling::Written, Some(*delay)));
+            Verdict::PutOff { .. } | Verdict::WaitForType { .. } => {
+                let delay = self.put_off(connection, claimed, verdict).await?;
+                return Ok((Settling::Written, Some(delay)));
             }
         };
         let mark = &claimed.mark;
@@ -256,7 +253,7 @@ impl Database {
             (None, None) => false,
         };
         if let (true, Verdict::Dead { letter, .. }) = (ours, verdict) {
-            self.write_letter(connection, mark.id, letter, claimed.dead_letter)
+            self.write_letter(connection, mark, letter, claimed.dead_letter)
                 .await?;
         }
         let next = self.leave_line(connection, claimed).await?;
@@ -266,6 +263,46 @@ impl Database {
             Settling::Duplicate
         };
         Ok((settling, next))
+    }
+
+    /// Says until when a message waits that stays at the head of its line.
+    async fn put_off(
+        &self,
+        connection: &mut PgConnection,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+    ) -> Result<Duration, sqlx::Error> {
+        let until = match verdict {
+            Verdict::PutOff {
+                delay,
+                attempts,
+                history,
+                error,
+            } => {
+                let put_off = sqlx::query(self.statements.put_off.sql())
+                    .bind(claimed.id)
+                    .bind(seconds(*delay))
+                    .bind(i32::try_from(*attempts).unwrap_or(i32::MAX))
+                    .bind(Json(history.attempts()))
+                    .bind(clean(error))
+                    .execute(&mut *connection);
+                within(DEADLINE + ANSWER, put_off).await?;
+                Until::After(*delay)
+            }
+            Verdict::WaitForType { kind, tried } => Until::Resumed {
+                kind,
+                tried: *tried,
+            },
+            // They leave the line.
+            Verdict::Dead { .. } | Verdict::Ignored | Verdict::Expired => {
+                Until::After(Duration::ZERO)
+            }
+        };
+        let wait = self.wait_of_line(connection, until).await?;
+        let due = seconds(wait.delay);
+        self.move_line(connection, claimed.line, due, wait.waits_for)
+            .await?;
+        Ok(wait.delay)
     }
 }
 

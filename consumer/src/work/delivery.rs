@@ -7,16 +7,22 @@ use onceward_core::Message;
 use time::OffsetDateTime;
 use tracing::error;
 
+use super::guard::not_in;
+use super::pause::PAUSED;
 use super::told::{log_end, log_run};
 use super::{Body, Job, Past, Report, Workshop, has_expired, is_doubtful, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::line::line_of;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling};
+use crate::plan::failing::while_paused;
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling, Until};
 use crate::stored::Stored;
-use crate::transaction::{ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
+use crate::transaction::{Guard, ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
 use crate::trouble::chain;
+
+/// When to look whether a message is due that was deferred for a type which may have been resumed meanwhile.
+const IN_CASE: Duration = Duration::from_millis(500);
 
 /// The mark is there, and is that of another message.
 struct IdConflict;
@@ -89,12 +95,24 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         let settings = self.settings(job.route);
+        let kind = message.kind.as_str();
         let mut past = Past::default();
+        let mut alone = false;
         loop {
-            let ran = self.try_once(job, message, handler, &mut past).await;
+            if self.types.is_paused(kind) {
+                let until = Until::Resumed { kind, tried: false };
+                *due = Some(IN_CASE);
+                return self.defer(job, message, &past, PAUSED, until).await;
+            }
+            let ran = self.try_once(job, message, handler, &mut past, alone).await;
             let chance = fastrand::f64();
-            let next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
+            let mut next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
+            self.learn(kind, job.mark.id, &ran).await;
+            if self.types.is_paused(kind) {
+                next = while_paused(next);
+            }
             log_run(message, &ran, past.tally, next);
+            alone = next == Next::Alone;
             match next {
                 Next::Settled(outcome) => return Some(outcome),
                 Next::Leave => return None,
@@ -102,8 +120,11 @@ impl Workshop {
                 Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
                 Next::Defer(delay) => {
                     *due = Some(delay);
-                    return self.defer(job, message, &past, &ran.error, delay).await;
+                    let until = Until::After(delay);
+                    return self.defer(job, message, &past, &ran.error, until).await;
                 }
+                // The next turn of the loop sees to it.
+                Next::Alone | Next::WaitForType => {}
                 Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
                 Next::GiveUp(reason) => {
                     return self.give_up(job, message, &past, &ran, reason).await;
@@ -118,8 +139,12 @@ impl Workshop {
         message: &Arc<Message>,
         handler: &dyn AnyHandler,
         past: &mut Past,
+        alone: bool,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
+        let Some(_stay) = self.come_in(alone, deadline, &job.leave).await else {
+            return Ran::new(not_in(alone, &job.leave), "");
+        };
         let order = Order {
             handler,
             message,
@@ -128,6 +153,10 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &job.alarm,
+            guard: job.suspect.then_some(Guard {
+                keeper: &self.keeper,
+                alone,
+            }),
         };
         let keyed = message.key.is_some();
         let place = Place {
@@ -148,7 +177,7 @@ impl Workshop {
         message: &Message,
         past: &Past,
         error: &str,
-        delay: Duration,
+        until: Until<'_>,
     ) -> Option<Outcome> {
         let waiting = Waiting {
             mark: &job.mark,
@@ -157,7 +186,7 @@ impl Workshop {
             attempts: past.tally.attempts,
             history: &past.history,
             error,
-            delay,
+            until,
         };
         self.settle(job, SettleAs::Deferred(waiting), None).await
     }
@@ -250,7 +279,9 @@ impl Workshop {
                     }
                 }
                 Next::GiveUp(_) => return Err(IdConflict),
-                Next::Leave | Next::Expire => return Ok(None),
+                Next::Leave | Next::Expire | Next::Alone | Next::WaitForType => {
+                    return Ok(None);
+                }
             }
         }
     }

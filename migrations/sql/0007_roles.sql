@@ -27,7 +27,9 @@ begin
   end if;
 
   if 'onceward_consumer' = any (present) then
-    grant select, insert, update, delete on {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys to onceward_consumer;
+    grant select, insert, update, delete on {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys,
+      {{schema}}.starts, {{schema}}.paused_types
+    to onceward_consumer;
     grant select, insert, update on {{schema}}.dead_letters, {{schema}}.consumer_positions to onceward_consumer;
     grant execute on function {{schema}}.mark_slot to onceward_consumer;
     for slot in 0..11 loop
@@ -38,7 +40,8 @@ begin
   if 'onceward_admin' = any (present) then
     grant select on
       {{schema}}.messages, {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked,
-      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.consumer_positions
+      {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.consumer_positions,
+      {{schema}}.starts, {{schema}}.paused_types
     to onceward_admin;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_admin;
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;

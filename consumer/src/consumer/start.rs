@@ -1,0 +1,115 @@
+//! What a consumer sets up before its member runs, and what goes on beside that.
+
+use std::sync::Arc;
+
+use onceward_core::{Capabilities, Subscriber};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::Consumer;
+use crate::age::outlives_marks;
+use crate::health::Health;
+use crate::keeper::{Keep, Keeper};
+use crate::member::Member;
+use crate::meters::Meters;
+use crate::nudge::Nudge;
+use crate::plan::places::within_pool;
+use crate::room::Room;
+use crate::sql::Statements;
+use crate::transaction::Database;
+use crate::types::Types;
+use crate::work::Workshop;
+use crate::{ConsumerError, Limits, Settled, gauges, ring, schema};
+
+impl Consumer {
+    pub(super) async fn start<S: Subscriber>(
+        self,
+        subscriber: S,
+        stop: CancellationToken,
+        until_idle: bool,
+    ) -> Result<Settled, ConsumerError> {
+        let sends = self.outbound.is_some();
+        schema::check(&self.pool, &self.schema, sends).await?;
+        let (health, meters) = (Health::new(), Meters::new(&self.name));
+        let _nudge = Nudge::start();
+        let mut background = self.background(&health, &meters);
+        let limits = self.limits_of_pool();
+        warn_of_retention(&subscriber.capabilities());
+        info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
+        let statements = Statements::new(self.schema);
+        let (keeper, asked) = Keeper::new();
+        let keep = Keep {
+            options: (*self.pool.connect_options()).clone(),
+            statements: statements.clone(),
+            consumer: self.name.clone(),
+            member: Uuid::now_v7(),
+        };
+        background.spawn(keep.run(asked));
+        let shop = Workshop {
+            database: Database {
+                pool: self.pool,
+                statements,
+                consumer: self.name,
+                outbound: self.outbound,
+            },
+            routes: self.routes,
+            defaults: self.defaults,
+            health,
+            meters,
+            kill: CancellationToken::new(),
+            types: Types::new(self.failing_types),
+            keeper,
+            room: Room::new(),
+        };
+        // Before anything is handled: a type may be paused.
+        let asked = shop.ask_for_paused_types().await;
+        asked.map_err(ConsumerError::Database)?;
+        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
+        tokio::select! {
+            ended = Box::pin(member.run(stop)) => ended,
+            Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    /// What goes on beside the loop, and never ends.
+    fn background(&self, health: &Health, meters: &Meters) -> JoinSet<()> {
+        let (pool, schema) = (self.pool.clone(), self.schema.clone());
+        let mut background = JoinSet::new();
+        background.spawn(health.clone().keep_probing(pool.clone()));
+        background.spawn(ring::keep(pool.clone(), schema.clone()));
+        let (name, meters) = (self.name.clone(), meters.clone());
+        background.spawn(gauges::keep(pool, schema, name, meters));
+        background
+    }
+
+    /// Each handler holds a connection: more places than the pool has connections would only wait for one another.
+    fn limits_of_pool(&self) -> Limits {
+        let connections = self.pool.options().get_max_connections();
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let mut limits = self.limits.clone();
+        let wanted = limits.concurrency;
+        limits.concurrency = within_pool(wanted, connections);
+        if limits.concurrency < wanted {
+            let concurrency = limits.concurrency;
+            info!(
+                connections,
+                wanted, concurrency, "the pool limits the concurrency"
+            );
+        }
+        limits
+    }
+}
+
+fn warn_of_retention(broker: &Capabilities) {
+    if let Some(retention) = outlives_marks(broker) {
+        let (name, marks) = (broker.broker, ring::RETENTION);
+        warn!(
+            broker = name,
+            ?retention,
+            ?marks,
+            "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
+        );
+    }
+}

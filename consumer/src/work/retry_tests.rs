@@ -1,0 +1,114 @@
+//! Tests of one message that has waited, in a real database.
+
+use onceward_core::Schema;
+use onceward_testkit::postgres::{Database as TestDatabase, Postgres};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+use crate::alarm::Alarm;
+use crate::handler::Whole;
+use crate::health::Health;
+use crate::keeper::Keeper;
+use crate::meters::Meters;
+use crate::room::Room;
+use crate::router::Route;
+use crate::sql::Statements;
+use crate::transaction::{Database, DueLine};
+use crate::types::Types;
+use crate::{ConsumerName, FailingTypes, Handler, HandlerError, Tx};
+
+const KIND: &str = "t";
+
+struct Nothing;
+
+impl Handler for Nothing {
+    async fn handle(&self, _: &onceward_core::Message, _: &mut Tx) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+async fn workshop() -> (TestDatabase, Arc<Workshop>) {
+    let test = Postgres::shared().await.database().await;
+    onceward_migrations::run(test.pool()).await.unwrap();
+    let consumer = ConsumerName::try_from("billing").unwrap();
+    let shop = Workshop {
+        meters: Meters::new(&consumer),
+        database: Database {
+            pool: test.pool().clone(),
+            statements: Statements::new(Schema::default()),
+            consumer,
+            outbound: None,
+        },
+        routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
+        defaults: HandlerSettings::default(),
+        health: Health::new(),
+        kill: CancellationToken::new(),
+        types: Types::new(FailingTypes::default()),
+        keeper: Keeper::new().0,
+        room: Room::new(),
+    };
+    (test, Arc::new(shop))
+}
+
+/// A line of one message, which is due.
+async fn due_line(shop: &Workshop) -> Uuid {
+    let line = Uuid::now_v7();
+    for sql in [
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+         values (onceward.mark_slot($1), 'billing', $1, 1)",
+        "insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', $1, 'orders', now())",
+        "insert into onceward.retries (consumer, line, message_id, mark_slot, topic, type, payload, due_at)
+         values ('billing', $1, $1, onceward.mark_slot($1), 'orders', 't', '', now())",
+    ] {
+        sqlx::query(sql)
+            .bind(line)
+            .execute(&shop.database.pool)
+            .await
+            .unwrap();
+    }
+    line
+}
+
+fn errand(line: Uuid) -> Errand {
+    Errand {
+        number: 1,
+        due: DueLine {
+            line,
+            kind: KIND.to_owned(),
+        },
+        trial: None,
+        leave: CancellationToken::new(),
+        alarm: Alarm::new(),
+    }
+}
+
+#[tokio::test]
+async fn whoever_finds_that_a_line_need_not_wait_for_its_type_knows_that_it_is_resumed() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    // As one who has not heard of the end of the pause yet.
+    shop.types.paused(KIND);
+
+    let report = shop.clone().retry(errand(line)).await;
+
+    assert_eq!(report.due, Some(Duration::ZERO));
+    assert!(
+        !shop.types.is_paused(KIND),
+        "it must not wait in vain again"
+    );
+}
+
+#[tokio::test]
+async fn a_line_whose_type_is_paused_waits_for_that() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    let database = &shop.database;
+    database.pause(KIND, "", Duration::ZERO).await.unwrap();
+    shop.types.paused(KIND);
+
+    let report = shop.clone().retry(errand(line)).await;
+
+    assert!(report.due.unwrap() > Duration::from_secs(3_600));
+    assert!(shop.types.is_paused(KIND));
+}
