@@ -147,16 +147,27 @@ pub(crate) fn can_be_paused(kind: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     last: VecDeque<(Uuid, bool)>,
+    /// How many of them, the first ones, failed before a pause. They count only until one is handled: a type that fails now and
+    /// then must not be paused for them again and again.
+    before: usize,
 }
 
 impl Window {
     /// A run of a message has ended. True: now the type fails. Of the `recent` last messages most have; as long as there were fewer, half
     /// of as many, and twice as many as were handled.
     pub(crate) fn add(&mut self, mark: Uuid, failed: bool, recent: usize) -> bool {
-        self.last.retain(|(known, _)| *known != mark);
+        if !failed {
+            self.last.drain(..self.before);
+            self.before = 0;
+        }
+        if let Some(place) = self.last.iter().position(|(known, _)| *known == mark) {
+            self.last.remove(place);
+            self.before -= usize::from(place < self.before);
+        }
         self.last.push_back((mark, failed));
         while self.last.len() > recent {
             self.last.pop_front();
+            self.before = self.before.saturating_sub(1);
         }
         let failures = self.failures();
         let handled = self.last.len() - failures;
@@ -164,13 +175,15 @@ impl Window {
         failed && failures >= recent.div_ceil(2) && most
     }
 
-    /// The type is paused. Of what failed before, so much is kept that two more failures pause it again once it is resumed.
+    /// The type is paused. Of what failed before, so much is kept that two more failures pause it again once it is resumed, if they
+    /// come first.
     pub(crate) fn pause(&mut self, recent: usize) {
         let keep = recent.div_ceil(2).saturating_sub(2);
         self.last.retain(|(_, failed)| *failed);
         while self.last.len() > keep {
             self.last.pop_front();
         }
+        self.before = self.last.len();
     }
 
     fn failures(&self) -> usize {
