@@ -108,8 +108,9 @@ impl Consumer {
         self.start(subscriber, stop, false).await.map(drop)
     }
 
-    /// Handles what `subscriber` brings until the broker has nothing more for it, and tells what was settled. For
-    /// tests, with the broker in memory, and for jobs that empty a queue. Waits for ever for a partition of its own.
+    /// Handles what `subscriber` brings until the broker has nothing more for it, and tells what was settled. A message
+    /// that waits for its next attempt is waited for if that is due within five seconds. For tests, with the broker in
+    /// memory, and for jobs that empty a queue. Waits for ever for a partition of its own.
     ///
     /// # Errors
     /// As for [`run`](Self::run).

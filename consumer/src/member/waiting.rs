@@ -40,7 +40,8 @@ pub(super) struct Waiting {
     look: Option<Instant>,
     /// When something becomes due that was heard of while a look was on its way.
     heard: Option<Instant>,
-    /// Whether the last look found nothing, and nothing was heard of since.
+    /// Whether the last look found nothing that is due within a lease, and nothing was heard of since that is due before the next
+    /// regular look.
     idle: bool,
 }
 
@@ -130,11 +131,9 @@ impl Waiting {
             None => now + LOOK_EVERY,
         };
         let heard = self.heard.take();
-        self.look = Some(heard.map_or(next, |at| at.min(next)));
         // What is due within a lease may be due already, and taken in vain.
-        self.idle = found == 0
-            && due.next.is_none_or(|next| next > LEASE)
-            && heard.is_none_or(|at| at > now);
+        self.idle = found == 0 && due.next.is_none_or(|next| next > LEASE) && heard.is_none();
+        self.look = Some(heard.map_or(next, |at| at.min(next)));
         taken
     }
 
@@ -143,13 +142,13 @@ impl Waiting {
         self.known.contains(&line.line)
     }
 
-    /// Something becomes due after this long.
+    /// Something becomes due after this long. What is a regular look or more away is found by one of those.
     pub(super) fn look_after(&mut self, due: Duration, now: Instant) {
-        // One that is due in years is found by the looks of then.
-        let at = now + due.min(LOOK_EVERY);
-        if due < LOOK_EVERY {
-            self.idle = false;
+        if due >= LOOK_EVERY {
+            return;
         }
+        self.idle = false;
+        let at = now + due;
         let next = if self.look.is_some() {
             &mut self.look
         } else {
@@ -222,7 +221,7 @@ impl Waiting {
         self.lines.is_empty()
     }
 
-    /// Whether nothing is due, as far as anybody looked.
+    /// Whether nothing is due or soon will be, as far as anybody looked.
     pub(super) fn is_idle(&self) -> bool {
         self.idle && self.lines.is_empty()
     }

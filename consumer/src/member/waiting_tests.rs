@@ -165,11 +165,23 @@ fn it_is_idle_once_a_look_finds_nothing_and_nothing_is_heard_of() {
 
     waiting.wants(now);
     waiting.told(found([], "t", Some(60_000)), now, class_of);
-    assert!(waiting.is_idle(), "a minute away is not due");
+    assert!(waiting.is_idle(), "a minute away is not soon");
 
-    waiting.look_after(millis(0), now);
+    waiting.look_after(LOOK_EVERY, now);
+    assert!(waiting.is_idle(), "the regular look finds it");
+    waiting.look_after(millis(900), now);
     assert!(!waiting.is_idle());
-    waiting.wants(now);
+
+    waiting.wants(now + LOOK_EVERY);
+    waiting.look_after(millis(30), now);
+    waiting.told(found([], "t", None), now, class_of);
+    assert!(!waiting.is_idle(), "30 ms away is soon");
+
+    waiting.wants(now + LOOK_EVERY);
+    waiting.told(found([], "t", None), now, class_of);
+    assert!(waiting.is_idle());
+
+    waiting.wants(now + LOOK_EVERY);
     waiting.told(found([], "t", Some(4_000)), now, class_of);
     assert!(!waiting.is_idle(), "it may be one that was taken in vain");
 }
