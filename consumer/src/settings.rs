@@ -102,8 +102,8 @@ impl Limits {
 /// without an attempt, for all members, and one at a time is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailingTypes {
-    /// How many distinct messages of a type each member looks back at, at most 1,000: it is paused when most of them have failed, and at
-    /// least half of so many. 0: no type is ever paused. Default 20.
+    /// How many distinct messages of a type each member looks back at, at most 1,000: it is paused when twice as many have failed as
+    /// were handled, and at least half of so many. 0: no type is ever paused. Default 20.
     pub recent: usize,
     /// How many messages of the consumer may wait in the database, about. Beyond it, messages of a paused type stay with the broker,
     /// and so does what comes after them in their partition. Default 100,000.

@@ -147,19 +147,36 @@ pub(crate) fn can_be_paused(kind: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     last: VecDeque<(Uuid, bool)>,
-    /// How many of them, the first ones, failed before a pause. They count only until one is handled: a type that fails now and
-    /// then must not be paused for them again and again.
+    /// How many of them, the first ones, are from before a pause.
     before: usize,
 }
 
+/// How many messages have failed, and how many were handled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    failed: usize,
+    handled: usize,
+}
+
+impl Counts {
+    fn of<'a>(last: impl Iterator<Item = &'a (Uuid, bool)>) -> Self {
+        last.fold(Self::default(), |counts, (_, failed)| Self {
+            failed: counts.failed + usize::from(*failed),
+            handled: counts.handled + usize::from(!failed),
+        })
+    }
+
+    /// Whether at least so many have failed, and twice as many as were handled. Were it only more than were handled, a type of which each
+    /// third fails would be paused by chance.
+    fn most_failed(self, at_least: usize) -> bool {
+        self.failed >= at_least && self.failed >= self.handled * 2
+    }
+}
+
 impl Window {
-    /// A run of a message has ended. True: now the type fails. Of the `recent` last messages most have; as long as there were fewer, half
-    /// of as many, and twice as many as were handled.
+    /// A run of a message has ended. True: now the type fails. Most of the last messages have, and at least half of `recent`; since a
+    /// pause most as well, but fewer will do.
     pub(crate) fn add(&mut self, mark: Uuid, failed: bool, recent: usize) -> bool {
-        if !failed {
-            self.last.drain(..self.before);
-            self.before = 0;
-        }
         if let Some(place) = self.last.iter().position(|(known, _)| *known == mark) {
             self.last.remove(place);
             self.before -= usize::from(place < self.before);
@@ -169,30 +186,26 @@ impl Window {
             self.last.pop_front();
             self.before = self.before.saturating_sub(1);
         }
-        let failures = self.failures();
-        let handled = self.last.len() - failures;
-        let most = failures * 2 > recent || failures >= handled * 2;
-        failed && failures >= recent.div_ceil(2) && most
+        let most = Counts::of(self.last.iter()).most_failed(recent.div_ceil(2));
+        failed && most && (self.before == 0 || self.fails_again(recent))
     }
 
-    /// The type is paused. Of what failed before, so much is kept that two more failures pause it again once it is resumed, if they
-    /// come first.
-    pub(crate) fn pause(&mut self, recent: usize) {
-        let keep = recent.div_ceil(2).saturating_sub(2);
-        self.last.retain(|(_, failed)| *failed);
-        while self.last.len() > keep {
-            self.last.pop_front();
-        }
+    /// Whether most have failed since the pause, whose end tells that one was handled besides.
+    fn fails_again(&self, recent: usize) -> bool {
+        let mut since = Counts::of(self.last.iter().skip(self.before));
+        since.handled += 1;
+        since.most_failed(recent / 5)
+    }
+
+    /// The type is paused. What is known of it counts on, so that it need not fail as often to be paused again; but only with what comes
+    /// then: the end of the pause tells that it was handled.
+    pub(crate) fn pause(&mut self) {
         self.before = self.last.len();
-    }
-
-    fn failures(&self) -> usize {
-        self.last.iter().filter(|(_, failed)| *failed).count()
     }
 
     /// Whether there is nothing to remember: no message has failed.
     pub(crate) fn is_clean(&self) -> bool {
-        self.failures() == 0
+        Counts::of(self.last.iter()).failed == 0
     }
 }
 

@@ -141,32 +141,73 @@ fn nothing_is_given_up_on_for_what_all_of_a_paused_type_fail_with() {
 }
 
 #[test]
-fn a_type_that_fails_again_once_it_is_resumed_fails_after_two_messages() {
+fn a_type_that_fails_again_once_it_is_resumed_fails_after_four_messages() {
     let mut window = Window::default();
     for n in 0..30 {
         window.add(mark(n), n % 5 != 0, 20);
     }
-    window.pause(20);
+    window.pause();
 
+    // The first ones have waited for the end of the pause.
+    assert!(!window.add(mark(28), true, 20));
+    assert!(!window.add(mark(28), true, 20), "it is one");
+    assert!(!window.add(mark(29), true, 20));
     assert!(!window.add(mark(101), true, 20));
-    assert!(!window.add(mark(101), true, 20), "it is one");
-    assert!(!window.add(mark(29), true, 20), "it has failed before");
     assert!(window.add(mark(102), true, 20));
 }
 
 #[test]
-fn what_failed_before_a_pause_counts_no_more_once_one_is_handled() {
+fn a_type_is_paused_again_only_if_most_have_failed_since_it_was_resumed() {
     let mut window = Window::default();
-    for n in 0..10 {
+    for n in 0..20 {
         window.add(mark(n), true, 20);
     }
-    window.pause(20);
+    window.pause();
 
-    window.add(mark(100), false, 20);
     // One in three fails, for ever.
-    let fails = (101..1_000).any(|n| window.add(mark(n), n % 3 == 0, 20));
+    let fails = (100..1_000).any(|n| window.add(mark(n), n % 3 == 0, 20));
 
     assert!(!fails);
+}
+
+#[test]
+fn a_window_of_any_size_is_paused_again_in_the_end() {
+    for recent in 1..30 {
+        let mut window = Window::default();
+        assert!((0..).any(|n| window.add(mark(n), true, recent)));
+        window.pause();
+
+        let again = (100..100 + recent).any(|n| window.add(mark(n), true, recent));
+
+        assert!(again, "{recent}");
+    }
+}
+
+/// Each attempt fails by itself, and is made again after others: so a type is like that always has some failures in a row.
+#[test]
+fn a_type_of_which_each_third_attempt_fails_by_chance_is_seldom_paused() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut window, mut pauses) = (Window::default(), 0);
+    let mut waiting: VecDeque<(usize, usize)> = VecDeque::new();
+    for n in 0..30_000 {
+        let message = match waiting.front() {
+            Some((due, message)) if *due <= n => *message,
+            _ => n,
+        };
+        if message < n {
+            waiting.pop_front();
+        }
+        let failed = random.u8(0..3) == 0;
+        if failed {
+            waiting.push_back((n + 100, message));
+        }
+        if window.add(mark(message), failed, 20) {
+            window.pause();
+            pauses += 1;
+        }
+    }
+
+    assert!(pauses < 30, "{pauses}");
 }
 
 #[test]
@@ -197,11 +238,32 @@ proptest! {
         let mut window = Window::default();
         for (n, failed) in runs {
             let fails = window.add(mark(n), failed, recent);
-            let failures = window.failures();
+            let Counts { failed: failures, handled } = Counts::of(window.last.iter());
+            let most = failures * 2 >= recent && failures >= handled * 2;
             prop_assert!(window.last.len() <= recent);
-            prop_assert!(!fails || failed);
-            prop_assert!(!fails || failures * 2 >= recent && failures * 2 > window.last.len());
-            prop_assert!(fails || !failed || failures * 2 <= recent);
+            prop_assert_eq!(fails, failed && most);
+        }
+    }
+
+    /// Whatever the runs, and whenever it was paused: most of the window have failed, and most since the pause.
+    #[test]
+    fn a_type_fails_only_when_most_have_failed_since_its_last_pause(
+        runs in prop::collection::vec((0..40_usize, any::<bool>()), 0..300),
+        recent in 1..30_usize,
+    ) {
+        let mut window = Window::default();
+        let mut since: Vec<(Uuid, bool)> = Vec::new();
+        for (n, failed) in runs {
+            let fails = window.add(mark(n), failed, recent);
+            since.retain(|(known, _)| *known != mark(n));
+            since.push((mark(n), failed));
+            let last = since.len().saturating_sub(recent);
+            let counts = Counts::of(since[last..].iter());
+            prop_assert!(!fails || counts.failed >= counts.handled * 2);
+            if fails {
+                window.pause();
+                since.clear();
+            }
         }
     }
 }
