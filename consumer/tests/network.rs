@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
@@ -12,6 +13,7 @@ use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::Semaphore;
 
 /// A pool whose connections go through a proxy.
 async fn through_proxy(stage: &Stage) -> (Proxy, PgPool) {
@@ -40,6 +42,18 @@ async fn sleeps(stage: &Stage) {
         count > 0
     })
     .await;
+}
+
+/// Waits for a permit, and then asks the database once more.
+async fn asks_after(gate: &Semaphore, tx: &mut Tx) -> Result<(), HandlerError> {
+    sqlx::query("select 'in the handler'")
+        .execute(&mut **tx)
+        .await?;
+    gate.acquire().await?.forget();
+    sqlx::query("select 'still in it'")
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// COMMIT takes its time from now on, so that something can happen while it runs.
@@ -146,25 +160,24 @@ async fn an_answer_to_commit_that_never_comes_does_not_keep_the_key_for_long() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_hangs_is_an_outage_and_costs_no_attempt() {
-    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn gated(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         effect(event.order, tx).await?;
-        sqlx::query("select pg_sleep(0.2)")
-            .execute(&mut **tx)
-            .await?;
-        Ok(())
+        asks_after(&gate, tx).await
     }
     let stage = Stage::new().await;
     let (mut proxy, pool) = through_proxy(&stage).await;
+    let gate = Arc::new(Semaphore::new(0));
     stage.publish(1, Some(1));
     let settings = HandlerSettings {
         deadline: Duration::from_secs(1),
         ..quick(1)
     };
 
-    let builder = stage.builder().pool(pool).on("*", slowly);
+    let builder = stage.builder().pool(pool).on_with("*", gate.clone(), gated);
     let running = stage.run(builder.with(settings));
-    sleeps(&stage).await;
+    stage.is_in_the_handler().await;
     proxy.stall();
+    gate.add_permits(9);
     // Longer than the deadline: the server ends the transaction, and nobody can ask it.
     wait::until_true(SOON, "the transaction to be ended", || async {
         let count: i64 = sqlx::query_scalar(
@@ -236,11 +249,7 @@ fn deferring() -> HandlerSettings {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_answer_to_the_commit_of_a_retry_is_lost_its_line_tells() {
     let stage = Stage::new().await;
-    let setup = "create function dawdle() returns trigger language plpgsql as $$
-        begin perform pg_sleep(1); return null; end $$;
-        create constraint trigger at_commit after insert on effects
-        deferrable initially deferred for each row execute function dawdle()";
-    sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
+    commit_dawdles(&stage).await;
     let (mut proxy, pool) = through_proxy(&stage).await;
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
@@ -267,22 +276,21 @@ async fn when_the_answer_to_the_commit_of_a_retry_is_lost_its_line_tells() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_hangs_in_a_retry_costs_no_attempt_and_strands_no_follower() {
-    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn gated(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         second_time(event, tx).await?;
-        sqlx::query("select pg_sleep(0.2)")
-            .execute(&mut **tx)
-            .await?;
-        Ok(())
+        asks_after(&gate, tx).await
     }
     let stage = Stage::new().await;
     let (mut proxy, pool) = through_proxy(&stage).await;
+    let gate = Arc::new(Semaphore::new(0));
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
 
-    let builder = stage.builder().pool(pool).on("*", slowly);
+    let builder = stage.builder().pool(pool).on_with("*", gate.clone(), gated);
     let running = stage.run(builder.with(deferring()));
-    sleeps(&stage).await;
+    stage.is_in_the_handler().await;
     proxy.stall();
+    gate.add_permits(9);
     wait::until_true(SOON, "the transaction to be ended", || async {
         let count: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity

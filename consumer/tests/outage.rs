@@ -21,22 +21,23 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_an_attempt() {
-    crashes(|builder| builder.on("*", write_effect)).await;
+    crashes(&Semaphore::new(0), |builder| builder.on("*", write_effect)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_in_the_middle_of_batches_costs_no_message_an_attempt() {
-    async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+    async fn write_all(
+        gate: Arc<Semaphore>,
+        events: Vec<Order>,
+        tx: &mut BatchTx,
+    ) -> Result<(), HandlerError> {
         for event in events {
             sqlx::query("insert into effects (order_id) values ($1)")
                 .bind(event.order)
                 .execute(&mut **tx)
                 .await?;
         }
-        // So that they are not all done before the server is killed.
-        sqlx::query("select pg_sleep(0.05)")
-            .execute(&mut **tx)
-            .await?;
+        gate.acquire().await?.forget();
         Ok(())
     }
     let settings = HandlerSettings {
@@ -47,11 +48,17 @@ async fn a_database_that_crashes_in_the_middle_of_batches_costs_no_message_an_at
         },
         ..quick(1)
     };
-    crashes(|builder| builder.on_batch("*", write_all).with(settings)).await;
+    let gate = Arc::new(Semaphore::new(0));
+    crashes(&gate, |builder| {
+        let builder = builder.on_batch_with("*", Arc::clone(&gate), write_all);
+        builder.with(settings)
+    })
+    .await;
 }
 
-/// One attempt each: an outage that counted would show as a dead letter.
-async fn crashes(handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder) {
+/// One attempt each: an outage that counted would show as a dead letter. Gives a permit at each look, so that a handler
+/// that takes one is in the middle of its work when the server is killed.
+async fn crashes(gate: &Semaphore, handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder) {
     let postgres = Postgres::start(Options::default()).await;
     let stage = Stage::on(&postgres).await;
     for order in 0..400 {
@@ -59,24 +66,20 @@ async fn crashes(handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder) {
     }
 
     let running = stage.run(handled(stage.builder().defaults(quick(1))));
-    for done in [50, 150, 250] {
+    for done in [50, 150, 250, 400] {
         wait::until_true(SOON, "some more effects", || async {
+            gate.add_permits(1);
             let count = sqlx::query_scalar::<_, i64>("select count(*) from effects")
                 .fetch_one(stage.pool())
                 .await;
             count.is_ok_and(|count| count >= done)
         })
         .await;
-        postgres.kill();
-        postgres.start_again().await;
+        if done < 400 {
+            postgres.kill();
+            postgres.start_again().await;
+        }
     }
-    wait::until_true(SOON, "all effects", || async {
-        let count = sqlx::query_scalar::<_, i64>("select count(*) from effects")
-            .fetch_one(stage.pool())
-            .await;
-        count.is_ok_and(|count| count >= 400)
-    })
-    .await;
     running.stop().await;
 
     let mut effects = stage.effects().await;
@@ -91,31 +94,33 @@ async fn crashes(handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_that_are_ended_cost_no_attempt() {
-    async fn slowly(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
-        effect(event.order, tx).await?;
-        sqlx::query("select pg_sleep(0.02)")
-            .execute(&mut **tx)
-            .await?;
-        Ok(())
-    }
     let stage = Stage::new().await;
     for order in 0..100 {
         stage.publish(order, None);
     }
 
-    let running = stage.run(stage.builder().on("*", slowly).with(quick(1)));
-    wait::until_true(SOON, "all effects", || async {
+    let gate = Arc::new(Semaphore::new(0));
+    let builder = stage.builder().on_with("*", Arc::clone(&gate), waits);
+    let settings = HandlerSettings {
+        concurrency: Some(4),
+        ..quick(1)
+    };
+    let running = stage.run(builder.with(settings));
+    for done in [20, 40, 60, 80, 100] {
+        stage.is_in_the_handler().await;
         let ended = sqlx::query(
             "select pg_terminate_backend(pid) from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid() and query like '%pg_sleep(0.02)%'
+             where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'
              limit 1",
         );
-        let pool = stage.pool();
-        drop(ended.execute(pool).await);
-        let count = sqlx::query_scalar::<_, i64>("select count(*) from effects");
-        count.fetch_one(pool).await.is_ok_and(|count| count >= 100)
-    })
-    .await;
+        let ended = ended.execute(stage.pool()).await.unwrap();
+        assert_eq!(ended.rows_affected(), 1);
+        wait::until_true(SOON, "some more effects", || async {
+            gate.add_permits(1);
+            stage.effects().await.len() >= done
+        })
+        .await;
+    }
     running.stop().await;
 
     let mut effects = stage.effects().await;
@@ -149,20 +154,6 @@ async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), Ha
     Ok(())
 }
 
-async fn is_in_the_handler(stage: &Stage) {
-    wait::until_true(SOON, "the handler to run", || async {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'",
-        )
-        .fetch_one(stage.pool())
-        .await
-        .unwrap();
-        count > 0
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_stop_lets_what_runs_end_and_starts_nothing_more() {
     let stage = Stage::new().await;
@@ -170,7 +161,7 @@ async fn a_stop_lets_what_runs_end_and_starts_nothing_more() {
     stage.publish(2, Some(1));
     let gate = Arc::new(Semaphore::new(0));
     let running = stage.run(stage.builder().on_with("*", gate.clone(), waits));
-    is_in_the_handler(&stage).await;
+    stage.is_in_the_handler().await;
 
     running.stop.cancel();
     gate.add_permits(2);
@@ -191,7 +182,7 @@ async fn at_the_end_of_the_grace_what_runs_is_rolled_back_and_comes_again() {
     let gate = Arc::new(Semaphore::new(0));
     let builder = stage.builder().limits(limits);
     let running = stage.run(builder.on_with("*", gate.clone(), waits));
-    is_in_the_handler(&stage).await;
+    stage.is_in_the_handler().await;
 
     let began = Instant::now();
     running.stop().await;

@@ -139,6 +139,21 @@ impl Stage {
             .unwrap()
     }
 
+    /// Waits until a handler is between two statements, the first of which was `select 'in the handler'`.
+    pub(crate) async fn is_in_the_handler(&self) {
+        wait::until_true(SOON, "the handler to run", || async {
+            let count: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'",
+            )
+            .fetch_one(self.pool())
+            .await
+            .unwrap();
+            count > 0
+        })
+        .await;
+    }
+
     pub(crate) async fn settled(&self, count: usize) {
         let what = format!("{count} marks");
         wait::until_true(SOON, &what, || async {
