@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -22,6 +22,10 @@ use crate::trouble::chain;
 
 /// How long one statement may take, and a connection.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a statement may take on the server, and half of it for a lock: there too it must end, or the next connection would be one
+/// more that waits.
+const BRIEF: Duration = Duration::from_secs(4);
 
 /// How long who asks waits for an answer: for what is before it as well.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -167,13 +171,14 @@ impl Desk {
         }
         let marks: Vec<Uuid> = self.ended.iter().copied().collect();
         let keep = &self.keep;
-        let connection = connection(&mut self.connection, &keep.options).await?;
+        let mut begun = begin(&mut self.connection, &keep.options).await?;
         let end = sqlx::query(keep.statements.end_start.sql())
             .bind(keep.consumer.as_str())
             .bind(marks)
             .bind(keep.member)
-            .execute(connection);
+            .execute(&mut *begun);
         within(end).await?;
+        within(begun.commit()).await?;
         self.ended.clear();
         Ok(())
     }
@@ -198,25 +203,28 @@ impl Desk {
 
     async fn write_starts(&mut self, marks: Vec<Uuid>) -> Result<HashSet<Uuid>, sqlx::Error> {
         let keep = &self.keep;
-        let connection = connection(&mut self.connection, &keep.options).await?;
+        let mut begun = begin(&mut self.connection, &keep.options).await?;
         let start = sqlx::query_scalar(keep.statements.start.sql())
             .bind(keep.consumer.as_str())
             .bind(marks)
             .bind(keep.member)
-            .fetch_all(connection);
-        Ok(within(start).await?.into_iter().collect())
+            .fetch_all(&mut *begun);
+        let started = within(start).await?;
+        within(begun.commit()).await?;
+        Ok(started.into_iter().collect())
     }
 
     /// How a handler may start of which another life has left a start.
     async fn unfinished(&mut self, wish: Wish) -> Result<Start, sqlx::Error> {
         let keep = &self.keep;
-        let connection = connection(&mut self.connection, &keep.options).await?;
+        let mut begun = begin(&mut self.connection, &keep.options).await?;
         let look = sqlx::query_as::<_, (bool, i16)>(keep.statements.unfinished.sql())
             .bind(keep.consumer.as_str())
             .bind(wish.mark)
             .bind(keep.member)
-            .fetch_optional(&mut *connection);
+            .fetch_optional(&mut *begun);
         let Some((alone, crashes)) = within(look).await? else {
+            within(begun.commit()).await?;
             // It was removed meanwhile, as one that is too old to matter; the next look finds none.
             return Ok(Start::NotBeside);
         };
@@ -233,22 +241,25 @@ impl Desk {
                 .bind(wish.mark)
                 .bind(keep.member)
                 .bind(crashes)
-                .execute(connection);
+                .execute(&mut *begun);
             within(take_over).await?;
         }
+        within(begun.commit()).await?;
         Ok(start)
     }
 }
 
-async fn connection<'c>(
+/// Begins a transaction, which does not wait for the disk.
+async fn begin<'c>(
     slot: &'c mut Option<PgConnection>,
     options: &PgConnectOptions,
-) -> Result<&'c mut PgConnection, sqlx::Error> {
+) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
     let connection = match slot.take() {
         Some(connection) => connection,
         None => within(PgConnection::connect_with(options)).await?,
     };
-    Ok(slot.insert(connection))
+    let statement = Statements::begin(BRIEF, Duration::MAX, false);
+    within(slot.insert(connection).begin_with(statement)).await
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

@@ -1,12 +1,11 @@
-//! Starts of handlers. They need not survive a crash of the server, only one of the consumer: nothing waits for the disk.
+//! Starts of handlers. They need not survive a crash of the server, only one of the consumer: their transactions do not wait for the disk.
 
 /// Says that handlers start, beside others. Gives those that it is said of; the others have a start without an end of another life.
 /// By primary key. $1 consumer, $2 marks, $3 member.
 pub(super) const START: &str = "
-with fast as materialized (select set_config('synchronous_commit', 'off', true))
 insert into {schema}.starts as s (consumer, message_id, member)
 select $1, m.id, $3
-from fast, unnest($2::uuid[]) as m (id)
+from unnest($2::uuid[]) as m (id)
 order by m.id
 on conflict (consumer, message_id) do update
 set alone = false, crashes = 0, started_at = clock_timestamp()
@@ -23,18 +22,15 @@ where consumer = $1
 
 /// Takes over the start of another life, to handle the message alone. By primary key. $1 consumer, $2 mark, $3 member, $4 crashes.
 pub(super) const START_ALONE: &str = "
-with fast as materialized (select set_config('synchronous_commit', 'off', true))
-update {schema}.starts s
+update {schema}.starts
 set member = $3, alone = true, crashes = $4, started_at = clock_timestamp()
-from fast
-where s.consumer = $1
-  and s.message_id = $2";
+where consumer = $1
+  and message_id = $2";
 
 /// Says that handlers have ended that this member started. By primary key; what is locked is passed over: a commit whose answer was
 /// lost is taking it away. $1 consumer, $2 marks, $3 member.
 pub(super) const END: &str = "
-with fast as materialized (select set_config('synchronous_commit', 'off', true)),
-ended as materialized (
+with ended as materialized (
   select s.message_id
   from {schema}.starts s
   where s.consumer = $1
@@ -43,7 +39,7 @@ ended as materialized (
   for update skip locked
 )
 delete from {schema}.starts s
-using fast, ended
+using ended
 where s.consumer = $1
   and s.message_id = ended.message_id";
 

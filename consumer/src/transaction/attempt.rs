@@ -7,8 +7,9 @@ use onceward_core::{Message, Origin};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ended::{Ended, after_commit, after_undo, describe, handle, without_mark};
+use super::ended::{Ended, after_commit, handle, without_mark};
 use super::mark::{Marked, Proof, Says};
+use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
@@ -270,11 +271,18 @@ impl Database {
                 (session, ended)
             }
         };
-        // While the transaction is open: once it is not, another member may find the start, and take us for dead.
-        Self::has_ended(order).await;
+        // While the transaction is open: once it is not, another member may find the start, and take us for dead. Beside it the
+        // database is asked at once, as whether it can be reached now tells an outage from a deadline.
         let ended = ended.in_time(deadline);
-        self.undo((order.mark, marked), session, ended, order.deadline)
-            .await
+        let (reached, ()) = tokio::join!(self.reach(&ended, marked), Self::has_ended(order));
+        let undo = Undo {
+            mark: order.mark,
+            marked,
+            ended,
+            reached,
+            deadline: order.deadline,
+        };
+        self.undo(session, undo).await
     }
 
     /// Proves the mark and commits. An error is to be undone.
@@ -355,43 +363,5 @@ impl Database {
             .prove(session.connection(), order.mark, marked, order.deadline)
             .await?;
         Ok(proof == Proof::Ours)
-    }
-
-    /// Ends the transaction on the server, and tells what the attempt came to.
-    pub(super) async fn undo(
-        &self,
-        (mark, marked): (&Mark, &Marked),
-        session: Session,
-        ended: Ended,
-        deadline: Duration,
-    ) -> Ran {
-        let mut reached = None;
-        if matches!(ended, Ended::Deadline | Ended::Killed) {
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let rolled_back = session.roll_back(ROLL_BACK).await;
-        let clean = rolled_back.is_some();
-        if let Some(mut session) = rolled_back {
-            let connection = session.connection();
-            // Only one who is asked can know; if the answer is lost, the next attempt's conflict decides.
-            if let Ok(true) = self.left_its_mark(connection, mark, marked).await {
-                return ended_by_handler(marked);
-            }
-        } else if reached.is_none() {
-            // A query that the handler has dropped may still run and hold the mark.
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let error = describe(&ended, deadline);
-        Ran::new(after_undo(&ended, clean, reached != Some(false)), error)
-    }
-}
-
-pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
-    Ran {
-        ended: Some(marked.xid.clone()),
-        ..Ran::new(
-            Run::Ended,
-            "the handler has ended the transaction by itself (SQL commit or rollback)",
-        )
     }
 }

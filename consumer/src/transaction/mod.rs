@@ -13,6 +13,7 @@ mod planted;
 mod position;
 mod retry;
 mod settle;
+mod undo;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ pub(crate) use settle::{SettleAs, ToSettle};
 /// On top of what the server itself allows, for an answer to arrive.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long a statement beside the handlers may take on the server, and half of it for a lock.
+const BRIEF: Duration = Duration::from_secs(4);
+
 /// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it. Not to wait it out is safe: what
 /// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
 /// that was lost never comes, and its key waits for it.
@@ -58,6 +62,12 @@ pub(crate) struct Database {
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
         self.begin_with(deadline, Duration::MAX).await
+    }
+
+    /// Begins a transaction for what is beside the handlers. It ends on the server too if it does not get its locks: a statement that only
+    /// this side has given up on keeps its connection, and the next try would take another one, until there are none.
+    async fn begin_brief(&self) -> Result<Session, sqlx::Error> {
+        self.begin(BRIEF).await
     }
 
     /// Begins a transaction that waits for locks no longer than `patience`.
@@ -91,6 +101,20 @@ impl Database {
                 }
                 got => return got,
             }
+        }
+    }
+}
+
+/// Ends a transaction as its last statement did.
+async fn conclude<T>(session: Session, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    match answer {
+        Ok(answer) => {
+            within(COMMIT, session.commit()).await?;
+            Ok(answer)
+        }
+        Err(error) => {
+            session.roll_back(ROLL_BACK).await;
+            Err(error)
         }
     }
 }

@@ -8,8 +8,7 @@ use sqlx::{FromRow, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::settle::DEADLINE;
-use super::{ANSWER, COMMIT, Database, DueLine, ROLL_BACK, within};
+use super::{ANSWER, Database, DueLine, conclude, within};
 use crate::plan::failing::TURN;
 use crate::plan::{LEASE, LineWait, Until};
 use crate::trouble::{Trouble, classify, clean};
@@ -59,39 +58,36 @@ impl Database {
         error: &str,
         probe_every: Duration,
     ) -> Result<bool, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let pause = sqlx::query(self.statements.pause.sql())
             .bind(self.consumer.as_str())
             .bind(kind)
             .bind(clean(error))
             .bind(probe_every.as_secs_f64())
-            .execute(&mut *connection);
+            .execute(session.connection());
         let paused = within(ANSWER, pause).await;
-        Ok(close_unless_ok(connection, paused)?.rows_affected() > 0)
+        Ok(conclude(session, paused).await?.rows_affected() > 0)
     }
 
     /// The paused types, and those that are being resumed.
     pub(crate) async fn paused_types(&self) -> Result<Vec<PausedType>, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let ask = sqlx::query_as(self.statements.paused.sql())
             .bind(self.consumer.as_str())
-            .fetch_all(&mut *connection);
+            .fetch_all(session.connection());
         let paused = within(ANSWER, ask).await;
-        close_unless_ok(connection, paused)
+        conclude(session, paused).await
     }
 
     /// How many messages wait, counted up to `limit`. None: that could not be counted in time.
     pub(crate) async fn count_waiting(&self, limit: u64) -> Result<Option<u64>, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let count = sqlx::query_scalar::<_, i64>(self.statements.count.sql())
             .bind(self.consumer.as_str())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_one(&mut *connection);
-        let Ok(count) = tokio::time::timeout(ANSWER, count).await else {
-            connection.close_on_drop();
-            return Ok(None);
-        };
-        match close_unless_ok(connection, count) {
+            .fetch_one(session.connection());
+        let count = within(ANSWER, count).await;
+        match conclude(session, count).await {
             Ok(count) => Ok(Some(u64::try_from(count).unwrap_or(0))),
             Err(error) if classify(&error) == Trouble::TimedOut => Ok(None),
             Err(error) => Err(error),
@@ -101,16 +97,15 @@ impl Database {
     /// Takes the turn to try one message of a paused type, if it has come. The next one comes when this one has ended, or after [`TURN`]
     /// should nobody say that it goes on.
     pub(crate) async fn turn(&self, kind: &str) -> Result<Turn, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let probe = sqlx::query_as(self.statements.probe.sql())
             .bind(self.consumer.as_str())
             .bind(kind)
             .bind(TURN.as_secs_f64())
             .bind(LEASE.as_secs_f64())
-            .fetch_optional(&mut *connection);
+            .fetch_optional(session.connection());
         let line = within(ANSWER, probe).await;
-        let turn: Option<(Option<Uuid>, Option<OffsetDateTime>)> =
-            close_unless_ok(connection, line)?;
+        let turn: Option<(Option<Uuid>, Option<OffsetDateTime>)> = conclude(session, line).await?;
         Ok(match turn {
             None => Turn::Theirs,
             Some((Some(line), Some(until))) => {
@@ -129,45 +124,45 @@ impl Database {
         until: OffsetDateTime,
         after: Duration,
     ) -> Result<Option<OffsetDateTime>, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let set = sqlx::query_scalar(self.statements.move_turn.sql())
             .bind(self.consumer.as_str())
             .bind(kind)
             .bind(until)
             .bind(after.as_secs_f64())
-            .fetch_optional(&mut *connection);
+            .fetch_optional(session.connection());
         let moved = within(ANSWER, set).await;
-        close_unless_ok(connection, moved)
+        conclude(session, moved).await
     }
 
     /// Says that a type is handled again. From then on nobody begins to wait for it.
     pub(crate) async fn resume(&self, kind: &str) -> Result<(), sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let resume = sqlx::query(self.statements.resume.sql())
             .bind(self.consumer.as_str())
             .bind(kind)
-            .execute(&mut *connection);
+            .execute(session.connection());
         let resumed = within(ANSWER, resume).await;
-        close_unless_ok(connection, resumed).map(drop)
+        conclude(session, resumed).await.map(drop)
     }
 
     /// Makes some of what has waited for a type due, unless it is paused again. False: it was all that nobody else has locked.
     pub(crate) async fn make_due(&self, kind: &str) -> Result<bool, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let make_due = sqlx::query(self.statements.make_due.sql())
             .bind(self.consumer.as_str())
             .bind(kind)
             .bind(SOME)
             .bind(FEW)
             .bind(LEASE.as_secs_f64())
-            .execute(&mut *connection);
-        let made = within(ANSWER * 2, make_due).await;
-        Ok(close_unless_ok(connection, made)?.rows_affected() > 0)
+            .execute(session.connection());
+        let made = within(ANSWER, make_due).await;
+        Ok(conclude(session, made).await?.rows_affected() > 0)
     }
 
     /// Forgets a type that is handled again, once nothing waits for it and nobody is about to. False: it is not forgotten yet.
     pub(crate) async fn forget_type(&self, kind: &str) -> Result<bool, sqlx::Error> {
-        let mut session = self.begin(DEADLINE).await?;
+        let mut session = self.begin_brief().await?;
         let connection = session.connection();
         let forget = async {
             let locked = sqlx::query(self.statements.lock_resumed.sql())
@@ -186,16 +181,8 @@ impl Database {
                 .await?;
             Ok(forgotten.rows_affected() > 0)
         };
-        match within(ANSWER, forget).await {
-            Ok(forgotten) => {
-                within(COMMIT, session.commit()).await?;
-                Ok(forgotten)
-            }
-            Err(error) => {
-                session.roll_back(ROLL_BACK).await;
-                Err(error)
-            }
-        }
+        let forgotten = within(ANSWER, forget).await;
+        conclude(session, forgotten).await
     }
 
     /// How long a line waits whose first message is deferred, and what for. A type that is handled again is not waited for;
@@ -217,17 +204,6 @@ impl Database {
         };
         Ok(until.of_line(paused, fastrand::f64()))
     }
-}
-
-/// A connection that did not answer may be dead without knowing it.
-fn close_unless_ok<T>(
-    mut connection: sqlx::pool::PoolConnection<sqlx::Postgres>,
-    answer: Result<T, sqlx::Error>,
-) -> Result<T, sqlx::Error> {
-    if answer.is_err() {
-        connection.close_on_drop();
-    }
-    answer
 }
 
 #[cfg(test)]

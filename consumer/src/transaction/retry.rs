@@ -12,7 +12,7 @@ use super::ended::without_mark;
 use super::line::duration;
 use super::mark::Says;
 use super::settle::DEADLINE;
-use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, within};
+use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, conclude, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::history::{Attempt, History};
@@ -97,7 +97,8 @@ pub(crate) enum Verdict<'a> {
 impl Database {
     /// Takes lines that are due, at most `limit`, for [`LEASE`].
     pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
+        let connection = session.connection();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let look = async {
             let taken = sqlx::query_as::<_, (Uuid, Option<String>)>(self.statements.due.sql());
@@ -120,11 +121,7 @@ impl Database {
             })
         };
         let looked = within(ANSWER, look).await;
-        if looked.is_err() {
-            // It may be dead without knowing it.
-            connection.close_on_drop();
-        }
-        looked
+        conclude(session, looked).await
     }
 
     /// Begins a transaction that holds the first message of a line. None: it is not due any more, or somebody works on it.

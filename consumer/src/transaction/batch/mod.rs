@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use open::Opened;
 
-use super::attempt::ended_by_handler;
 use super::ended::{Ended, after_commit, handle_batch, without_mark};
 use super::mark::Marked;
+use super::undo::{Undo, ended_by_handler};
 use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
 use crate::alarm::Alarm;
 use crate::batch::AnyBatch;
@@ -162,14 +162,20 @@ impl Database {
             }
         };
         let ended = ended.in_time(deadline);
-        Self::batch_has_ended(order).await;
+        let (reached, ()) = tokio::join!(self.reach(&ended, marked), Self::batch_has_ended(order));
         // If the handler has committed, it has committed all marks alike.
         let mark = Mark {
             id: opened.marks.first().copied().unwrap_or_default(),
             digest: None,
         };
-        self.undo((&mark, marked), session, ended, order.deadline)
-            .await
+        let undo = Undo {
+            mark: &mark,
+            marked,
+            ended,
+            reached,
+            deadline: order.deadline,
+        };
+        self.undo(session, undo).await
     }
 
     /// Proves all marks and commits. An error is to be undone.
