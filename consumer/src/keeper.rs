@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, Row as _, Transaction};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -149,43 +149,43 @@ impl Desk {
         for (wish, _) in &starts {
             self.ended.remove(&wish.mark);
         }
-        if let Err(error) = self.write_ends().await {
-            warn!(error = %chain(&error), "the ends of handlers could not be written; will retry");
+        while self.ended.len() > MOST {
+            self.ended.pop_first();
+        }
+        let marks: BTreeSet<Uuid> = starts.iter().map(|(wish, _)| wish.mark).collect();
+        let noted = self.note(marks.into_iter().collect()).await;
+        if let Err(error) = &noted {
+            warn!(error = %chain(error), "starts and ends of handlers could not be written; will retry");
+            // It may be dead without knowing it.
             self.connection = None;
         }
         for done in dones {
             // Nobody waits any more when it took too long.
             done.send(()).ok();
         }
-        if !starts.is_empty() {
-            self.start(starts).await;
-        }
+        self.tell(starts, noted).await;
     }
 
-    async fn write_ends(&mut self) -> Result<(), sqlx::Error> {
-        if self.ended.is_empty() {
-            return Ok(());
+    /// Writes what has ended, and what starts. Gives those that may, beside others.
+    async fn note(&mut self, started: Vec<Uuid>) -> Result<HashSet<Uuid>, sqlx::Error> {
+        if self.ended.is_empty() && started.is_empty() {
+            return Ok(HashSet::new());
         }
-        while self.ended.len() > MOST {
-            self.ended.pop_first();
-        }
-        let marks: Vec<Uuid> = self.ended.iter().copied().collect();
+        let ended: Vec<Uuid> = self.ended.iter().copied().collect();
         let keep = &self.keep;
-        let mut begun = begin(&mut self.connection, &keep.options).await?;
-        let end = sqlx::query(keep.statements.end_start.sql())
-            .bind(keep.consumer.as_str())
-            .bind(marks)
-            .bind(keep.member)
-            .execute(&mut *begun);
-        within(end).await?;
-        within(begun.commit()).await?;
+        let who = (&keep.consumer, keep.member);
+        let note = keep.statements.note_starts(who, &ended, &started, BRIEF);
+        let connection = connection(&mut self.connection, &keep.options).await?;
+        let rows = within(sqlx::raw_sql(note).fetch_all(connection)).await?;
         self.ended.clear();
-        Ok(())
+        rows.iter().map(|row| row.try_get(0)).collect()
     }
 
-    async fn start(&mut self, starts: Vec<(Wish, oneshot::Sender<Result<Start, String>>)>) {
-        let marks: BTreeSet<Uuid> = starts.iter().map(|(wish, _)| wish.mark).collect();
-        let started = self.write_starts(marks.into_iter().collect()).await;
+    async fn tell(
+        &mut self,
+        starts: Vec<(Wish, oneshot::Sender<Result<Start, String>>)>,
+        started: Result<HashSet<Uuid>, sqlx::Error>,
+    ) {
         for (wish, answer) in starts {
             let start = match &started {
                 Ok(started) if started.contains(&wish.mark) => Ok(Start::Beside),
@@ -193,25 +193,11 @@ impl Desk {
                 Err(error) => Err(chain(error)),
             };
             if start.is_err() {
-                // It may be dead without knowing it.
                 self.connection = None;
             }
             // Nobody waits any more when it took too long.
             drop(answer.send(start));
         }
-    }
-
-    async fn write_starts(&mut self, marks: Vec<Uuid>) -> Result<HashSet<Uuid>, sqlx::Error> {
-        let keep = &self.keep;
-        let mut begun = begin(&mut self.connection, &keep.options).await?;
-        let start = sqlx::query_scalar(keep.statements.start.sql())
-            .bind(keep.consumer.as_str())
-            .bind(marks)
-            .bind(keep.member)
-            .fetch_all(&mut *begun);
-        let started = within(start).await?;
-        within(begun.commit()).await?;
-        Ok(started.into_iter().collect())
     }
 
     /// How a handler may start of which another life has left a start.
@@ -249,17 +235,25 @@ impl Desk {
     }
 }
 
+async fn connection<'c>(
+    slot: &'c mut Option<PgConnection>,
+    options: &PgConnectOptions,
+) -> Result<&'c mut PgConnection, sqlx::Error> {
+    let connection = match slot.take() {
+        Some(connection) => connection,
+        None => within(PgConnection::connect_with(options)).await?,
+    };
+    Ok(slot.insert(connection))
+}
+
 /// Begins a transaction, which does not wait for the disk.
 async fn begin<'c>(
     slot: &'c mut Option<PgConnection>,
     options: &PgConnectOptions,
 ) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
-    let connection = match slot.take() {
-        Some(connection) => connection,
-        None => within(PgConnection::connect_with(options)).await?,
-    };
+    let connection = connection(slot, options).await?;
     let statement = Statements::begin(BRIEF, Duration::MAX, false);
-    within(slot.insert(connection).begin_with(statement)).await
+    within(connection.begin_with(statement)).await
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

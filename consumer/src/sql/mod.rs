@@ -1,4 +1,4 @@
-//! Every statement of the consumer. The only place that puts a name into SQL: that of the schema, which is validated.
+//! Every statement of the consumer. The only place that puts a name into SQL: that of the schema or of the consumer, which are validated.
 
 mod batch;
 mod marks;
@@ -14,6 +14,9 @@ pub(crate) use marks::ENQUEUE;
 use onceward_core::Schema;
 pub(crate) use retries::{ADD, HOLD};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use uuid::Uuid;
+
+use crate::ConsumerName;
 
 /// A statement over one schema. Cloning one is cheap.
 #[derive(Debug, Clone)]
@@ -28,7 +31,6 @@ impl Text {
 /// The statements over one schema that run for each message. What each does, locks and takes stands beside its text.
 #[derive(Debug, Clone)]
 pub(crate) struct Statements {
-    #[cfg(feature = "faults")]
     pub(crate) schema: Schema,
     pub(crate) mark: Text,
     pub(crate) digest: Text,
@@ -67,10 +69,8 @@ pub(crate) struct Statements {
     pub(crate) lock_resumed: Text,
     pub(crate) forget: Text,
     pub(crate) count: Text,
-    pub(crate) start: Text,
     pub(crate) unfinished: Text,
     pub(crate) start_alone: Text,
-    pub(crate) end_start: Text,
     pub(crate) forget_starts: Text,
     pub(crate) note_positions: Text,
     pub(crate) highest: Text,
@@ -117,16 +117,40 @@ impl Statements {
             lock_resumed: fill(types::LOCK_RESUMED),
             forget: fill(types::FORGET),
             count: fill(types::COUNT),
-            start: fill(starts::START),
             unfinished: fill(starts::UNFINISHED),
             start_alone: fill(starts::START_ALONE),
-            end_start: fill(starts::END),
             forget_starts: fill(starts::FORGET_START),
             note_positions: fill(positions::NOTE),
             highest: fill(positions::HIGHEST),
-            #[cfg(feature = "faults")]
             schema,
         }
+    }
+
+    /// Says in one round trip which handlers of a member have ended, and which start. Gives a row for each one that may start beside
+    /// others. Fails on the server after `limit`, and after half of it if it waits for a lock.
+    pub(crate) fn note_starts(
+        &self,
+        (consumer, member): (&ConsumerName, Uuid),
+        ended: &[Uuid],
+        started: &[Uuid],
+        limit: Duration,
+    ) -> SqlStr {
+        let statement = limit.as_millis();
+        let mut text = starts::BEGIN
+            .replace("{statement}", &statement.to_string())
+            .replace("{lock}", &(statement / 2).to_string());
+        let both = [(starts::END, ended), (starts::START, started)];
+        for (statement, marks) in both.into_iter().filter(|(_, marks)| !marks.is_empty()) {
+            let marks: Vec<String> = marks.iter().map(Uuid::to_string).collect();
+            text += &statement.replace("{marks}", &marks.join(","));
+        }
+        text += "commit";
+        // A consumer's name is letters, digits and underscores; the rest are numbers.
+        let text = text
+            .replace("{schema}", self.schema.as_str())
+            .replace("{consumer}", consumer.as_str())
+            .replace("{member}", &member.to_string());
+        safe(text.into())
     }
 
     /// Begins a transaction of one attempt, in one round trip. Waits for locks end after half of the deadline, so that a
@@ -167,7 +191,7 @@ pub(crate) fn over_slot(schema: &Schema, slot: i16, text: &str) -> SqlStr {
 }
 
 fn safe(text: Arc<str>) -> SqlStr {
-    // What was put in is the schema's validated name and numbers, nothing else.
+    // What was put in are validated names and numbers, nothing else.
     AssertSqlSafe(text).into_sql_str()
 }
 
@@ -180,7 +204,26 @@ mod tests {
         let schema = Schema::try_from("other").unwrap();
         let statements = format!("{:?}", Statements::new(schema));
         let begin = Statements::begin(Duration::from_secs(30), Duration::MAX, true);
+        let consumer = ConsumerName::try_from("billing").unwrap();
+        let (member, mark) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let schema = Schema::try_from("other").unwrap();
+        let notes = Statements::new(schema).note_starts(
+            (&consumer, member),
+            &[mark],
+            &[mark, member],
+            Duration::from_secs(4),
+        );
+        let notes = notes.as_str();
 
+        let both = format!("'{{{mark},{member}}}'");
+        assert_eq!(notes.matches(&both).count(), 1, "{notes}");
+        assert!(
+            !notes
+                .replace(&both, "")
+                .replace(&format!("'{{{mark}}}'"), "")
+                .contains(['{', '}', '$']),
+            "{notes}"
+        );
         assert!(!statements.contains("{schema}"), "{statements}");
         assert!(!begin.as_str().contains(['{', '}']), "{begin:?}");
     }
