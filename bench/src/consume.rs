@@ -26,6 +26,7 @@ use crate::backlog::{KEYS, TOPIC, payload};
 use crate::broker::Broker;
 use crate::outcome::Outcome;
 use crate::results::Results;
+use crate::spread;
 use crate::world::World;
 
 /// Messages of one run.
@@ -144,6 +145,7 @@ pub(crate) async fn measure(
                 results.add(at, manner.contestant(), ("rate", "msg/s"), rate);
             }
         }
+        spread::measure(world, results).await?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod outcome;
 mod producer;
 mod relay;
 mod results;
+mod spread;
 mod sqs;
 mod world;
 

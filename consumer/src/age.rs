@@ -73,6 +73,18 @@ mod tests {
     }
 
     #[test]
+    fn clocks_that_are_an_hour_apart_hide_no_mark_that_may_be_forgotten() {
+        let now = SystemTime::UNIX_EPOCH + 1_000 * DAY;
+        let forgotten = origin(Some(1), Some(now - RETENTION - Duration::from_secs(1)));
+        let young = origin(Some(1), Some(now - 7 * DAY));
+
+        for clock in [now - CLOCKS, now, now + CLOCKS] {
+            assert!(is_in_doubt(&forgotten, None, clock));
+            assert!(!is_in_doubt(&young, None, clock));
+        }
+    }
+
+    #[test]
     fn without_a_time_or_a_position_nothing_is_in_doubt() {
         let now = SystemTime::UNIX_EPOCH + 1_000 * DAY;
 

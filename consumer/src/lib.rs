@@ -11,6 +11,7 @@
 mod age;
 mod alarm;
 mod batch;
+mod clock;
 mod consumer;
 pub mod dead_letter;
 mod error;

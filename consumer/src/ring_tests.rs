@@ -36,8 +36,12 @@ async fn database() -> onceward_testkit::postgres::Database {
 
 /// A mark of a message that is `id_days` old, settled `days` ago.
 async fn mark(pool: &PgPool, id_days: u64, days: i32) -> i16 {
-    let now = std::time::SystemTime::now();
-    let then = now - Duration::from_secs(id_days * 86_400);
+    let then = std::time::SystemTime::now() - Duration::from_secs(id_days * 86_400);
+    mark_at(pool, then, days).await
+}
+
+/// A mark of a message whose id says `then`, settled `days` ago.
+async fn mark_at(pool: &PgPool, then: std::time::SystemTime, days: i32) -> i16 {
     let since = then.duration_since(std::time::UNIX_EPOCH).unwrap();
     let at = uuid::Timestamp::from_unix(uuid::NoContext, since.as_secs(), 0);
     sqlx::query_scalar(
@@ -76,6 +80,32 @@ async fn old_slots_are_emptied_and_an_old_message_that_was_handled_late_keeps_it
     assert_eq!((swept.emptied, swept.deleted, swept.locked), (1, 0, 0));
     assert_eq!(again, Swept::default());
     assert_eq!(marks(pool).await, 2);
+}
+
+#[tokio::test]
+async fn an_id_from_the_future_has_its_mark_as_long_as_any_other() {
+    let database = database().await;
+    let pool = database.pool();
+    let schema = Schema::default();
+    // Whole turns of the ring of twelve days, so that all lie in one slot.
+    let turns = |turns: u64| Duration::from_secs(turns * 12 * 86_400);
+    let now = std::time::SystemTime::now();
+    let of_now = mark_at(pool, now, 9).await;
+    let in_years = mark_at(pool, now + turns(300), 7).await;
+    let last = now + turns(80_000);
+    assert_eq!([of_now, mark_at(pool, last, 9).await], [in_years; 2]);
+
+    let kept = sweep(pool, &schema, RETENTION).await.unwrap();
+    sqlx::query(
+        "update onceward.processed_messages set settled_at = settled_at - interval '2 days'",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let gone = sweep(pool, &schema, RETENTION).await.unwrap();
+
+    assert_eq!(kept, Swept::default());
+    assert_eq!((gone.emptied, marks(pool).await), (1, 0));
 }
 
 #[tokio::test]

@@ -4,11 +4,14 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Order, Stage, effect, quick, write_effect};
-use onceward_consumer::{HandlerError, HandlerSettings, Tx};
+use onceward_consumer::{Consumer, ConsumerBuilder, HandlerError, HandlerSettings, Settled, Tx};
 use onceward_core::{MAX_PAYLOAD, Message};
+use sqlx::postgres::PgPoolOptions;
 use time::OffsetDateTime;
 
 impl Stage {
@@ -20,6 +23,81 @@ impl Stage {
         message.seq = Some(1);
         self.broker.publish(message).unwrap();
     }
+
+    /// Sets the clock that the consumer's statements see so many minutes ahead of this machine's. What is looked at is how far
+    /// apart they are: it is as if ours were wrong the other way.
+    async fn set_database_clock(&self, minutes: i32) {
+        let sql = format!(
+            "create schema skewed;
+             grant usage on schema skewed to public;
+             create function skewed.clock_timestamp() returns timestamptz language sql volatile
+               as $$ select pg_catalog.clock_timestamp() + interval '{minutes} minutes' $$;
+             do $$ begin
+               execute format('alter database %I set search_path = skewed, pg_catalog, public', current_database());
+             end $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(self.pool())
+            .await
+            .unwrap();
+    }
+
+    /// Handles one message that expires in so many minutes, as `handled` says, with new connections.
+    async fn handle(
+        &self,
+        expires_in: i32,
+        handled: impl FnOnce(ConsumerBuilder) -> ConsumerBuilder,
+    ) -> Settled {
+        let at = OffsetDateTime::now_utc() + time::Duration::minutes(expires_in.into());
+        self.publish_until(1, at);
+        let pool = PgPoolOptions::new().connect(self.database.url());
+        let builder = Consumer::builder("billing").pool(pool.await.unwrap());
+        let consumer = handled(builder).build().unwrap();
+        let subscriber = self.broker.subscriber("billing", &[common::TOPIC]);
+        let settled = consumer.run_until_idle(subscriber).await.unwrap();
+        self.nothing_waits().await;
+        settled
+    }
+}
+
+/// The database's clock and when a message expires, in minutes from ours, and whether it is of use by the database's clock.
+const CLOCKS: [(i32, i32, bool); 2] = [(-60, -30, true), (60, 30, false)];
+
+#[tokio::test]
+async fn a_clock_of_ours_that_is_an_hour_off_lets_nothing_expire_early_or_late() {
+    for (database, expires_in, of_use) in CLOCKS {
+        let stage = Stage::new().await;
+        stage.set_database_clock(database).await;
+
+        let on = |builder: ConsumerBuilder| builder.on("*", write_effect);
+        let settled = stage.handle(expires_in, on).await;
+
+        let expected = if of_use { (1, 0) } else { (0, 1) };
+        assert_eq!((settled.handled, settled.expired), expected, "{database}");
+        assert_eq!(stage.effects().await.len() as u64, settled.handled);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_with_a_clock_that_is_an_hour_off_is_due_in_time_and_does_not_expire() {
+    async fn once(failed: Arc<AtomicBool>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        if !failed.swap(true, Ordering::Relaxed) {
+            return Err(HandlerError::retry_after(Duration::from_millis(100)));
+        }
+        effect(event.order, tx).await
+    }
+    let stage = Stage::new().await;
+    stage.set_database_clock(-60).await;
+    let settings = HandlerSettings {
+        defer_after: Duration::ZERO,
+        ..quick(3)
+    };
+
+    let once = |builder: ConsumerBuilder| builder.on_with("*", Arc::default(), once).with(settings);
+    stage.handle(-30, once).await;
+
+    assert_eq!(stage.effects().await, [1]);
+    assert_eq!(stage.outcomes().await, [0]);
 }
 
 #[tokio::test]

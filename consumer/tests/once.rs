@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
 use onceward_consumer::{HandlerError, HandlerSettings, Tx};
+use onceward_core::{MAX_PAYLOAD, Message};
 use onceward_testkit::wait;
 use sqlx::Connection as _;
+use time::OffsetDateTime;
+use uuid::{NoContext, Timestamp, Uuid};
 
 #[tokio::test]
 async fn a_message_is_handled_marked_and_acked() {
@@ -54,6 +57,37 @@ async fn what_was_not_acked_comes_again_and_its_mark_drops_it() {
     effects.sort_unstable();
     assert_eq!(effects, (1..=21).collect::<Vec<i64>>());
     assert!(!last.is_nil());
+}
+
+#[tokio::test]
+async fn ids_and_times_from_another_century_are_handled_once_like_any_other() {
+    let stage = Stage::new().await;
+    let time = |year: i32| OffsetDateTime::now_utc().replace_year(year).unwrap();
+    for (order, year) in [(1, 1971), (2, 2125), (3, 9999)] {
+        let at = time(year);
+        let event = serde_json::json!({ "order": order });
+        let seconds = u64::try_from(at.unix_timestamp()).unwrap();
+        let id = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0));
+        let draft = Message::json(common::TOPIC, &event).unwrap().id(id);
+        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+        message.time = Some(at);
+        message.seq = Some(order);
+        stage.broker.publish(message.clone()).unwrap();
+        stage.broker.publish(message).unwrap();
+    }
+
+    stage.broker.drop_acks(true);
+    let first = stage.run(stage.builder().on("*", write_effect));
+    stage.settled(3).await;
+    first.kill().await;
+    stage.broker.drop_acks(false);
+    let consumer = stage.builder().on("*", write_effect).build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let again = consumer.run_until_idle(subscriber).await.unwrap();
+
+    assert_eq!((again.handled, again.duplicates), (0, 6));
+    assert_eq!(stage.effects().await.len(), 3);
+    assert!(stage.letters().await.is_empty());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod capabilities;
+mod carried_time;
 mod delivery;
 mod draft;
 mod error_kind;
@@ -31,6 +32,7 @@ pub mod wire;
 
 pub use backoff::Backoff;
 pub use capabilities::{Capabilities, InFlightPerKey, Order};
+pub use carried_time::CarriedTime;
 pub use delivery::{Delivery, Origin, Partition};
 pub use draft::{Draft, Entry, InvalidMessage, MAX_PAYLOAD};
 pub use error_kind::{

@@ -94,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = HandlerSettings {
         deadline: Duration::from_millis(number("E2E_DEADLINE_MS").unwrap_or(30_000).into()),
         // Planned failures must never add up to a dead letter.
-        attempts: 1_000,
+        attempts: number("E2E_ATTEMPTS").unwrap_or(1_000),
         backoff: Backoff {
             base: Duration::from_millis(5),
             max: Duration::from_millis(100),

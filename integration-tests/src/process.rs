@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::{Scratch, spawner, wait};
@@ -99,9 +100,13 @@ impl Child {
         self.signal(Signal::SIGINT);
     }
 
-    /// SIGSTOP: freezes it where it is, as a long pause of the machine would.
+    /// SIGSTOP: freezes it where it is, as a long pause of the machine would. Returns once all of its threads stand: the signal
+    /// reaches them one after the other, and on a busy machine some would go on for a while.
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
+        let stands = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        // An error says that it has ended and was waited for.
+        waitid(Id::Pid(self.process()), stands).ok();
     }
 
     /// SIGCONT: lets a frozen one go on.
@@ -163,10 +168,13 @@ impl Child {
     fn signal(&self, signal: Signal) {
         let mut child = self.locked();
         if matches!(child.try_wait(), Ok(None)) {
-            let pid = i32::try_from(self.pid).expect("a process id is positive and small");
             // It may end in this very moment; then there is nobody to tell.
-            signal::kill(Pid::from_raw(pid), signal).ok();
+            signal::kill(self.process(), signal).ok();
         }
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid).expect("a process id is positive and small"))
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, std::process::Child> {

@@ -10,7 +10,7 @@ use onceward_migrations::Migrations;
 use onceward_testkit::postgres::{Database, Postgres};
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 async fn migrated() -> Database {
     let database = Postgres::shared().await.database().await;
@@ -130,6 +130,42 @@ async fn many_may_be_none_and_differ_in_everything() {
         rows[1].get::<serde_json::Value, _>("headers"),
         serde_json::json!({ "h": "v" })
     );
+}
+
+#[tokio::test]
+async fn ids_of_any_time_lie_in_the_slot_of_the_day_they_are_written() {
+    let database = migrated().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let of = |seconds| Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0));
+    let ids = [of(0), of(9_000_000_000), of(250_000_000_000), Uuid::nil()];
+
+    let sent = ids.map(|id| draft().id(id));
+    Outbox::new()
+        .enqueue_many(&mut connection, sent)
+        .await
+        .unwrap();
+    sqlx::query("select onceward.enqueue('orders.created', 'x', id => $1)")
+        .bind(ids[1])
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+
+    let slots: Vec<i16> = sqlx::query_scalar(
+        "select distinct m.slot from onceward.messages m, onceward.settings s
+         where m.slot not in (
+           floor(extract(epoch from clock_timestamp()) / s.message_slot_seconds)::bigint % s.message_slots,
+           floor(extract(epoch from clock_timestamp()) / s.message_slot_seconds - 0.01)::bigint % s.message_slots)",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+    assert!(slots.is_empty(), "{slots:?}");
+    let stored: Vec<Uuid> = log(database.pool())
+        .await
+        .iter()
+        .map(|row| row.get("id"))
+        .collect();
+    assert_eq!(stored, [ids[0], ids[1], ids[2], ids[3], ids[1]]);
 }
 
 #[tokio::test]

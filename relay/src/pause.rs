@@ -1,7 +1,7 @@
 //! Decides when a destination or a topic that refused is tried again. Pure: the caller brings the clock and the chance.
 
 use std::collections::HashMap;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use onceward_core::{Backoff, Route};
 
@@ -9,6 +9,12 @@ use crate::plan::Refusal;
 
 /// The most routes that are asked about at a time, so that a check ends soon.
 pub(crate) const CHECKED_AT_A_TIME: usize = 10;
+
+/// One that refuses again so soon after its return was not really back: at least this soon, or within the time that it was away.
+const BACK_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// One that was away for long need not prove itself for as long.
+const BACK_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Something that cannot be published to now.
 #[derive(Debug, Clone)]
@@ -41,6 +47,8 @@ pub(crate) struct Pauses {
     backoff: Backoff,
     destination: Option<Pause>,
     topics: HashMap<Route, Pause>,
+    /// Those that came back a short while ago, and until when they have to hold out.
+    returned: HashMap<Route, (Pause, Instant)>,
 }
 
 impl Pause {
@@ -72,7 +80,8 @@ impl Pauses {
         counts
     }
 
-    /// Pauses one route, for longer each time it refuses in a row. Tells whether it was tried since the last refusal.
+    /// Pauses one route, for longer each time it refuses in a row. One that refuses soon after its return counts as paused all along:
+    /// else one that takes some messages now and then would hold its stream for ever. Tells whether it was tried since the last refusal.
     pub(crate) fn pause_topic(
         &mut self,
         route: &Route,
@@ -80,9 +89,13 @@ impl Pauses {
         now: Instant,
         chance: f64,
     ) -> bool {
+        self.returned.retain(|_, (_, until)| now < *until);
         let before = self.topics.remove(route);
         let counts = tried(before.as_ref());
-        let pause = again(before, refusal, now, &self.backoff, chance);
+        let mut pause = again(before, refusal, now, &self.backoff, chance);
+        if let Some((returned, _)) = self.returned.remove(route) {
+            (pause.began, pause.since) = (returned.began, returned.since);
+        }
         self.topics.insert(route.clone(), pause);
         counts
     }
@@ -94,13 +107,16 @@ impl Pauses {
     }
 
     /// A route took the message that was tried: it is paused no more.
-    pub(crate) fn resume_topic(&mut self, route: &Route) -> Option<Pause> {
+    pub(crate) fn resume_topic(&mut self, route: &Route, now: Instant) -> Option<Pause> {
         let probing = |pause: &Pause| pause.stage == Stage::Probing;
-        if self.topics.get(route).is_some_and(probing) {
-            self.topics.remove(route)
-        } else {
-            None
+        if !self.topics.get(route).is_some_and(probing) {
+            return None;
         }
+        let pause = self.topics.remove(route)?;
+        let away = now.saturating_duration_since(pause.began);
+        let until = now + away.clamp(BACK_AT_LEAST, BACK_AT_MOST);
+        self.returned.insert(route.clone(), (pause.clone(), until));
+        Some(pause)
     }
 
     /// The destination's pause.
@@ -271,8 +287,31 @@ mod tests {
         pauses.pause_topic(&route, refusal(), later, 1.0);
         assert!(pauses.due(later + Duration::from_millis(199)).is_empty());
         pauses.set_topic_stage(&route, Stage::Probing);
-        let pause = pauses.resume_topic(&route).unwrap();
+        let pause = pauses.resume_topic(&route, later).unwrap();
         assert_eq!((pause.attempt, pause.since), (2, since));
+    }
+
+    #[test]
+    fn a_topic_that_refuses_again_soon_after_its_return_was_never_back() {
+        let route = Route::new("bad");
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut pauses = Pauses::default();
+        pauses.pause_topic(&route, refusal(), start, 1.0);
+        let came_back = |pauses: &mut Pauses, at| {
+            pauses.set_topic_stage(&route, Stage::Probing);
+            pauses.resume_topic(&route, at).unwrap();
+        };
+
+        came_back(&mut pauses, start + 10 * second);
+        pauses.pause_topic(&route, refusal(), start + 19 * second, 1.0);
+        let pause = pauses.topics().next().unwrap().1;
+        assert_eq!((pause.began(), pause.attempt), (start, 1));
+
+        came_back(&mut pauses, start + 20 * second);
+        pauses.pause_topic(&route, refusal(), start + 40 * second, 1.0);
+        let pause = pauses.topics().next().unwrap().1;
+        assert_eq!((pause.began(), pause.attempt), (start + 40 * second, 1));
     }
 
     #[test]
@@ -300,10 +339,10 @@ mod tests {
 
         pauses.session_ended();
         assert_eq!(pauses.allowance(&route), Allowance::None);
-        assert!(pauses.resume_topic(&route).is_none());
+        assert!(pauses.resume_topic(&route, Instant::now()).is_none());
 
         pauses.set_topic_stage(&route, Stage::Probing);
-        assert!(pauses.resume_topic(&route).is_some());
+        assert!(pauses.resume_topic(&route, Instant::now()).is_some());
         assert_eq!(pauses.allowance(&route), Allowance::Any);
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
 use async_nats::jetstream::{self, consumer::pull};
 use bytes::Bytes;
 use onceward_conformance::{Control, Harness, Member, Offer, Record, Sharing};
-use onceward_core::{Batch, Capabilities, Outgoing, Publisher, Route, SubscribeError, TopicReport};
+use onceward_core::{
+    Batch, Capabilities, Outgoing, Publisher, Route, RouteTemplate, Routes, SubscribeError,
+    TopicReport,
+};
 use onceward_nats::{NatsConfig, NatsPending, NatsPublisher, NatsSubscriber, SubscriberConfig};
 use onceward_testkit::nats::{Nats, Options};
 use onceward_testkit::proxy::Proxy;
@@ -263,17 +267,10 @@ fn spread(route: &Route, partition: &str) -> Route {
 /// Puts the partition of the key behind the route.
 struct Spreading(NatsPublisher);
 
-fn partition(outgoing: &Outgoing) -> String {
-    let id = outgoing.message.id.to_string();
-    let key = outgoing
-        .message
-        .key
-        .as_ref()
-        .map_or(id, ToString::to_string);
-    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    (hash % PARTITIONS).to_string()
+fn routes(outgoing: &Outgoing) -> Routes {
+    let template = format!("{}.{{partition/{PARTITIONS}}}", outgoing.route);
+    let template = RouteTemplate::new(&template, BTreeMap::new()).unwrap();
+    template.routes(&outgoing.message.topic)
 }
 
 impl Publisher for Spreading {
@@ -286,7 +283,8 @@ impl Publisher for Spreading {
     async fn offer(&mut self, batch: Arc<Batch>) -> NatsPending {
         let mut batch = Batch::clone(&batch);
         for outgoing in &mut batch.messages {
-            outgoing.route = spread(&outgoing.route, &partition(outgoing));
+            let message = &outgoing.message;
+            outgoing.route = routes(outgoing).of(message.key.as_ref(), &message.id);
         }
         self.0.offer(Arc::new(batch)).await
     }
@@ -360,7 +358,7 @@ impl Harness for OnPartitions {
 }
 
 /// The cases that read. Not among them: a jump is not told where a durable reads a part of its stream, and a partition may pass
-/// to a member that comes, for which `tests/spread.rs` has cases of its own.
+/// to a member that comes, for which `tests/spread` has cases of its own.
 mod partitioned {
     use super::OnPartitions;
 

@@ -173,6 +173,10 @@ fn kind_of_any(code: &str, status: u16) -> ErrorKind {
 
 fn speaks_of_size(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
+    // "Number of message attributes [11] exceeds the allowed maximum [10]."
+    if said.contains("number of") {
+        return false;
+    }
     [
         "too long",
         "toolong",
@@ -301,8 +305,8 @@ mod tests {
                 ErrorKind::TooLarge,
             ),
             (
-                "InvalidAttributeValue",
-                "eleven attributes",
+                "InvalidParameterValue",
+                "Number of message attributes [11] exceeds the allowed maximum [10].",
                 true,
                 ErrorKind::Rejected,
             ),

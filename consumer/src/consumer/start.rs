@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Consumer;
 use crate::age::outlives_marks;
+use crate::clock::DatabaseClock;
 use crate::health::Health;
 use crate::keeper::{Keep, Keeper};
 use crate::member::Member;
@@ -32,6 +33,8 @@ impl Consumer {
     ) -> Result<Settled, ConsumerError> {
         let sends = self.outbound.is_some();
         schema::check(&self.pool, &self.schema, sends).await?;
+        let clock = DatabaseClock::ask(&self.pool).await;
+        let clock = clock.map_err(ConsumerError::Database)?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
@@ -56,6 +59,7 @@ impl Consumer {
             },
             routes: self.routes,
             defaults: self.defaults,
+            clock,
             health,
             meters,
             kill: CancellationToken::new(),

@@ -1,6 +1,6 @@
 //! What comes from the broker: deliveries, changes of ownership, and time passing.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use onceward_core::{
     Arrival, Backlog, Delivery, Partition, Release, SubscribeError, SubscribeErrorKind,
@@ -235,8 +235,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     pub(super) fn tell_lag(&self, backlog: Option<&[Backlog]>) {
         let progress = self.flights.progress();
-        self.shop
-            .meters
-            .lag(lag(SystemTime::now(), progress, backlog));
+        let now = self.shop.clock.now().into();
+        self.shop.meters.lag(lag(now, progress, backlog));
     }
 }

@@ -50,12 +50,13 @@ pub(super) struct Flights<T> {
 }
 
 impl<T: Clone> Flights<T> {
-    pub(super) fn new() -> Self {
+    /// `now`: the database's time, as all times here are.
+    pub(super) fn new(now: SystemTime) -> Self {
         Self {
             flights: HashMap::new(),
             bytes: 0,
             largest: 1,
-            newest_settled: SystemTime::now(),
+            newest_settled: now,
         }
     }
 
@@ -68,7 +69,7 @@ impl<T: Clone> Flights<T> {
         shop: &Workshop,
     ) -> Place {
         let (leave, alarm) = (CancellationToken::new(), Alarm::new());
-        let now = SystemTime::now();
+        let now = shop.clock.now().into();
         let (body, mark, weight) = match delivery.message {
             Ok(message) => {
                 let (mark, weight) = (Mark::of(&message), message.weight());
@@ -89,6 +90,7 @@ impl<T: Clone> Flights<T> {
             // Nothing of it runs, so nothing can come out of order.
             Body::Undecodable(_) => (None, None, None),
         };
+        let written_at = written_at.or(delivery.origin.sent_at);
         let place = Place {
             number,
             key,
@@ -99,7 +101,8 @@ impl<T: Clone> Flights<T> {
         let flight = Flight {
             token: delivery.token,
             weight,
-            written_at: written_at.or(delivery.origin.sent_at).unwrap_or(now),
+            // A producer's clock may be ahead: what has come is not of the future.
+            written_at: written_at.map_or(now, |at| at.min(now)),
             deadline: delivery.deadline,
             alarm: alarm.clone(),
             settled: false,

@@ -140,7 +140,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         Self {
             waiting: Waiting::new(class_limits.clone(), limits.concurrency, Instant::now()),
             keys: Keys::new(limits.concurrency, class_limits),
-            flights: Flights::new(),
+            flights: Flights::new(shop.clock.now().into()),
             shares: Shares::new(limits.messages, limits.ahead),
             held: Vec::new(),
             positions: Positions::default(),

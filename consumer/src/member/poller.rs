@@ -17,7 +17,10 @@ pub(super) async fn run<T>(
 ) {
     while let Some(room) = wanted.recv().await {
         let due = match shop.database.due(room).await {
-            Ok(due) => Some(due),
+            Ok((now, due)) => {
+                shop.clock.set(now);
+                Some(due)
+            }
             Err(error) => {
                 let text = chain(&error);
                 let all_in_use = matches!(error, sqlx::Error::PoolTimedOut);

@@ -58,14 +58,18 @@ returning
     order by r.id
     limit 1)";
 
-/// Seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
+/// The database's time, and seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
 pub(super) const NEXT_DUE: &str = "
-select extract(epoch from due_at - clock_timestamp())::float8
-from {schema}.held_keys
-where consumer = $1
-  and due_at > (select clock_timestamp())
-order by due_at
-limit 1";
+select
+  clock_timestamp(),
+  (
+    select extract(epoch from due_at - clock_timestamp())::float8
+    from {schema}.held_keys
+    where consumer = $1
+      and due_at > (select clock_timestamp())
+    order by due_at
+    limit 1
+  )";
 
 /// Claims the first message of a line, if it is due and nobody works on it: never a later one. By `retries_line`.
 /// $1 consumer, $2 line.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use onceward_core::Message;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ended::without_mark;
@@ -95,8 +96,8 @@ pub(crate) enum Verdict<'a> {
 }
 
 impl Database {
-    /// Takes lines that are due, at most `limit`, for [`LEASE`].
-    pub(crate) async fn due(&self, limit: usize) -> Result<Due, sqlx::Error> {
+    /// Takes lines that are due, at most `limit`, for [`LEASE`]; with the database's time.
+    pub(crate) async fn due(&self, limit: usize) -> Result<(OffsetDateTime, Due), sqlx::Error> {
         let mut session = self.begin_brief().await?;
         let connection = session.connection();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -111,14 +112,15 @@ impl Database {
             let lines = taken
                 .into_iter()
                 .filter_map(|(line, kind)| Some(DueLine { line, kind: kind? }));
-            let next = sqlx::query_scalar::<_, f64>(self.statements.next_due.sql())
+            let (now, next) = sqlx::query_as(self.statements.next_due.sql())
                 .bind(self.consumer.as_str())
-                .fetch_optional(&mut *connection)
+                .fetch_one(&mut *connection)
                 .await?;
-            Ok(Due {
+            let due = Due {
                 lines: lines.collect(),
-                next: next.map(duration),
-            })
+                next: Option::map(next, duration),
+            };
+            Ok((now, due))
         };
         let looked = within(ANSWER, look).await;
         conclude(session, looked).await

@@ -18,7 +18,7 @@ use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, SettleAs};
 impl Workshop {
     /// Works on the deliveries of a batch, in their order. Each of them is in what it gives, once.
     pub(crate) async fn work_on_batch(&self, jobs: Vec<Job>) -> Vec<Fate> {
-        let (jobs, alone) = divide(jobs);
+        let (jobs, alone) = divide(jobs, self.clock.now());
         let mut fates = match jobs.first().and_then(|job| self.batch_handler(job)) {
             Some(handler) => self.handle_batch(jobs, handler).await,
             None => again(jobs, true),
@@ -46,7 +46,7 @@ impl Workshop {
             let Some(stay) = self.batch_comes_in(&jobs).await else {
                 return again(jobs, false);
             };
-            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let began = (self.clock.now(), Instant::now());
             let ran = self.try_batch(&jobs, handler).await;
             drop(stay);
             self.meters.ran(began.1.elapsed());
@@ -89,19 +89,17 @@ impl Workshop {
 
     /// Whether the type of one of them has been paused meanwhile. Alone, that one waits without an attempt.
     fn waits_for_its_type(&self, jobs: &[Job]) -> bool {
-        let mut kinds = jobs
-            .iter()
-            .filter_map(entry)
-            .map(|entry| &entry.message.kind);
-        kinds.any(|kind| self.types.is_paused(kind.as_str()))
+        let mut kinds = jobs.iter().filter_map(kind_of);
+        kinds.any(|kind| self.types.is_paused(kind))
     }
 
     /// Learns that what a batch has handled works. What failed in one tells nothing of any of its types: alone, each does.
     fn learn_from_batch(&self, jobs: &[Job], lots: &[Lot]) {
         let handled = jobs.iter().zip(lots).filter(|(_, lot)| **lot == Lot::Ours);
-        for entry in handled.filter_map(|(job, _)| entry(job)) {
-            let kind = entry.message.kind.as_str();
-            self.types.note(kind, entry.mark.id, false);
+        for (job, _) in handled {
+            if let Some(kind) = kind_of(job) {
+                self.types.note(kind, job.mark.id, false);
+            }
         }
     }
 
@@ -111,7 +109,8 @@ impl Workshop {
     }
 
     async fn try_batch(&self, jobs: &[Job], handler: &dyn AnyBatch) -> BatchRan {
-        let entries: Vec<Entry<'_>> = jobs.iter().filter_map(entry).collect();
+        let now = self.clock.now();
+        let entries: Vec<Entry<'_>> = jobs.iter().filter_map(|job| entry(job, now)).collect();
         let Some(first) = jobs.first() else {
             return BatchRan::new(Run::Handled, "");
         };
@@ -137,7 +136,7 @@ impl Workshop {
         history.add(1, at, since.elapsed(), ran.error.clone());
         let mut fates = Vec::with_capacity(jobs.len());
         for (job, lot) in jobs.into_iter().zip(&ran.lots) {
-            let entry = entry(&job).filter(|_| *lot == Lot::Ours);
+            let entry = entry(&job, at).filter(|_| *lot == Lot::Ours);
             let Some(entry) = entry else {
                 fates.push(Fate::Again(Box::new(job), true));
                 continue;
@@ -159,13 +158,20 @@ impl Workshop {
     }
 }
 
-fn entry(job: &Job) -> Option<Entry<'_>> {
+fn kind_of(job: &Job) -> Option<&str> {
+    match &job.body {
+        Body::Message(message) => Some(message.kind.as_str()),
+        Body::Undecodable(_) => None,
+    }
+}
+
+fn entry(job: &Job, now: OffsetDateTime) -> Option<Entry<'_>> {
     match &job.body {
         Body::Message(message) => Some(Entry {
             message,
             mark: &job.mark,
             suspect: job.suspect,
-            in_doubt: is_doubtful(message, &job.origin),
+            in_doubt: is_doubtful(message, &job.origin, now),
             origin: &job.origin,
         }),
         Body::Undecodable(_) => None,
@@ -173,9 +179,9 @@ fn entry(job: &Job) -> Option<Entry<'_>> {
 }
 
 /// Those that can be handled together, and the others.
-fn divide(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+fn divide(jobs: Vec<Job>, now: OffsetDateTime) -> (Vec<Job>, Vec<Job>) {
     let marks = jobs.iter().map(|job| match &job.body {
-        Body::Message(message) => (job.mark.id, has_expired(message)),
+        Body::Message(message) => (job.mark.id, has_expired(message, now)),
         // It is in no batch; alone, it is told what it is.
         Body::Undecodable(_) => (job.mark.id, true),
     });

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward_core::Message;
-use time::OffsetDateTime;
 use tracing::error;
 
 use super::guard::not_in;
@@ -56,7 +55,7 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         match self.handler(job.route) {
-            Some(Some(_)) if has_expired(message) => {
+            Some(Some(_)) if has_expired(message, self.clock.now()) => {
                 self.settle(job, SettleAs::Expired, None).await
             }
             Some(Some(handler)) => self.handle(job, message, handler, due).await,
@@ -161,11 +160,11 @@ impl Workshop {
         let keyed = message.key.is_some();
         let place = Place {
             line: keyed.then(|| line_of(message, job.mark.id)),
-            in_doubt: is_doubtful(message, &job.origin),
+            in_doubt: is_doubtful(message, &job.origin, self.clock.now()),
             origin: &job.origin,
             history: &past.history,
         };
-        let began = (OffsetDateTime::now_utc(), Instant::now());
+        let began = (self.clock.now(), Instant::now());
         let ran = self.database.attempt(&order, &place).await;
         self.count(past, &ran, began);
         ran

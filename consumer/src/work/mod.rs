@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::HandlerSettings;
 use crate::age::is_in_doubt;
 use crate::alarm::Alarm;
+use crate::clock::DatabaseClock;
 use crate::handler::AnyHandler;
 use crate::health::Health;
 use crate::history::History;
@@ -36,6 +37,7 @@ pub(crate) struct Workshop {
     pub(crate) database: Database,
     pub(crate) routes: Vec<Route>,
     pub(crate) defaults: HandlerSettings,
+    pub(crate) clock: DatabaseClock,
     pub(crate) health: Health,
     pub(crate) meters: Meters,
     /// Ends handlers at the end of the grace.
@@ -177,14 +179,13 @@ async fn wait(delay: Duration, leave: &CancellationToken) -> Option<()> {
     }
 }
 
-/// Whether a message may be older than its mark, by this machine's clock.
-fn is_doubtful(message: &Message, origin: &Origin) -> bool {
+/// Whether a message may be older than its mark.
+fn is_doubtful(message: &Message, origin: &Origin, now: OffsetDateTime) -> bool {
     let written = message.time.map(SystemTime::from);
-    is_in_doubt(origin, written, SystemTime::now())
+    is_in_doubt(origin, written, now.into())
 }
 
-/// Whether a message is of no use any more, by this machine's clock.
-fn has_expired(message: &Message) -> bool {
-    let now = OffsetDateTime::now_utc();
+/// Whether a message is of no use any more.
+fn has_expired(message: &Message, now: OffsetDateTime) -> bool {
     message.expires_at().is_some_and(|at| at <= now)
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
 use tracing::{debug, error, warn};
 
 use super::told::log_run;
@@ -51,7 +50,7 @@ impl Workshop {
                 let kind = errand.due.kind.as_str();
                 if errand.trial.is_none() && self.types.is_paused(kind) {
                     let claimed = self.look(errand).await?;
-                    let verdict = if has_expired(&claimed.message) {
+                    let verdict = if has_expired(&claimed.message, self.clock.now()) {
                         Verdict::Expired
                     } else {
                         Verdict::WaitForType { kind, tried: false }
@@ -86,7 +85,7 @@ impl Workshop {
         let mut tally = Tally::default();
         let mut alone = false;
         loop {
-            let began = (OffsetDateTime::now_utc(), Instant::now());
+            let began = (self.clock.now(), Instant::now());
             let attempted = self.claim_and_try(errand, handler, settings.deadline, alone);
             let Attempted { claimed, ran } = attempted.await?;
             let mut past = Past {
@@ -171,7 +170,7 @@ impl Workshop {
         let _stay = self.come_in(alone, deadline, &errand.leave).await?;
         let claimed = self.database.claim(errand.due.line, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed)?;
-        if has_expired(&claimed.message) {
+        if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
             let ran = Ran::new(Run::Expired, "");
             return Some(Attempted { claimed, ran });

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::alarm::Alarm;
+use crate::clock::DatabaseClock;
 use crate::handler::Whole;
 use crate::health::Health;
 use crate::keeper::Keeper;
@@ -42,6 +43,7 @@ async fn workshop() -> (TestDatabase, Arc<Workshop>) {
         },
         routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
         defaults: HandlerSettings::default(),
+        clock: DatabaseClock::ask(test.pool()).await.unwrap(),
         health: Health::new(),
         kill: CancellationToken::new(),
         types: Types::new(FailingTypes::default()),

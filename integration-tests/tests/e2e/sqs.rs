@@ -2,13 +2,17 @@
 //!
 //! The ledger reads what a gate between the relays and the server has recorded: a queue cannot be read without consuming it.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use onceward_testkit::ledger::{Verdict, Workload};
 use onceward_testkit::postgres::Postgres;
-use onceward_testkit::sqs::{Act, Call, Sqs};
+use onceward_testkit::sqs::{Act, Call, Gate, Sqs};
+use onceward_testkit::wait;
 
 use crate::bad_messages::only_the_guilty_are_parked;
 use crate::kills::kill_both;
-use crate::stage::{Changes, Stage, WINDOW};
+use crate::stage::{Changes, SOON, Stage, WINDOW};
 
 /// A handful: what is looked for is what differs from other brokers.
 const CYCLES: u32 = 6;
@@ -100,6 +104,90 @@ async fn what_is_committed_takes_effect_once_by_way_of_a_standard_queue() {
     assert!(written.messages >= 1_000, "{written:?}");
     let [this, that] = &members;
     stage.must_be_green(&[&relay, this, that]).await;
+}
+
+/// Credentials that run out in the middle of work: at a delete, whose answer then is a refusal.
+#[derive(Debug, Default)]
+struct Credentials {
+    /// They run out at the next delete.
+    run_out: bool,
+    expired: bool,
+    /// How many calls of each action were refused for that.
+    refused: BTreeMap<String, u32>,
+}
+
+impl Credentials {
+    fn guard(gate: &Gate) -> Arc<Mutex<Self>> {
+        let guarded = Arc::new(Mutex::new(Self::default()));
+        let credentials = guarded.clone();
+        gate.script(move |call| {
+            let mut credentials = credentials.lock().unwrap();
+            credentials.expired |= credentials.run_out && call.action == "DeleteMessageBatch";
+            if !credentials.expired {
+                return Act::Pass;
+            }
+            *credentials.refused.entry(call.action.clone()).or_default() += 1;
+            Act::refuse(403, "com.amazon.coral.service#ExpiredTokenException")
+        });
+        guarded
+    }
+
+    fn refused(&self, action: &str) -> u32 {
+        self.refused.get(action).copied().unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_run_out_in_the_middle_of_work_cost_nothing_but_time() {
+    let mut stage = stage(true).await.consumed().await;
+    let gate = stage.place.gate().unwrap();
+    let (credentials, url) = (Credentials::guard(gate), gate.url());
+    let relay = stage.relay(&Changes::default());
+    // One attempt: one that an outage cost would be a dead letter. What is settled meanwhile cannot be deleted.
+    let changes = Changes::default()
+        .variable("E2E_ADDRESS", &url)
+        .variable("E2E_ATTEMPTS", "1")
+        .variable("E2E_DELAY_MS", "20");
+    let consumer = stage.consumer(&changes);
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(100),
+        ..stage.workload()
+    });
+
+    for outage in 1..=2 {
+        let published = stage.published().await;
+        stage.wait_until_published(published + 50).await;
+        *credentials.lock().unwrap() = Credentials {
+            run_out: true,
+            ..Credentials::default()
+        };
+        // More deletes than one ack is tried: some are given up, and come again.
+        wait::until_true(SOON, "refusals of everything", || async {
+            let credentials = credentials.lock().unwrap();
+            let [receive, delete] =
+                ["ReceiveMessage", "DeleteMessageBatch"].map(|action| credentials.refused(action));
+            let others = credentials.refused.values().sum::<u32>() - receive - delete;
+            receive >= 3 && delete >= 6 && others >= 3
+        })
+        .await;
+        let refused = std::mem::take(&mut *credentials.lock().unwrap()).refused;
+        eprintln!("outage {outage}: {refused:?}");
+        assert!(refused.values().all(|calls| *calls < 500), "{refused:?}");
+    }
+    let published = stage.published().await;
+    stage.wait_until_published(published + 100).await;
+    writers.stop().await;
+
+    stage.ledger.allow_duplicates(WINDOW, 2);
+    let verdict = stage.must_be_green(&[&relay, &consumer]).await;
+    assert_eq!(verdict.claims, 1, "{verdict}");
+    assert_eq!(stage.parked().await, 0);
+    let letters: i64 = sqlx::query_scalar("select count(*) from onceward.dead_letters")
+        .fetch_one(stage.log.pool())
+        .await
+        .unwrap();
+    assert_eq!(letters, 0);
 }
 
 /// A relay whose queue refuses an entry now and then, to its end.

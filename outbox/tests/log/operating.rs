@@ -272,10 +272,12 @@ async fn the_age_of_a_detour_is_that_of_its_own_messages() {
 
     let of = |cursors: &[schema::CursorOverview], detour: &str| {
         let cursor = cursors.iter().find(|c| c.lane == 1 && c.detour == detour);
-        cursor.unwrap().oldest_seconds
+        // Whole minutes, since asking takes its time.
+        let seconds = cursor.unwrap().oldest_seconds;
+        seconds.map(|seconds| (seconds / 60.0).floor())
     };
-    assert_eq!(of(&held, "").unwrap().round(), 7_200.0);
-    assert_eq!(of(&held, "key:orders:k").unwrap().round(), 3_600.0);
+    assert_eq!(of(&held, ""), Some(120.0));
+    assert_eq!(of(&held, "key:orders:k"), Some(60.0));
     assert_eq!(of(&drained, "key:orders:k"), None);
 }
 

@@ -1,21 +1,23 @@
 //! The database's time, as far as a reader needs it: for ages, never for decisions.
 
-use time::{Duration, OffsetDateTime};
+use std::time::Instant;
 
-/// How far the database's clock is ahead of ours.
+use onceward_core::CarriedTime;
+use time::OffsetDateTime;
+
+/// The database's clock, since it last told the time.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct DatabaseClock {
-    ahead: Duration,
-}
+pub(super) struct DatabaseClock(Option<CarriedTime>);
 
 impl DatabaseClock {
     /// Takes note of what the database's clock said just now.
     pub(super) fn set(&mut self, database: OffsetDateTime) {
-        self.ahead = database - OffsetDateTime::now_utc();
+        self.0 = Some(CarriedTime::new(database, Instant::now()));
     }
 
-    /// The database's time now.
+    /// The database's time now; ours, before it has told.
     pub(super) fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc() + self.ahead
+        self.0
+            .map_or_else(OffsetDateTime::now_utc, |time| time.at(Instant::now()))
     }
 }

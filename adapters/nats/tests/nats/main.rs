@@ -5,6 +5,8 @@
 mod consuming;
 mod publishing;
 mod rights;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;

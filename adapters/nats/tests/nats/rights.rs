@@ -1,57 +1,34 @@
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
 use onceward_core::{Acker as _, ErrorKind, Outcome, Publisher as _, Route, Subscriber as _};
-use onceward_nats::{Credentials, NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
-use onceward_testkit::nats::{Nats, Options};
+use onceward_nats::{Credentials, NatsPublisher, NatsSubscriber, SubscriberConfig};
 
+use crate::support::{as_user, server_with_users};
 use crate::{message, offer, positions, read};
 
 const RIGHTS: &str = r#"
-accounts {
-  A {
-    jetstream: enabled
-    users: [
-      { user: admin, password: admin-secret }
-      { user: anna, password: anna-secret,
-        permissions: { publish: { deny: "forbidden" } } }
-    ]
-  }
-}
+      { user: anna, password: secret, permissions: { publish: { deny: "forbidden" } } }
 "#;
-
-fn as_user(nats: &Nats, user: &str, password: &str) -> NatsConfig {
-    let mut config = NatsConfig::new([nats.url()]);
-    config.credentials = Credentials::UserPassword {
-        user: user.to_owned(),
-        password: password.into(),
-    };
-    config
-}
 
 #[tokio::test]
 async fn missing_rights_are_told_apart_from_an_outage() {
-    let nats = Nats::start(Options {
-        config: RIGHTS.to_owned(),
-        ..Options::default()
-    })
-    .await;
-    let admin = async_nats::ConnectOptions::with_user_and_password(
-        "admin".to_owned(),
-        "admin-secret".to_owned(),
-    );
-    let client = admin.connect(nats.url()).await.unwrap();
+    let (nats, jetstream) = server_with_users(RIGHTS).await;
     let both = Config {
         name: "both".to_owned(),
         subjects: vec!["allowed".to_owned(), "forbidden".to_owned()],
         ..Config::default()
     };
-    jetstream::new(client).create_stream(both).await.unwrap();
+    jetstream.create_stream(both).await.unwrap();
 
-    let wrong = NatsPublisher::connect(&as_user(&nats, "anna", "guessed")).await;
+    let mut guessed = as_user(&nats, "anna");
+    guessed.credentials = Credentials::UserPassword {
+        user: "anna".to_owned(),
+        password: "guessed".into(),
+    };
+    let wrong = NatsPublisher::connect(&guessed).await;
     assert_eq!(wrong.unwrap_err().kind, ErrorKind::Unauthorized);
-    let right = as_user(&nats, "anna", "anna-secret");
+    let right = as_user(&nats, "anna");
     let mut session = NatsPublisher::connect(&right).await.unwrap();
     let messages = [
         message("forbidden", "a", b"1".to_vec()),
@@ -74,46 +51,29 @@ async fn missing_rights_are_told_apart_from_an_outage() {
 
 /// The rights that the adapter's documentation asks for, and no others.
 const LEAST_RIGHTS: &str = r#"
-accounts {
-  A {
-    jetstream: enabled
-    users: [
-      { user: admin, password: admin-secret }
-      { user: relay, password: relay-secret, permissions: {
+      { user: relay, password: secret, permissions: {
         publish: [ "shop.>", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*" ]
         subscribe: "_INBOX.>" } }
-      { user: billing, password: billing-secret, permissions: {
+      { user: billing, password: secret, permissions: {
         publish: [
           "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.SHOP", "$JS.API.STREAM.MSG.GET.SHOP"
           "$JS.API.CONSUMER.INFO.SHOP.reader", "$JS.API.CONSUMER.CREATE.SHOP.reader"
           "$JS.API.CONSUMER.RESET.SHOP.reader", "$JS.API.CONSUMER.UNPIN.SHOP.reader"
           "$JS.API.CONSUMER.MSG.NEXT.SHOP.reader", "$JS.ACK.SHOP.reader.>" ]
         subscribe: "_INBOX.>" } }
-    ]
-  }
-}
 "#;
 
 #[tokio::test]
 async fn the_rights_that_are_documented_are_enough() {
-    let nats = Nats::start(Options {
-        config: LEAST_RIGHTS.to_owned(),
-        ..Options::default()
-    })
-    .await;
-    let admin = async_nats::ConnectOptions::with_user_and_password(
-        "admin".to_owned(),
-        "admin-secret".to_owned(),
-    );
-    let client = admin.connect(nats.url()).await.unwrap();
+    let (nats, jetstream) = server_with_users(LEAST_RIGHTS).await;
     let shop = Config {
         name: "SHOP".to_owned(),
         subjects: vec!["shop.>".to_owned()],
         ..Config::default()
     };
-    jetstream::new(client).create_stream(shop).await.unwrap();
+    jetstream.create_stream(shop).await.unwrap();
 
-    let relay = as_user(&nats, "relay", "relay-secret");
+    let relay = as_user(&nats, "relay");
     let mut session = NatsPublisher::connect(&relay).await.unwrap();
     let reports = session.check(&[Route::new("shop.orders")]).await;
     assert!(reports[0].state.is_ok(), "{reports:?}");
@@ -122,7 +82,7 @@ async fn the_rights_that_are_documented_are_enough() {
         .collect();
     assert!(offer(&mut session, &messages).await.all_confirmed());
 
-    let billing = as_user(&nats, "billing", "billing-secret");
+    let billing = as_user(&nats, "billing");
     let config = SubscriberConfig::new("reader", ["shop.orders"]);
     let mut reader = NatsSubscriber::join(&billing, config.clone())
         .await

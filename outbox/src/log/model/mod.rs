@@ -4,6 +4,7 @@
 //! wrong cursors run through the same exploration and must be found out: a check that cannot fail is no check.
 
 mod cursors;
+mod detours;
 mod histories;
 mod relays;
 mod workers;

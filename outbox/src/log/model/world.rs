@@ -75,7 +75,7 @@ const MOST_ROWS: usize = 6;
 pub(super) struct Row {
     pub(super) seq: u8,
     pub(super) xid: u8,
-    ordered: bool,
+    pub(super) ordered: bool,
     tx: u8,
 }
 

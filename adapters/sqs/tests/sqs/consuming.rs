@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use onceward_core::{Acker as _, Order, SubscribeErrorKind, Subscriber as _};
+use onceward_sqs::{Sqs, SqsConfig, SubscriberConfig};
+use onceward_testkit::sqs::Act;
+use onceward_testkit::{unique, wait};
+
+use crate::{PATIENCE, Stage, offer, read};
+
+#[tokio::test]
+async fn a_delivery_that_ran_out_comes_again_and_its_old_ack_is_ignored() {
+    let stage = Stage::fifo().await;
+    offer(&mut stage.session().await, &[stage.message("k", "x")]).await;
+    let mut member = stage.member(Duration::from_secs(1)).await;
+
+    let first = read(&mut member, 1).await.remove(0);
+    let second = read(&mut member, 1).await.remove(0);
+
+    assert_eq!(first.origin.redelivered, Some(0));
+    assert_eq!(second.origin.redelivered, Some(1));
+    assert!(first.origin.sent_at.is_some());
+    let acker = member.acker();
+    acker.ack(vec![first.token.clone()]).await.unwrap();
+    acker
+        .give_back(vec![first.token], Duration::ZERO)
+        .await
+        .unwrap();
+    acker.ack(vec![second.token.clone()]).await.unwrap();
+    // Once more, as after an answer that was lost.
+    acker.ack(vec![second.token]).await.unwrap();
+    let empty = || async { member_backlog(&stage).await == 0 };
+    wait::until_true(PATIENCE, "an empty queue", empty).await;
+}
+
+async fn member_backlog(stage: &Stage) -> u64 {
+    let mut member = stage.member(Duration::from_secs(1)).await;
+    member.backlog().await.unwrap()[0].count
+}
+
+#[tokio::test]
+async fn what_waits_in_a_member_does_not_run_out_and_what_is_extended_neither() {
+    let stage = Stage::fifo().await;
+    offer(
+        &mut stage.session().await,
+        &[stage.message("a", "x"), stage.message("b", "y")],
+    )
+    .await;
+    let visibility = Duration::from_secs(2);
+    let mut member = stage.member(visibility).await;
+    let acker = member.acker();
+
+    let in_work = read(&mut member, 1).await.remove(0);
+    let mut deadline = in_work.deadline.unwrap();
+    let twice = std::time::Instant::now() + visibility * 2;
+    // Time itself is what is waited for here: the first deadline has to pass.
+    while deadline < twice + visibility / 2 {
+        tokio::time::sleep_until((deadline - visibility / 2).into()).await;
+        deadline = acker.extend(vec![in_work.token.clone()]).await.unwrap()[0].unwrap();
+    }
+    let waited = read(&mut member, 1).await.remove(0);
+
+    assert_eq!(waited.origin.redelivered, Some(0));
+    assert!(waited.deadline.unwrap() > std::time::Instant::now());
+    acker.ack(vec![in_work.token, waited.token]).await.unwrap();
+    let left = member.backlog().await.unwrap()[0].count;
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn an_ack_that_sqs_refuses_for_now_is_told_and_tried_again() {
+    let stage = Stage::fifo().await;
+    let messages: Vec<_> = (0..3)
+        .map(|n| stage.message(&format!("k{n}"), "x"))
+        .collect();
+    offer(&mut stage.session().await, &messages).await;
+    let mut member = stage.member(Duration::from_secs(30)).await;
+    let tokens: Vec<_> = read(&mut member, 3)
+        .await
+        .into_iter()
+        .map(|one| one.token)
+        .collect();
+    stage.gate.script(|call| match call.action.as_str() {
+        "DeleteMessageBatch" => Act::fail(["1".to_owned()]),
+        _ => Act::Pass,
+    });
+    let acker = member.acker();
+
+    let refused = acker.ack(tokens.clone()).await;
+    stage.gate.script(|_| Act::Pass);
+    acker.ack(tokens).await.unwrap();
+
+    assert_eq!(refused.unwrap_err().kind, SubscribeErrorKind::Unavailable);
+    assert_eq!(member.backlog().await.unwrap()[0].count, 0);
+}
+
+#[tokio::test]
+async fn a_member_is_refused_a_queue_that_does_not_exist_or_keeps_no_order() {
+    let stage = Stage::without_queue().await;
+    let join = |queue: String| {
+        let sqs = stage.sqs();
+        async move {
+            sqs.subscriber(SubscriberConfig::new([queue]))
+                .await
+                .map(drop)
+        }
+    };
+
+    let missing = join(stage.queue.clone()).await.unwrap_err();
+    let standard = join("orders".to_owned()).await.unwrap_err();
+
+    assert_eq!(missing.kind, SubscribeErrorKind::Misconfigured);
+    assert!(missing.what.contains(&stage.queue), "{missing}");
+    assert_eq!(standard.kind, SubscribeErrorKind::Misconfigured);
+}
+
+#[tokio::test]
+async fn a_member_of_a_standard_queue_promises_no_order() {
+    let stage = Stage::without_queue().await;
+    let queue = unique("standard");
+    stage.server.create_queue(&queue, &[]).await;
+    let mut config = SqsConfig::emulator(stage.gate.url());
+    config.order = Order::None;
+
+    let member = Sqs::new(config)
+        .subscriber(SubscriberConfig::new([queue]))
+        .await;
+
+    assert_eq!(member.unwrap().capabilities().order, Order::None);
+}
