@@ -99,6 +99,18 @@ impl DeadReason {
             Self::TooOld => "too_old",
         }
     }
+
+    /// Whether its handler has run: then its start may be known.
+    pub(crate) const fn was_handled(self) -> bool {
+        match self {
+            Self::Payload
+            | Self::Rejected
+            | Self::Attempts
+            | Self::TransactionEnded
+            | Self::Crashed => true,
+            Self::Undecodable | Self::NoHandler | Self::IdConflict | Self::TooOld => false,
+        }
+    }
 }
 
 /// What an attempt came to.

@@ -305,7 +305,72 @@ async fn an_outage_of_the_database_while_a_suspect_runs_alone_is_no_crash() {
     running.stop().await;
 
     assert!(stage.letters().await.is_empty());
-    wait_for_no_starts(&stage).await;
+    wait::until_true(SOON, "the end of the last start", || async {
+        crashes(&stage).await == (false, 0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_fails_before_it_kills_its_process_is_given_up_on_too() {
+    async fn fails_first(deadly: Deadly, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        if tx.attempt() == 1 {
+            return Err("not yet".into());
+        }
+        self::deadly(deadly, event, tx).await
+    }
+    let stage = Stage::new().await;
+    stage.publish(DEADLY, Some(1));
+    let deadly = Deadly::new();
+    let run = || stage.run(stage.builder().on_with("*", deadly.clone(), fails_first));
+
+    // Beside others once, and then alone, at its second attempt each time.
+    for _ in 0..4 {
+        deadly.kill(run(), 1).await;
+    }
+    let last = run();
+    stage.settled(1).await;
+    last.stop().await;
+
+    let reasons: Vec<String> = stage.letters().await.into_iter().map(|one| one.0).collect();
+    assert_eq!(reasons, ["crashed"]);
+    assert_eq!(starts(&stage).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspect_that_fails_while_it_is_alone_is_handled_later_and_leaves_no_start() {
+    async fn fails(fails: Arc<AtomicBool>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+        effect(event.order, tx).await?;
+        if fails.load(Ordering::SeqCst) {
+            return Err("not yet".into());
+        }
+        Ok(())
+    }
+    let stage = Stage::new().await;
+    stage.publish(DEADLY, Some(1));
+    stage.publish(2, Some(2));
+    let deadly = Deadly::new();
+    deadly.kill(stage.run(deadly.builder(&stage)), 2).await;
+    assert_eq!(starts(&stage).await, 2);
+
+    let failing = Arc::new(AtomicBool::new(true));
+    let settings = HandlerSettings {
+        defer_after: Duration::ZERO,
+        ..quick(1_000)
+    };
+    let builder = stage.builder().defaults(settings);
+    let running = stage.run(builder.on_with("*", failing.clone(), fails));
+    stage.wait_for_retries(2).await;
+    failing.store(false, Ordering::SeqCst);
+    wait::until_true(SOON, "the effects", || async {
+        stage.effects().await.len() == 2
+    })
+    .await;
+    running.stop().await;
+
+    assert_eq!(starts(&stage).await, 0);
+    stage.nothing_waits().await;
+    assert!(stage.letters().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use super::Consumer;
 use crate::age::outlives_marks;
 use crate::clock::DatabaseClock;
 use crate::health::Health;
-use crate::keeper::{Keep, Keeper};
+use crate::keeper::{Keep, Keeper, Link};
 use crate::member::Member;
 use crate::meters::Meters;
 use crate::nudge::Nudge;
@@ -33,6 +33,9 @@ impl Consumer {
     ) -> Result<Settled, ConsumerError> {
         let sends = self.outbound.is_some();
         schema::check(&self.pool, &self.schema, sends).await?;
+        let link = Link::beside(&self.pool);
+        // What is done to the connections of a pool may give them another role.
+        schema::check(link.own(), &self.schema, false).await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
         let (health, meters) = (Health::new(), Meters::new(&self.name));
@@ -44,7 +47,7 @@ impl Consumer {
         let statements = Statements::new(self.schema);
         let (keeper, asked) = Keeper::new();
         let keep = Keep {
-            options: (*self.pool.connect_options()).clone(),
+            link,
             statements: statements.clone(),
             consumer: self.name.clone(),
             member: Uuid::now_v7(),

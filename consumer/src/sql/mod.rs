@@ -16,7 +16,10 @@ pub(crate) use retries::{ADD, HOLD};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use uuid::Uuid;
 
-use crate::ConsumerName;
+use crate::{ConsumerName, keeper};
+
+/// How much longer a transaction may be idle than for its handler and a start: to say that a handler has ended, and to roll back.
+const AROUND: Duration = Duration::from_secs(2);
 
 /// A statement over one schema. Cloning one is cheap.
 #[derive(Debug, Clone)]
@@ -158,7 +161,8 @@ impl Statements {
     pub(crate) fn begin(deadline: Duration, patience: Duration, durable: bool) -> SqlStr {
         let statement = deadline.as_millis();
         let lock = (deadline / 2).min(patience).as_millis().max(1);
-        let idle = (deadline * 2).as_millis();
+        // Before the handler's first statement its start may be waited for.
+        let idle = (deadline + deadline.max(keeper::patience(deadline) + AROUND)).as_millis();
         let commit = if durable { "on" } else { "off" };
         safe(
             format!(
@@ -226,5 +230,22 @@ mod tests {
         );
         assert!(!statements.contains("{schema}"), "{statements}");
         assert!(!begin.as_str().contains(['{', '}']), "{begin:?}");
+    }
+
+    #[test]
+    fn a_transaction_may_be_idle_while_its_start_is_waited_for() {
+        for seconds in [0, 1, 4, 8, 30, 3_600] {
+            let deadline = Duration::from_secs(seconds);
+            let begin = Statements::begin(deadline, Duration::MAX, true);
+            let (_, idle) = begin
+                .as_str()
+                .split_once("idle_in_transaction_session_timeout = ")
+                .unwrap();
+            let (idle, _) = idle.split_once(';').unwrap();
+            let idle = Duration::from_millis(idle.parse().unwrap());
+
+            assert!(idle > keeper::patience(deadline) + deadline, "{seconds}");
+            assert!(idle >= deadline * 2, "{seconds}");
+        }
     }
 }

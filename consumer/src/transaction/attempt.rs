@@ -222,7 +222,19 @@ impl Database {
         let Some(guard) = &order.guard else {
             return Ok(());
         };
-        match guard.keeper.start(order.mark.id, guard.alone).await {
+        let start = guard
+            .keeper
+            .start(order.mark.id, guard.alone, order.deadline);
+        let started = tokio::select! {
+            biased;
+            () = order.kill.cancelled() => {
+                // As below.
+                Self::has_ended(order).await;
+                return Err(Ran::new(Run::Stopped, ""));
+            }
+            started = start => started,
+        };
+        match started {
             Ok(Start::Beside | Start::Alone(_)) => {
                 pass(Failpoint::AfterStart);
                 Ok(())

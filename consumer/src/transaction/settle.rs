@@ -11,7 +11,7 @@ use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::joining::waits_already;
 use crate::mark::Mark;
-use crate::plan::{DeadReason, Settling};
+use crate::plan::Settling;
 use crate::session::Session;
 
 /// How long each of its statements may take on the server, twice: nobody else's code runs here.
@@ -96,7 +96,7 @@ impl Database {
         letter: &Letter<'_>,
         replayed: Option<i64>,
     ) -> Result<(), sqlx::Error> {
-        if letter.reason == DeadReason::Crashed {
+        if letter.reason.was_handled() {
             // Not before: without the letter it would be handled again as if nothing were.
             self.forget_starts(connection, &[mark.id]).await?;
         }

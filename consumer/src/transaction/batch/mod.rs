@@ -162,7 +162,10 @@ impl Database {
             }
         };
         let ended = ended.in_time(deadline);
-        let (reached, ()) = tokio::join!(self.reach(&ended, marked), Self::batch_has_ended(order));
+        let (reached, ()) = tokio::join!(
+            self.reach(&ended, marked),
+            Self::batch_has_ended(order, &opened.lots)
+        );
         // If the handler has committed, it has committed all marks alike.
         let mark = Mark {
             id: opened.marks.first().copied().unwrap_or_default(),
@@ -194,7 +197,7 @@ impl Database {
         match proven {
             Ok(true) => {}
             Ok(false) => {
-                Self::batch_has_ended(order).await;
+                Self::batch_has_ended(order, &opened.lots).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
@@ -208,7 +211,7 @@ impl Database {
         Ok(match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::Handled, ""),
             Err(error) => {
-                Self::batch_has_ended(order).await;
+                Self::batch_has_ended(order, &opened.lots).await;
                 Ran::new(after_commit(classify(&error)), chain(&error))
             }
         })
