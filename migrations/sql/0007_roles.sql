@@ -47,6 +47,8 @@ begin
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;
     grant update, delete on {{schema}}.parked, {{schema}}.dead_letters to onceward_admin;
     grant delete on {{schema}}.consumer_positions to onceward_admin;
+    -- To resume a type by hand.
+    grant update (resumed_at) on {{schema}}.paused_types to onceward_admin;
     -- To replay a dead letter: it moves into the retries, and its mark says so.
     grant insert, update on {{schema}}.processed_messages, {{schema}}.held_keys to onceward_admin;
     grant insert on {{schema}}.retries to onceward_admin;

@@ -208,6 +208,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 continue;
             }
             if let Some(kind) = self.flights.kind(number)
+                && self.shop.handles(kind)
                 && self.shop.types.holds(kind)
             {
                 self.keys.set_aside(number);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Event;
-use crate::plan::failing::TURN;
+use crate::plan::failing::{TURN, goes_on};
 use crate::transaction::{PausedType, Turn};
 use crate::trial::{Ended, Trial};
 use crate::trouble::{Trouble, chain, classify};
@@ -22,6 +22,9 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Between two looks while what has waited for a type is made due, a part at a time.
 const WHILE_RESUMED: Duration = Duration::from_millis(200);
+
+/// Between two looks while what is tried tells nothing: the next one is tried at once.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// Counting what waits may take a while: at most one part in so many of the time goes into it.
 const COUNT_ONE_IN: u32 = 20;
@@ -68,6 +71,7 @@ struct Watch<'a, T> {
 struct InHand {
     /// Until when the database keeps the turn for us.
     until: OffsetDateTime,
+    began: Instant,
     renew_at: Instant,
     /// Whether its message has told how its type does.
     told: bool,
@@ -75,9 +79,11 @@ struct InHand {
 
 impl InHand {
     fn new(until: OffsetDateTime) -> Self {
+        let began = Instant::now();
         Self {
             until,
-            renew_at: Instant::now() + TURN / 4,
+            began,
+            renew_at: began + TURN / 4,
             told: false,
         }
     }
@@ -101,7 +107,14 @@ impl<T> Watch<'_, T> {
             loop {
                 tokio::select! {
                     () = &mut next => break,
-                    Some(end) = ends.recv() => self.on_ended(&end).await,
+                    Some(end) = ends.recv() => {
+                        self.on_ended(&end).await;
+                        if !end.told {
+                            let at_once = tokio::time::Instant::now() + AT_ONCE;
+                            let at = next.deadline().min(at_once);
+                            next.as_mut().reset(at);
+                        }
+                    }
                 }
             }
         }
@@ -172,14 +185,18 @@ impl<T> Watch<'_, T> {
         Ok(())
     }
 
-    /// Says of the turns that go on that they do.
+    /// Says of the turns that go on that they do. One whose handler blocks its thread does not: others are to have their turn, but not
+    /// this member, whose threads would all be blocked in the end.
     async fn renew_turns(&mut self) -> Result<(), sqlx::Error> {
         let now = Instant::now();
         for (kind, turn) in &mut self.in_hand {
-            if turn.renew_at <= now {
+            let route = self.shop.route_of(kind);
+            let deadline = self.shop.settings(route).deadline;
+            if turn.renew_at <= now && goes_on(now - turn.began, deadline) {
                 let moved = self.shop.database.move_turn(kind, turn.until, TURN).await?;
                 // One that is no longer ours has ended for the others, and ends here when its message does.
-                *turn = InHand::new(moved.unwrap_or(turn.until));
+                turn.until = moved.unwrap_or(turn.until);
+                turn.renew_at = now + TURN / 4;
             }
         }
         Ok(())

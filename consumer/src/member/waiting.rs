@@ -16,11 +16,17 @@ use crate::work::Errand;
 /// Other members and commands add messages that this one is not told of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Between looks that find only lines for which there is no room: others may be due behind them.
+/// Between looks that find only lines for which there is no room: others may be due behind them. Each time twice as long, up to a
+/// regular look: a look takes the lines that it finds, which costs the database a write for each.
 const LOOK_PAST: Duration = Duration::from_millis(100);
 
 /// How many lines are in hand at most.
 const MOST: usize = 1_000;
+
+/// How long to wait after so many looks in vain.
+fn look_past(in_vain: u32) -> Duration {
+    (LOOK_PAST * 2_u32.pow(in_vain.clamp(1, 8) - 1)).min(LOOK_EVERY)
+}
 
 /// Lines from the look that found them until they are worked on.
 #[derive(Debug)]
@@ -34,8 +40,8 @@ pub(super) struct Waiting {
     limit: usize,
     /// How many were asked for.
     asked: usize,
-    /// Whether the last look found only lines for which there is no room.
-    in_vain: bool,
+    /// How many looks in a row have found only lines for which there is no room.
+    in_vain: u32,
     /// When to look; none: a look is on its way.
     look: Option<Instant>,
     /// When something becomes due that was heard of while a look was on its way.
@@ -66,7 +72,7 @@ impl Waiting {
             limits,
             limit,
             asked: 0,
-            in_vain: false,
+            in_vain: 0,
             look: Some(now),
             heard: None,
             idle: false,
@@ -91,7 +97,7 @@ impl Waiting {
         self.look = None;
         self.heard = None;
         // What there is room for may be far behind what there is none for.
-        self.asked = if self.in_vain { MOST } else { self.room() };
+        self.asked = if self.in_vain > 0 { MOST } else { self.room() };
         Some(self.asked)
     }
 
@@ -122,10 +128,11 @@ impl Waiting {
                 takes.then_some((line, class))
             })
             .collect();
-        self.in_vain = found > 0 && found >= self.asked && taken.is_empty();
+        let in_vain = found > 0 && found >= self.asked && taken.is_empty();
+        self.in_vain = if in_vain { self.in_vain + 1 } else { 0 };
         let next = match due.next {
             // There may be more.
-            _ if self.in_vain => now + LOOK_PAST,
+            _ if in_vain => now + look_past(self.in_vain),
             _ if found > 0 && found >= self.asked => now,
             Some(next) => now + next.min(LOOK_EVERY),
             None => now + LOOK_EVERY,

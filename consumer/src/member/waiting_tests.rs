@@ -158,6 +158,33 @@ fn after_a_look_in_vain_the_next_one_looks_as_far_as_it_may() {
 }
 
 #[test]
+fn looks_in_vain_become_as_seldom_as_regular_ones() {
+    let now = Instant::now();
+    let mut waiting = waiting(now);
+    for n in 0..500 {
+        waiting.arrive(n, line(u128::from(n), "slow"), 1, None);
+    }
+
+    let (mut at, mut pauses) = (now, Vec::new());
+    for look in 1..8_u128 {
+        let asked = waiting.wants(at).unwrap() as u128;
+        let more = look * 10_000..look * 10_000 + asked;
+        assert_eq!(take(&mut waiting, found(more, "slow", Some(0)), at), 0);
+        let next = waiting.next().unwrap();
+        pauses.push((next - at).as_millis());
+        at = next;
+    }
+    assert_eq!(pauses, [100, 200, 400, 800, 1_000, 1_000, 1_000]);
+
+    waiting.wants(at);
+    assert_eq!(take(&mut waiting, found([70_000], "t", Some(0)), at), 1);
+    waiting.wants(waiting.next().unwrap());
+    let asked = 90_000..90_000 + waiting.asked as u128;
+    take(&mut waiting, found(asked, "slow", Some(0)), at);
+    assert_eq!(waiting.next(), Some(at + LOOK_PAST), "the first one again");
+}
+
+#[test]
 fn it_is_idle_once_a_look_finds_nothing_and_nothing_is_heard_of() {
     let now = Instant::now();
     let mut waiting = waiting(now);

@@ -22,6 +22,9 @@ const SPREAD: Duration = Duration::from_secs(3_600);
 /// meanwhile must not delay the next one for long.
 pub(crate) const TURN: Duration = Duration::from_secs(10);
 
+/// How much longer a try may take than its handler and what is around it: after that the handler blocks its thread.
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// The longest type that is paused: beyond it an index would refuse it.
 const LONGEST_TYPE: usize = 255;
 
@@ -136,6 +139,11 @@ pub(crate) fn while_paused(next: Next) -> Next {
         | Next::Expire
         | Next::Leave => next,
     }
+}
+
+/// Whether a turn goes on whose handler has this deadline.
+pub(crate) fn goes_on(since: Duration, deadline: Duration) -> bool {
+    since < deadline * 2 + OVERDUE
 }
 
 /// Whether a type can be paused: the database must be able to tell it from others.

@@ -222,6 +222,15 @@ fn an_outage_tells_nothing_of_a_type_and_a_rejection_that_it_works() {
 }
 
 #[test]
+fn a_turn_goes_on_for_as_long_as_its_handler_may_take_and_no_longer() {
+    let deadline = Duration::from_secs(30);
+
+    assert!(goes_on(Duration::ZERO, deadline));
+    assert!(goes_on(deadline * 2, deadline));
+    assert!(!goes_on(deadline * 2 + OVERDUE, deadline));
+}
+
+#[test]
 fn a_type_that_the_database_could_not_tell_from_others_is_not_paused() {
     assert!(can_be_paused(&"t".repeat(255)));
     assert!(!can_be_paused(&"t".repeat(256)));

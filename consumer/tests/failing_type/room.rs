@@ -123,6 +123,28 @@ async fn with_room_for_none_a_paused_type_is_tried_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_paused_type_that_is_no_longer_handled_is_not_held() {
+    let stage = Stage::new().await;
+    pause_by_hand(&stage, "gone", 3_600).await;
+    let none = FailingTypes {
+        deferred: 0,
+        ..FailingTypes::default()
+    };
+    let builder = stage.builder().failing_types(none).ignore("gone");
+    let running = stage.run(builder.on("*", crate::common::write_effect));
+
+    // The first ones may come before the member has asked how many wait.
+    for n in 1..=40 {
+        stage.publish_of("gone", n, None);
+        stage.settled(usize::try_from(n).unwrap()).await;
+    }
+    running.stop().await;
+
+    assert!(stage.letters().await.is_empty());
+    stage.nothing_waits().await;
+}
+
+#[tokio::test]
 async fn a_consumer_with_one_handler_tries_a_paused_type_while_all_its_places_are_taken() {
     async fn hangs_if_slow(
         (dependency, gate): (Dependency, Arc<Semaphore>),

@@ -45,6 +45,31 @@ async fn a_probe_that_fails_is_no_attempt_and_another_message_is_tried_next() {
     assert!(times[0] >= 20, "each went to the back: {times:?}");
 }
 
+#[tokio::test]
+async fn one_that_has_expired_tells_nothing_and_the_next_one_is_tried_at_once() {
+    let stage = Stage::new().await;
+    let_wait(&stage, "paused", 200).await;
+    let expired = r#"update onceward.retries set headers = '{"onceward-expires-at": "2020-01-01T00:00:00Z"}'"#;
+    sqlx::query(expired).execute(stage.pool()).await.unwrap();
+    pause_by_hand(&stage, "paused", 0).await;
+    let dependency = Dependency::default();
+    dependency.up(true);
+    let seldom = FailingTypes::default();
+
+    // With a look each second it would take minutes.
+    let running = stage.run(builder(&stage, &dependency).failing_types(seldom));
+    wait::until_true(SOON, "all to have expired", || async {
+        stage.retries().await == 0
+    })
+    .await;
+    stage.publish_of("paused", 1, None);
+    wait_for_effects(&stage, 1).await;
+    running.stop().await;
+
+    assert_eq!(dependency.calls(), 1);
+    stage.nothing_waits().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_try_that_takes_long_is_the_only_one_of_all_members() {
     async fn slow_once_paused(

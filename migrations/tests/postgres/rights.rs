@@ -225,6 +225,7 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "update onceward.dead_letters set state = 'discarded'",
         "delete from onceward.streams",
         "delete from onceward.consumer_positions where consumer = 'gone'",
+        "update onceward.paused_types set resumed_at = now() where consumer = 'billing' and type = 't'",
         "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
          select onceward.mark_slot(id), 'billing', id, 1 from (select gen_random_uuid() as id) m",
         "update onceward.processed_messages set outcome = 1",
@@ -243,6 +244,8 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.processed_messages",
         "delete from onceward.retries",
         "update onceward.retries set attempts = 1",
+        "update onceward.paused_types set probe_at = now()",
+        "delete from onceward.starts",
     ] {
         assert_eq!(super::code(run(&mut admin, sql).await), FORBIDDEN, "{sql}");
     }
