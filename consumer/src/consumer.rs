@@ -99,7 +99,8 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Dropped, handlers end at once and are rolled back. What was not acked comes again, and the marks drop what was
-    /// handled.
+    /// handled. It counts as a crash: what was in work is handled alone next time, and a message that was alone three times when that
+    /// happened becomes a dead letter. To end in good order, cancel `stop`.
     pub async fn run<S: Subscriber>(
         self,
         subscriber: S,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use onceward_core::{Key, Message, Topic};
 
 use crate::plan::Lane;
-use crate::plan::places::{LANES, Running, has_place};
+use crate::plan::places::{LANES, Places, Running, has_place};
 
 /// Messages with one of these keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ pub(crate) struct Keys {
     limits: Vec<usize>,
     /// How many run in all.
     all: Running,
-    limit: usize,
+    places: Places,
 }
 
 /// Whose turn it is in one class, by lane.
@@ -97,8 +97,8 @@ impl Ready {
 }
 
 impl Keys {
-    /// At most `limit` deliveries run at a time, and of each class at most what `limits` says, whatever the lane.
-    pub(crate) fn new(limit: usize, limits: Vec<usize>) -> Self {
+    /// So many run at a time, and of each class at most what `limits` says, whatever the lane.
+    pub(crate) fn new(places: Places, limits: Vec<usize>) -> Self {
         Self {
             items: HashMap::new(),
             lines: HashMap::new(),
@@ -106,7 +106,7 @@ impl Keys {
             running: vec![0; limits.len()],
             limits,
             all: Running::default(),
-            limit,
+            places,
         }
     }
 
@@ -152,9 +152,10 @@ impl Keys {
 
     /// Starts the one that has waited longest among those that may start, a probe before all others.
     pub(crate) fn start(&mut self) -> Option<u64> {
+        let waits = |lane| self.first_of(lane).next().is_some();
         let (_, number, class, lane) = LANES
             .into_iter()
-            .filter(|lane| has_place(*lane, self.all, self.limit))
+            .filter(|lane| has_place(*lane, self.all, waits, self.places))
             .flat_map(|lane| self.first_of(lane))
             .min_by_key(|(later, number, ..)| (*later, *number))?;
         self.ready[class].of_mut(lane).pop_front();

@@ -13,9 +13,14 @@ fn key(name: u8) -> KeyId {
     }
 }
 
+/// With a connection for each place.
+fn with_places(limit: usize, limits: Vec<usize>) -> Keys {
+    Keys::new(Places::within_pool(limit, 1_000), limits)
+}
+
 #[test]
 fn one_key_runs_one_at_a_time_and_others_beside_it() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     keys.arrive(1, Some(key(1)), 0);
     keys.arrive(2, Some(key(1)), 0);
     keys.arrive(3, Some(key(2)), 0);
@@ -29,7 +34,7 @@ fn one_key_runs_one_at_a_time_and_others_beside_it() {
 
 #[test]
 fn messages_without_a_key_run_side_by_side() {
-    let mut keys = Keys::new(2, vec![10]);
+    let mut keys = with_places(2, vec![10]);
     for number in 1..=3 {
         keys.arrive(number, None, 0);
     }
@@ -42,7 +47,7 @@ fn messages_without_a_key_run_side_by_side() {
 
 #[test]
 fn a_class_at_its_limit_does_not_stop_the_others() {
-    let mut keys = Keys::new(10, vec![1, 10]);
+    let mut keys = with_places(10, vec![1, 10]);
     keys.arrive(1, None, 0);
     keys.arrive(2, None, 0);
     keys.arrive(3, None, 1);
@@ -53,7 +58,7 @@ fn a_class_at_its_limit_does_not_stop_the_others() {
 
 #[test]
 fn what_waits_can_be_dropped_while_what_runs_goes_on() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in 1..=3 {
         keys.arrive(number, Some(key(1)), 0);
     }
@@ -69,7 +74,7 @@ fn what_waits_can_be_dropped_while_what_runs_goes_on() {
 
 #[test]
 fn a_full_consumer_still_has_places_for_what_has_waited_and_for_a_probe() {
-    let mut keys = Keys::new(1, vec![9, 9]);
+    let mut keys = with_places(1, vec![9, 9]);
     keys.arrive(1, None, 0);
     keys.arrive(2, None, 0);
     keys.arrive_due(3, 1, Lane::Due);
@@ -83,8 +88,28 @@ fn a_full_consumer_still_has_places_for_what_has_waited_and_for_a_probe() {
 }
 
 #[test]
+fn with_a_connection_for_each_delivery_only_others_get_the_next_places() {
+    let mut keys = Keys::new(Places::within_pool(16, 4), vec![9]);
+    for number in 1..=6 {
+        keys.arrive(number, None, 0);
+    }
+    let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
+    assert_eq!(started, [1, 2, 3, 4], "as many as without the others");
+
+    keys.arrive_due(7, 0, Lane::Due);
+    keys.arrive_due(8, 0, Lane::Probe);
+    assert_eq!(keys.start(), None);
+    keys.end(1);
+    assert_eq!(keys.start(), Some(8));
+    keys.end(2);
+    assert_eq!(keys.start(), Some(7));
+    keys.end(3);
+    assert_eq!(keys.start(), Some(5));
+}
+
+#[test]
 fn a_probe_goes_first_in_a_class_that_is_full_but_not_beside_it() {
-    let mut keys = Keys::new(4, vec![1]);
+    let mut keys = with_places(4, vec![1]);
     keys.arrive(1, None, 0);
     keys.start();
     keys.arrive(2, None, 0);
@@ -98,7 +123,7 @@ fn a_probe_goes_first_in_a_class_that_is_full_but_not_beside_it() {
 
 #[test]
 fn what_is_set_aside_gives_its_place_up_and_keeps_its_key() {
-    let mut keys = Keys::new(1, vec![9]);
+    let mut keys = with_places(1, vec![9]);
     keys.arrive(1, Some(key(1)), 0);
     keys.arrive(2, Some(key(1)), 0);
     keys.arrive(3, Some(key(2)), 0);
@@ -117,7 +142,7 @@ fn what_is_set_aside_gives_its_place_up_and_keeps_its_key() {
 
 #[test]
 fn what_is_set_aside_can_be_dropped() {
-    let mut keys = Keys::new(1, vec![9]);
+    let mut keys = with_places(1, vec![9]);
     keys.arrive(1, Some(key(1)), 0);
     keys.start();
     keys.set_aside(1);
@@ -134,7 +159,7 @@ proptest! {
     fn no_key_ever_runs_twice_at_a_time_or_out_of_order(
         steps in prop::collection::vec((0..6_u8, 0..5_u8, 0..2_usize), 1..300)
     ) {
-        let mut keys = Keys::new(3, vec![2, 2]);
+        let mut keys = with_places(3, vec![2, 2]);
         let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
         let mut running: Vec<u64> = Vec::new();
         let mut last_started: HashMap<u8, u64> = HashMap::new();
@@ -178,7 +203,7 @@ proptest! {
 
     #[test]
     fn everything_that_arrives_runs_once(arrivals in prop::collection::vec((0..4_u8, 0..2_usize), 0..100)) {
-        let mut keys = Keys::new(2, vec![1, 2]);
+        let mut keys = with_places(2, vec![1, 2]);
         for (number, (name, class)) in (0_u64..).zip(&arrivals) {
             keys.arrive(number, (*name > 0).then(|| key(*name)), *class);
         }
@@ -200,7 +225,7 @@ fn all(_: u64) -> Take {
 
 #[test]
 fn a_batch_takes_a_key_in_order_and_up_to_the_first_gap() {
-    let mut keys = Keys::new(10, vec![10, 10]);
+    let mut keys = with_places(10, vec![10, 10]);
     for (number, class) in [(1, 0), (2, 0), (3, 1), (4, 0)] {
         keys.arrive(number, Some(key(1)), class);
     }
@@ -220,7 +245,7 @@ fn a_batch_takes_a_key_in_order_and_up_to_the_first_gap() {
 
 #[test]
 fn what_may_not_be_part_of_a_batch_keeps_its_turn_and_what_is_behind_it() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     keys.arrive(1, None, 0);
     for number in [2, 3] {
         keys.arrive(number, Some(key(1)), 0);
@@ -237,7 +262,7 @@ fn what_may_not_be_part_of_a_batch_keeps_its_turn_and_what_is_behind_it() {
 
 #[test]
 fn a_batch_that_is_full_leaves_the_rest_in_order() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in 1..=5 {
         keys.arrive(number, None, 0);
     }
@@ -255,7 +280,7 @@ fn a_batch_that_is_full_leaves_the_rest_in_order() {
 
 #[test]
 fn what_has_run_in_a_batch_and_waits_again_comes_first_and_one_by_one() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in [1, 2, 3] {
         keys.arrive(number, Some(key(1)), 0);
     }
@@ -280,7 +305,7 @@ proptest! {
     fn no_key_is_ever_in_two_batches_or_out_of_order(
         steps in prop::collection::vec((0..5_u8, 0..4_u8, 1..6_usize), 1..200)
     ) {
-        let mut keys = Keys::new(3, vec![2]);
+        let mut keys = with_places(3, vec![2]);
         let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
         let mut settled: HashMap<u8, u64> = HashMap::new();
         let mut batches: Vec<Vec<u64>> = Vec::new();

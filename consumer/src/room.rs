@@ -1,160 +1,247 @@
-//! Who may run beside whom in this process: handlers run side by side, until one is to run alone. Whoever waits too long, or does not
-//! leave in time because it blocks its thread, no longer keeps the others out.
+//! Who may run beside whom in this process: handlers run side by side, until one is to run alone. Whoever does not leave in time,
+//! because it blocks its thread, no longer keeps the others out.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-/// The room. Who is in it is told to all who wait.
+/// The room of all consumers of the process: each of their handlers may be what kills it.
+static OF_PROCESS: LazyLock<Room> = LazyLock::new(Room::new);
+
+/// For how long the room is kept shut for the next one that waits to be alone, once it is empty.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// The room. Who has left it is told to all who wait.
 #[derive(Debug)]
 pub(crate) struct Room {
     inside: watch::Sender<Inside>,
 }
 
+/// For how long nobody comes in beside others, and for how long they do after that if it was in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shut {
+    until: Instant,
+    then_open: Duration,
+}
+
 /// Who is in. Pure: the room brings the clock.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Inside {
-    /// How many run side by side.
-    beside: usize,
-    /// One runs alone, at most until then.
-    alone: Option<Instant>,
-    /// One waits to run alone, and nobody else comes in until then.
-    waits: Option<Instant>,
-    /// Tells one that ran too long from the one that is alone now.
-    turn: u64,
+    /// Those that run side by side, each with the time until when it may keep one from being alone.
+    beside: BTreeSet<(Instant, u64)>,
+    /// One runs alone, and keeps others out until then.
+    alone: Option<(Instant, u64)>,
+    /// How many wait to run alone.
+    waiting: usize,
+    /// One waits to run alone, and nobody else comes in.
+    shut: Option<Shut>,
+    /// It was shut in vain: until then others go on.
+    open: Option<Instant>,
+    /// Tells those that come in from one another.
+    last: u64,
 }
 
 impl Inside {
-    fn keeps_out(until: Option<Instant>, now: Instant) -> bool {
-        until.is_some_and(|until| until > now)
+    /// Whether somebody is alone who has not been so for too long.
+    fn is_alone(&self, now: Instant) -> bool {
+        self.alone.is_some_and(|(until, _)| until > now)
     }
 
-    fn enter_beside(&mut self, now: Instant) -> bool {
-        let enters = !Self::keeps_out(self.alone, now) && !Self::keeps_out(self.waits, now);
-        if enters {
-            self.beside += 1;
+    /// Opens the room if it was shut in vain.
+    fn lapse(&mut self, now: Instant) {
+        if let Some(shut) = self.shut.filter(|shut| shut.until <= now) {
+            self.shut = None;
+            self.open = Some(shut.until + shut.then_open);
+            if !shut.then_open.is_zero() {
+                warn!("a message that is to be handled alone waits for handlers that do not end");
+            }
         }
-        enters
     }
 
-    /// Asks others to let one run alone until `until`. One waits at a time.
-    fn ask(&mut self, now: Instant, until: Instant) -> bool {
-        let asks = !Self::keeps_out(self.waits, now);
-        if asks {
-            self.waits = Some(until);
-        }
-        asks
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 
-    /// Lets the one in who has asked. Gives his turn.
-    fn enter_alone(&mut self, now: Instant, until: Instant) -> Option<u64> {
-        if self.beside > 0 || Self::keeps_out(self.alone, now) {
+    fn enter_beside(&mut self, now: Instant, until: Instant) -> Option<Entry> {
+        self.lapse(now);
+        if self.is_alone(now) || self.shut.is_some() {
             return None;
         }
-        self.waits = None;
-        self.alone = Some(until);
-        self.turn += 1;
-        Some(self.turn)
+        let number = self.number();
+        self.beside.insert((until, number));
+        Some(Entry::Beside(until, number))
     }
 
-    fn leave_alone(&mut self, turn: u64) {
-        if self.turn == turn {
-            self.alone = None;
+    /// Lets one in, or shuts the room so that the others leave, for at most `patience`.
+    fn enter_alone(&mut self, now: Instant, patience: Duration, until: Instant) -> Option<Entry> {
+        self.lapse(now);
+        if self.is_alone(now) {
+            return None;
+        }
+        if self.beside.last().is_none_or(|(until, _)| *until <= now) {
+            let number = self.number();
+            self.shut = None;
+            self.open = None;
+            self.alone = Some((until, number));
+            return Some(Entry::Alone(number));
+        }
+        if self.shut.is_none() && self.open.is_none_or(|until| until <= now) {
+            self.shut = Some(Shut {
+                until: now + patience,
+                then_open: patience,
+            });
+        }
+        None
+    }
+
+    /// True: somebody may come in because of that.
+    fn leave(&mut self, entry: Entry, now: Instant) -> bool {
+        match entry {
+            Entry::Beside(until, number) => {
+                self.beside.remove(&(until, number));
+                self.waiting > 0
+            }
+            Entry::Alone(number) if self.alone.is_some_and(|(_, alone)| alone == number) => {
+                self.alone = None;
+                if self.waiting > 0 {
+                    // The room need not be emptied once more for the next one.
+                    self.shut = Some(Shut {
+                        until: now + HANDOVER,
+                        then_open: Duration::ZERO,
+                    });
+                }
+                true
+            }
+            Entry::Alone(_) => false,
         }
     }
+
+    /// One waits no more to be alone.
+    fn stop_waiting(&mut self) -> bool {
+        self.waiting -= 1;
+        self.waiting == 0 && self.shut.take().is_some()
+    }
+
+    /// When somebody may come in without anybody leaving.
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        let times = [
+            self.alone.map(|(until, _)| until),
+            self.shut.map(|shut| shut.until),
+            self.open,
+            self.beside.last().map(|(until, _)| *until),
+        ];
+        times.into_iter().flatten().filter(|at| *at > now).min()
+    }
+}
+
+/// How somebody is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Beside(Instant, u64),
+    Alone(u64),
 }
 
 /// Being in. Dropped, one is out.
 #[derive(Debug)]
 pub(crate) struct Stay<'a> {
     room: &'a Room,
-    /// The turn of one that is alone.
-    alone: Option<u64>,
+    entry: Entry,
 }
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.room.inside.send_modify(|inside| match self.alone {
-            Some(turn) => inside.leave_alone(turn),
-            None => inside.beside -= 1,
+        let now = Instant::now();
+        self.room
+            .inside
+            .send_if_modified(|inside| inside.leave(self.entry, now));
+    }
+}
+
+/// Waiting to be alone. Dropped, one does not any more.
+struct Waits<'a>(&'a Room);
+
+impl<'a> Waits<'a> {
+    fn in_front_of(room: &'a Room) -> Self {
+        room.inside.send_if_modified(|inside| {
+            inside.waiting += 1;
+            false
         });
+        Self(room)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.inside.send_if_modified(Inside::stop_waiting);
     }
 }
 
 impl Room {
-    pub(crate) fn new() -> Self {
+    /// That of this process.
+    pub(crate) fn of_process() -> &'static Self {
+        &OF_PROCESS
+    }
+
+    fn new() -> Self {
         Self {
             inside: watch::Sender::new(Inside::default()),
         }
     }
 
-    /// Comes in beside others. None: `leave` came first.
-    pub(crate) async fn beside(&self, leave: &CancellationToken) -> Option<Stay<'_>> {
-        let entered = self.wait(leave, None, |inside, now| {
-            inside.enter_beside(now).then_some(())
-        });
-        entered.await?;
-        Some(Stay {
-            room: self,
-            alone: None,
-        })
+    /// Comes in beside others, and keeps one from being alone for at most `stay`. None: `leave` came first.
+    pub(crate) async fn beside(
+        &self,
+        leave: &CancellationToken,
+        stay: Duration,
+    ) -> Option<Stay<'_>> {
+        self.enter(leave, |inside, now| inside.enter_beside(now, now + stay))
+            .await
     }
 
-    /// Comes in alone, for at most `stay`, after having waited at most `patience` for the others to leave. None: they did not, or
-    /// `leave` came first.
+    /// Comes in alone, and keeps others out for at most `stay`. They are let in for a while again and again if those who are in do not
+    /// leave within `patience`. None: `leave` came first.
     pub(crate) async fn alone(
         &self,
         leave: &CancellationToken,
         patience: Duration,
         stay: Duration,
     ) -> Option<Stay<'_>> {
-        let until = Instant::now() + patience * 2;
-        let asks = self.wait(leave, Some(until), |inside, now| {
-            inside.ask(now, now + patience).then_some(now + patience)
-        });
-        let until = asks.await?;
-        let enters = self.wait(leave, Some(until), |inside, now| {
-            inside.enter_alone(now, now + stay)
-        });
-        let turn = enters.await;
-        if turn.is_none() {
-            self.inside.send_modify(|inside| {
-                if inside.waits == Some(until) {
-                    inside.waits = None;
-                }
-            });
-        }
-        Some(Stay {
-            room: self,
-            alone: Some(turn?),
+        let _waits = Waits::in_front_of(self);
+        self.enter(leave, |inside, now| {
+            inside.enter_alone(now, patience, now + stay)
         })
+        .await
     }
 
-    /// Waits until a change lets one do something.
-    async fn wait<R>(
+    /// Waits until one may come in.
+    async fn enter(
         &self,
         leave: &CancellationToken,
-        until: Option<Instant>,
-        mut change: impl FnMut(&mut Inside, Instant) -> Option<R>,
-    ) -> Option<R> {
+        mut enter: impl FnMut(&mut Inside, Instant) -> Option<Entry>,
+    ) -> Option<Stay<'_>> {
         let mut changes = self.inside.subscribe();
         loop {
+            // First, so that no change is missed that comes after this look.
+            drop(changes.borrow_and_update());
             let now = Instant::now();
-            let mut done = None;
+            let (mut entry, mut wake) = (None, None);
             self.inside.send_if_modified(|inside| {
-                done = change(inside, now);
-                done.is_some()
+                entry = enter(inside, now);
+                wake = inside.wake(now);
+                // Nobody may come in because one has.
+                false
             });
-            if done.is_some() {
-                return done;
+            if let Some(entry) = entry {
+                return Some(Stay { room: self, entry });
             }
-            if leave.is_cancelled() || until.is_some_and(|until| until <= now) {
+            if leave.is_cancelled() {
                 return None;
             }
-            let inside = *changes.borrow_and_update();
-            let wake = [inside.alone, inside.waits, until];
-            let wake = wake.into_iter().flatten().filter(|at| *at > now).min();
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -172,73 +259,5 @@ impl Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    fn never() -> CancellationToken {
-        CancellationToken::new()
-    }
-
-    #[tokio::test]
-    async fn one_that_is_alone_has_nobody_beside_it() {
-        let room = Room::new();
-        let beside = room.beside(&never()).await.unwrap();
-        let leave = never();
-        let mut alone = Box::pin(room.alone(&leave, LONG, LONG));
-        assert!(futures_util::poll!(&mut alone).is_pending());
-        let mut late = Box::pin(room.beside(&leave));
-        assert!(
-            futures_util::poll!(&mut late).is_pending(),
-            "one waits to be alone"
-        );
-
-        drop(beside);
-        let alone = alone.await.unwrap();
-        assert!(futures_util::poll!(&mut late).is_pending());
-        drop(alone);
-
-        assert!(late.await.is_some());
-    }
-
-    #[tokio::test]
-    async fn one_that_waits_in_vain_to_be_alone_lets_the_others_go_on() {
-        let room = Room::new();
-        let stuck = room.beside(&never()).await.unwrap();
-
-        let alone = room.alone(&never(), Duration::from_millis(20), LONG).await;
-
-        assert!(alone.is_none());
-        assert!(room.beside(&never()).await.is_some());
-        drop(stuck);
-    }
-
-    #[tokio::test]
-    async fn one_that_is_alone_for_too_long_no_longer_keeps_others_out() {
-        let room = Room::new();
-        let short = Duration::from_millis(20);
-        let stuck = room.alone(&never(), LONG, short).await.unwrap();
-
-        assert!(room.beside(&never()).await.is_some());
-        let next = room.alone(&never(), LONG, LONG).await.unwrap();
-        drop(stuck);
-
-        let inside = *room.inside.borrow();
-        assert!(inside.alone.is_some(), "the next one is alone still");
-        drop(next);
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_who_must_leave() {
-        let room = Room::new();
-        let alone = room.alone(&never(), LONG, LONG).await.unwrap();
-        let leave = CancellationToken::new();
-        leave.cancel();
-
-        assert!(room.beside(&leave).await.is_none());
-        assert!(room.alone(&leave, LONG, LONG).await.is_none());
-        drop(alone);
-        assert_eq!(room.inside.borrow().waits, None);
-    }
-}
+#[path = "room_tests.rs"]
+mod tests;

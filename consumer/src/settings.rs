@@ -58,9 +58,9 @@ impl HandlerSettings {
 /// How much a consumer holds and runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many deliveries are handled at a time. Messages that have waited in the database have a quarter as many places beside, at
-    /// least one, and so has what is tried of paused types. Fewer if the pool has not a connection for each place and two beside: 16
-    /// take 26. Default 16.
+    /// How many deliveries are handled at a time, at most as many as the pool has connections. Messages that have waited in the database
+    /// have a quarter as many places beside, at least one, and so has what is tried of paused types. If the pool has not a connection for
+    /// each place and two beside (16 take 26), they have only the places that deliveries leave them. Default 16.
     pub concurrency: usize,
     /// How many deliveries are in memory. Default 1,000.
     pub messages: usize,

@@ -11,7 +11,7 @@ create table {{schema}}.starts (
   constraint starts_consumer check (octet_length(consumer) between 1 and 63)
 );
 comment on table {{schema}}.starts is 'Handlers that were started and have not ended: what a process that died was at.';
-comment on column {{schema}}.starts.member is 'The life of a process that started it.';
+comment on column {{schema}}.starts.member is 'The life of a process that started it; zeros once it has failed alone, which is nobody''s.';
 comment on column {{schema}}.starts.alone is 'Whether it was started with nothing beside it.';
 comment on column {{schema}}.starts.crashes is 'How often a process had died while the message was handled with nothing beside it.';
 

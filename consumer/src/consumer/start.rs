@@ -16,7 +16,7 @@ use crate::keeper::{Keep, Keeper, Link};
 use crate::member::Member;
 use crate::meters::Meters;
 use crate::nudge::Nudge;
-use crate::plan::places::within_pool;
+use crate::plan::places::Places;
 use crate::room::Room;
 use crate::sql::Statements;
 use crate::transaction::Database;
@@ -41,7 +41,11 @@ impl Consumer {
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
-        let limits = self.limits_of_pool();
+        let places = self.places();
+        let limits = Limits {
+            concurrency: places.limit,
+            ..self.limits.clone()
+        };
         warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
         let statements = Statements::new(self.schema);
@@ -68,12 +72,12 @@ impl Consumer {
             kill: CancellationToken::new(),
             types: Types::new(self.failing_types),
             keeper,
-            room: Room::new(),
+            room: Room::of_process(),
         };
         // Before anything is handled: a type may be paused.
         let asked = shop.ask_for_paused_types().await;
         asked.map_err(ConsumerError::Database)?;
-        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
+        let member = Member::new(Arc::new(shop), (limits, places), until_idle, subscriber);
         tokio::select! {
             ended = Box::pin(member.run(stop)) => ended,
             Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
@@ -92,20 +96,19 @@ impl Consumer {
     }
 
     /// Each handler holds a connection: more places than the pool has connections would only wait for one another.
-    fn limits_of_pool(&self) -> Limits {
+    fn places(&self) -> Places {
         let connections = self.pool.options().get_max_connections();
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
-        let mut limits = self.limits.clone();
-        let wanted = limits.concurrency;
-        limits.concurrency = within_pool(wanted, connections);
-        if limits.concurrency < wanted {
-            let concurrency = limits.concurrency;
+        let wanted = self.limits.concurrency;
+        let places = Places::within_pool(wanted, connections);
+        if places.limit < wanted {
+            let concurrency = places.limit;
             info!(
                 connections,
                 wanted, concurrency, "the pool limits the concurrency"
             );
         }
-        limits
+        places
     }
 }
 

@@ -15,6 +15,7 @@ use crate::ConsumerError;
 use crate::lag::lag;
 use crate::plan::{self, Reading};
 use crate::trouble::chain;
+use crate::work::Job;
 
 /// How long before the broker takes a partition away it is given back, whatever still runs.
 const MARGIN: Duration = Duration::from_millis(200);
@@ -99,8 +100,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
         let number = self.next_number();
         let position = delivery.origin.position;
-        let fresh = self.shares.is_fresh(&delivery.origin.partition);
-        let place = self.flights.arrive(number, delivery, fresh, &self.shop);
+        let place = self.flights.arrive(number, delivery, &self.shop);
         self.positions.arrive(&place.partition, number, position);
         if let Some(full) = self.shares.arrive(&place.partition, place.number) {
             debug!(partition = %full, "paused: it holds all it may");
@@ -116,6 +116,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let waiting = self.keys.drop_waiting(|number| number == place.number);
             self.give_back(&waiting);
         }
+    }
+
+    /// The turn of a delivery has come.
+    pub(super) fn begin(&mut self, number: u64) -> Option<Job> {
+        let fresh = self.shares.is_fresh(number);
+        self.flights.start(number, fresh)
     }
 
     /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.

@@ -60,14 +60,8 @@ impl<T: Clone> Flights<T> {
         }
     }
 
-    /// Takes a delivery in. `fresh`: it is among the first ones of an ownership.
-    pub(super) fn arrive(
-        &mut self,
-        number: u64,
-        delivery: Delivery<T>,
-        fresh: bool,
-        shop: &Workshop,
-    ) -> Place {
+    /// Takes a delivery in.
+    pub(super) fn arrive(&mut self, number: u64, delivery: Delivery<T>, shop: &Workshop) -> Place {
         let (leave, alarm) = (CancellationToken::new(), Alarm::new());
         let now = shop.clock.now().into();
         let (body, mark, weight) = match delivery.message {
@@ -112,7 +106,7 @@ impl<T: Clone> Flights<T> {
                 number,
                 body,
                 mark,
-                suspect: is_suspect(delivery.origin.redelivered, fresh),
+                suspect: false,
                 origin: delivery.origin,
                 route,
                 leave,
@@ -134,9 +128,11 @@ impl<T: Clone> Flights<T> {
         }
     }
 
-    /// Its turn has come.
-    pub(super) fn start(&mut self, number: u64) -> Option<Job> {
-        self.flights.get_mut(&number)?.job.take()
+    /// Its turn has come. `fresh`: it is among the first ones of an ownership.
+    pub(super) fn start(&mut self, number: u64, fresh: bool) -> Option<Job> {
+        let mut job = self.flights.get_mut(&number)?.job.take()?;
+        job.suspect |= is_suspect(job.origin.redelivered, fresh);
+        Some(job)
     }
 
     /// Of a delivery that may be part of a batch, its route and its weight. One that came before may

@@ -26,7 +26,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
-use crate::plan::{self, Outcome, places};
+use crate::plan::places::{self, Places};
+use crate::plan::{self, Outcome};
 use crate::settled::Settled;
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
@@ -105,7 +106,7 @@ pub(crate) struct Member<T> {
 impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(crate) fn new<S: Subscriber<Token = T>>(
         shop: Arc<Workshop>,
-        limits: Limits,
+        (limits, places): (Limits, Places),
         until_idle: bool,
         subscriber: S,
     ) -> Self {
@@ -119,7 +120,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         io.spawn(poller::run(shop.clone(), wanted, report.clone()));
         let tries = pauses::run(
             shop.clone(),
-            places::own(limits.concurrency),
+            places::own(places.limit),
             report.clone(),
             pauses.clone(),
         );
@@ -128,20 +129,19 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
         // Where the user has set none, also what has waited and what is tried has its places.
-        let all = places::all(limits.concurrency);
         let class_limits: Vec<usize> = shop
             .routes
             .iter()
             .map(|route| route.settings.as_ref().unwrap_or(&shop.defaults))
-            .map(|settings| settings.concurrency.unwrap_or(all))
+            .map(|settings| settings.concurrency.unwrap_or(places.all))
             // What has no handler.
-            .chain([all])
+            .chain([places.all])
             .collect();
         Self {
             waiting: Waiting::new(class_limits.clone(), limits.concurrency, Instant::now()),
-            keys: Keys::new(limits.concurrency, class_limits),
+            keys: Keys::new(places, class_limits),
             flights: Flights::new(shop.clock.now().into()),
-            shares: Shares::new(limits.messages, limits.ahead),
+            shares: Shares::new(limits.messages, limits.ahead, shop.at_a_time(&limits)),
             held: Vec::new(),
             positions: Positions::default(),
             batches: Batches::default(),
@@ -215,7 +215,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.held.push(number);
                 continue;
             }
-            let Some(job) = self.flights.start(number) else {
+            let Some(job) = self.begin(number) else {
                 self.keys.end(number);
                 continue;
             };
@@ -333,6 +333,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.positions.settled(number);
         self.settled.count(outcome);
         if outcome != Outcome::Duplicate {
+            self.shares.settled(number);
             pass(Failpoint::AfterCommitBeforeAck);
         }
         // Only now: the commit is durable.

@@ -1,6 +1,6 @@
 //! What this member holds of each partition, and when a partition is to be paused or given back. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use onceward_core::Partition;
 
@@ -12,6 +12,7 @@ pub(super) struct Shares {
     owners: HashMap<u64, (Partition, u64)>,
     messages: usize,
     ahead: u64,
+    fresh: usize,
 }
 
 #[derive(Debug, Default)]
@@ -21,21 +22,22 @@ struct Share {
     /// Deliveries that are not acked, with their number in the order of delivery of this partition.
     open: BTreeMap<u64, u64>,
     delivered: u64,
-    /// How many of them came before this ownership.
-    before: u64,
+    /// The first ones to arrive of this ownership that were settled and that nobody had settled before.
+    first: BTreeSet<u64>,
     revoking: bool,
     paused: bool,
 }
 
 impl Shares {
     /// A partition is paused when it alone would fill the memory for `messages`, or when its newest delivery is `ahead`
-    /// of its oldest open one.
-    pub(super) fn new(messages: usize, ahead: u64) -> Self {
+    /// of its oldest open one. Those of an ownership are fresh that have fewer than `fresh` settled before them.
+    pub(super) fn new(messages: usize, ahead: u64, fresh: usize) -> Self {
         Self {
             shares: HashMap::new(),
             owners: HashMap::new(),
             messages,
             ahead,
+            fresh,
         }
     }
 
@@ -81,16 +83,33 @@ impl Shares {
 
     pub(super) fn assigned(&mut self, partition: &Partition) {
         let share = self.shares.entry(partition.clone()).or_default();
-        share.before = share.delivered;
+        share.first.clear();
         share.revoking = false;
         share.paused = false;
     }
 
-    /// Whether the next delivery is among those that the owner before may have been at: not all brokers tell what they
-    /// deliver again.
-    pub(super) fn is_fresh(&self, partition: &Partition) -> bool {
-        let share = self.shares.get(partition);
-        share.is_none_or(|share| share.delivered - share.before < self.ahead)
+    /// A delivery was settled that nobody had settled before.
+    pub(super) fn settled(&mut self, number: u64) {
+        if let Some((partition, ownership)) = self.owners.get(&number)
+            && let Some(share) = self.shares.get_mut(partition)
+            && share.ownership == *ownership
+        {
+            share.first.insert(number);
+            while share.first.len() > self.fresh {
+                share.first.pop_last();
+            }
+        }
+    }
+
+    /// Whether a delivery that starts now is among those that the owner before may have been at: not all brokers tell what they
+    /// deliver again. He was at as many as run at a time, and what had arrived before one of those, he had settled, or it was one of
+    /// them, or waited behind its key, as it does now.
+    pub(super) fn is_fresh(&self, number: u64) -> bool {
+        let owner = self.owners.get(&number);
+        let share = owner.and_then(|(partition, _)| self.shares.get(partition));
+        share.is_none_or(|share| {
+            share.first.len() < self.fresh || share.first.last().is_some_and(|last| number < *last)
+        })
     }
 
     /// Nothing new of it may start from now on.
@@ -149,7 +168,7 @@ mod tests {
     #[test]
     fn a_partition_whose_oldest_delivery_is_stuck_is_not_read_beyond() {
         let p = partition("p");
-        let mut shares = Shares::new(100, 4);
+        let mut shares = Shares::new(100, 4, 1);
 
         assert_eq!(shares.arrive(&p, 1), None);
         for number in 2..=3 {
@@ -164,7 +183,7 @@ mod tests {
     #[test]
     fn a_full_partition_is_paused_and_read_again_at_half_of_it() {
         let (p, q) = (partition("p"), partition("q"));
-        let mut shares = Shares::new(8, 1_000);
+        let mut shares = Shares::new(8, 1_000, 1);
         shares.arrive(&q, 0);
 
         let paused: Vec<bool> = (1..=4).map(|n| shares.arrive(&p, n).is_some()).collect();
@@ -175,28 +194,37 @@ mod tests {
     }
 
     #[test]
-    fn the_first_deliveries_of_an_ownership_are_fresh_and_later_ones_are_not() {
+    fn the_first_ones_of_an_ownership_are_fresh_but_for_what_had_been_settled_before() {
         let p = partition("p");
-        let mut shares = Shares::new(8, 2);
-        let mut arrive = |number, assigned| {
-            if assigned {
-                shares.assigned(&p);
-            }
-            let fresh = shares.is_fresh(&p);
+        let mut shares = Shares::new(100, 100, 2);
+        shares.assigned(&p);
+        for number in 1..=5 {
             shares.arrive(&p, number);
-            shares.gone(number);
-            fresh
-        };
+        }
 
-        let fresh = [(1, true), (2, false), (3, false), (4, true)].map(|(n, new)| arrive(n, new));
+        // Those that had been settled before do not count, however many there are.
+        shares.gone(1);
+        assert!(shares.is_fresh(2));
+        shares.settled(2);
+        assert!(shares.is_fresh(3));
+        shares.settled(4);
+        assert!(!shares.is_fresh(5));
+        assert!(shares.is_fresh(3), "it arrived before 4");
+        shares.settled(3);
+        assert!(!shares.is_fresh(4));
 
-        assert_eq!(fresh, [true, true, false, true]);
+        shares.lost(&p);
+        shares.assigned(&p);
+        shares.settled(1);
+        shares.settled(5);
+        shares.arrive(&p, 6);
+        assert!(shares.is_fresh(6), "those were of the ownership before");
     }
 
     #[test]
     fn what_was_delivered_before_a_loss_is_not_ours_after_it() {
         let p = partition("p");
-        let mut shares = Shares::new(8, 8);
+        let mut shares = Shares::new(8, 8, 1);
         shares.assigned(&p);
         shares.arrive(&p, 1);
 

@@ -45,8 +45,8 @@ impl Unfinished {
     }
 }
 
-/// Whether a delivery may have been in work when a process died. `fresh`: it is among the first ones of an ownership, as not all
-/// brokers tell what they deliver again.
+/// Whether a delivery may have been in work when a process died. `fresh`: it is among the first ones that are worked on of an ownership, as
+/// not all brokers tell what they deliver again.
 pub(crate) fn is_suspect(redelivered: Option<u32>, fresh: bool) -> bool {
     fresh || redelivered.is_some_and(|times| times > 0)
 }

@@ -32,33 +32,75 @@ impl Running {
         }
     }
 
+    fn count(self, lane: Lane) -> usize {
+        match lane {
+            Lane::Delivery => self.deliveries,
+            Lane::Due => self.due,
+            Lane::Probe => self.probes,
+        }
+    }
+
     pub(crate) fn all(self) -> usize {
         self.deliveries + self.due + self.probes
     }
 }
 
-/// Places beside those of deliveries, for lines that are due and once more for probes.
-pub(crate) fn own(limit: usize) -> usize {
-    (limit / 4).max(1)
-}
-
-/// How many places there are in all.
-pub(crate) fn all(limit: usize) -> usize {
-    limit + 2 * own(limit)
+/// How many may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Deliveries, and as many lines that are due.
+    pub(crate) limit: usize,
+    /// In all.
+    pub(crate) all: usize,
 }
 
 /// Connections for what is beside the handlers: the looks at what is due and at paused types.
 const BESIDE: usize = 2;
 
-/// How many deliveries may run at a time so that there is a connection for each place, if so many are wanted.
-pub(crate) fn within_pool(wanted: usize, connections: usize) -> usize {
-    let fits = |limit: &usize| all(*limit) + BESIDE <= connections;
-    (1..=wanted.min(connections)).rev().find(fits).unwrap_or(1)
+impl Places {
+    /// As many as are wanted, and some beside for lines that are due and once more for probes; but never more deliveries than there are
+    /// connections, and where those are few, the others only have places that deliveries leave them.
+    pub(crate) fn within_pool(wanted: usize, connections: usize) -> Self {
+        let limit = wanted.min(connections.max(1));
+        let most = connections.saturating_sub(BESIDE).max(limit);
+        let all = (limit + 2 * own(limit)).min(most);
+        Self { limit, all }
+    }
+
+    /// How many places of a lane the others leave it while something waits in it.
+    fn own(self) -> usize {
+        if self.all < LANES.len() {
+            // They take turns.
+            0
+        } else {
+            own(self.limit)
+        }
+    }
+}
+
+/// Places of lines that are due which deliveries cannot take, and of probes which nothing else can.
+pub(crate) fn own(limit: usize) -> usize {
+    (limit / 4).max(1)
 }
 
 /// Whether one more of a lane may run. Deliveries may take `limit` places, and lines that are due as many, but not all of both: each
-/// has some that the other cannot take.
-pub(crate) fn has_place(lane: Lane, running: Running, limit: usize) -> bool {
+/// has some that the other does not take while something waits for them.
+pub(crate) fn has_place(
+    lane: Lane,
+    running: Running,
+    waits: impl Fn(Lane) -> bool,
+    places: Places,
+) -> bool {
+    let Places { limit, all } = places;
+    // Probes are few, and leave nothing.
+    let others = LANES.into_iter().filter(|other| *other != lane);
+    let left: usize = others
+        .filter(|other| lane != Lane::Probe && waits(*other))
+        .map(|other| places.own().saturating_sub(running.count(other)))
+        .sum();
+    if running.all() + left >= all {
+        return false;
+    }
     let shared = running.deliveries + running.due < limit + own(limit);
     match lane {
         Lane::Delivery => shared && running.deliveries < limit,
@@ -101,56 +143,111 @@ mod tests {
 
     use super::*;
 
-    /// Lets as many of a lane run as may.
-    fn fill(lane: Lane, mut running: Running, limit: usize) -> Running {
-        while has_place(lane, running, limit) {
+    /// Lets as many of a lane run as may, while something waits in these.
+    fn fill(lane: Lane, mut running: Running, waits: &[Lane], places: Places) -> Running {
+        while has_place(lane, running, |lane| waits.contains(&lane), places) {
             *running.of(lane) += 1;
         }
         running
     }
 
+    /// With a connection for each place and two beside.
+    fn places(limit: usize) -> Places {
+        Places::within_pool(limit, 1_000)
+    }
+
     proptest! {
         #[test]
         fn no_lane_can_keep_another_from_running(
-            limit in 1..100_usize, order in Just(LANES.to_vec()).prop_shuffle()
+            wanted in 1..100_usize,
+            connections in 3..200_usize,
+            order in Just(LANES.to_vec()).prop_shuffle(),
         ) {
+            let places = Places::within_pool(wanted, connections);
+            prop_assume!(places.all >= 3);
             for last in LANES {
                 let mut running = Running::default();
                 for lane in order.iter().filter(|lane| **lane != last) {
-                    running = fill(*lane, running, limit);
+                    running = fill(*lane, running, &LANES, places);
                 }
-                prop_assert!(has_place(last, running, limit), "{last:?} beside {running:?}");
+                prop_assert!(
+                    has_place(last, running, |_| true, places), "{last:?} beside {running:?}"
+                );
             }
         }
 
         #[test]
-        fn no_more_run_than_there_are_places(
+        fn where_there_are_connections_no_lane_waits_for_another_to_leave(
             limit in 1..100_usize, order in Just(LANES.to_vec()).prop_shuffle()
         ) {
-            let running = order.iter().fold(Running::default(), |running, lane| fill(*lane, running, limit));
+            // Whatever has come first, though nothing else was there to wait.
+            for last in LANES {
+                let mut running = Running::default();
+                for lane in order.iter().filter(|lane| **lane != last) {
+                    running = fill(*lane, running, &[], places(limit));
+                }
+                prop_assert!(has_place(last, running, |_| true, places(limit)));
+            }
+        }
 
-            prop_assert!(running.deliveries <= limit && running.due <= limit);
-            prop_assert!(running.all() <= limit + 2 * own(limit));
+        #[test]
+        fn no_more_run_than_there_are_places_and_connections(
+            wanted in 1..100_usize,
+            connections in 1..200_usize,
+            order in Just(LANES.to_vec()).prop_shuffle(),
+        ) {
+            let places = Places::within_pool(wanted, connections);
+            let running = order.iter().fold(
+                Running::default(), |running, lane| fill(*lane, running, &[], places)
+            );
+
+            prop_assert!(running.deliveries <= places.limit && running.due <= places.limit);
+            prop_assert!(running.all() <= places.all.min(connections));
         }
     }
 
     #[test]
     fn deliveries_alone_may_take_all_that_the_user_has_allowed() {
         for limit in [1, 2, 16] {
-            let running = fill(Lane::Delivery, Running::default(), limit);
+            let running = fill(Lane::Delivery, Running::default(), &[], places(limit));
 
             assert_eq!(running.deliveries, limit);
         }
     }
 
     #[test]
-    fn there_is_a_connection_for_each_place_and_two_beside() {
-        let most = |connections| within_pool(16, connections);
+    fn a_pool_limits_deliveries_to_its_connections_and_no_further() {
+        let of = |connections| {
+            let Places { limit, all } = Places::within_pool(16, connections);
+            (limit, all)
+        };
 
+        // The third is what a pool has by itself.
         assert_eq!(
-            [1, 4, 5, 6, 10, 25, 26, 300].map(most),
-            [1, 1, 1, 2, 6, 15, 16, 16]
+            [1, 4, 10, 16, 20, 26, 300].map(of),
+            [
+                (1, 1),
+                (4, 4),
+                (10, 10),
+                (16, 16),
+                (16, 18),
+                (16, 24),
+                (16, 24)
+            ]
         );
+        let default = Places::within_pool(16, 10);
+        let running = fill(Lane::Delivery, Running::default(), &[], default);
+        assert_eq!(running.deliveries, 10);
+        let running = fill(Lane::Delivery, Running::default(), &LANES, default);
+        assert_eq!(running.deliveries, 6, "once others wait, they get theirs");
+    }
+
+    #[test]
+    fn in_a_single_place_lanes_take_turns() {
+        let one = Places::within_pool(16, 1);
+        for lane in LANES {
+            assert!(has_place(lane, Running::default(), |_| true, one));
+        }
     }
 
     #[test]

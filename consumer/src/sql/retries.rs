@@ -125,6 +125,16 @@ set due_at = clock_timestamp() + make_interval(secs => $3), waits_for = $4
 where consumer = $1
   and line = $2";
 
+/// Moves the end of the lease of a line that was taken, and of no other: one that is due later waits for its own time. By primary key.
+/// $1 consumer, $2 line, $3 seconds until it ends, $4 seconds of a lease.
+pub(super) const LEASE_LINE: &str = "
+update {schema}.held_keys
+set due_at = clock_timestamp() + make_interval(secs => $3)
+where consumer = $1
+  and line = $2
+  and waits_for is null
+  and due_at <= clock_timestamp() + make_interval(secs => $4)";
+
 /// By primary key. $1 consumer, $2 line.
 pub(super) const END_LINE: &str = "
 delete from {schema}.held_keys

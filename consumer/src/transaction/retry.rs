@@ -126,6 +126,19 @@ impl Database {
         conclude(session, looked).await
     }
 
+    /// Moves the end of the lease of a line that is ours: zero lets others have it at once.
+    pub(crate) async fn lease(&self, line: Uuid, lasts: Duration) -> Result<(), sqlx::Error> {
+        let mut session = self.begin_brief().await?;
+        let lease = sqlx::query(self.statements.lease_line.sql())
+            .bind(self.consumer.as_str())
+            .bind(line)
+            .bind(lasts.as_secs_f64())
+            .bind(LEASE.as_secs_f64())
+            .execute(session.connection());
+        let leased = within(ANSWER, lease).await;
+        conclude(session, leased).await.map(drop)
+    }
+
     /// Begins a transaction that holds the first message of a line. None: it is not due any more, or somebody works on it.
     pub(crate) async fn claim(
         &self,

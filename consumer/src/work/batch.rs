@@ -79,10 +79,11 @@ impl Workshop {
 
     /// Waits for leave to run beside others. None: one of the deliveries must be left.
     async fn batch_comes_in(&self, jobs: &[Job]) -> Option<Stay<'_>> {
+        let deadline = self.settings(jobs.first()?.route).deadline;
         tokio::select! {
             // What may start at once may end, whatever is revoked.
             biased;
-            stay = self.room.beside(&self.kill) => stay,
+            stay = self.come_in(false, deadline, &self.kill) => stay,
             () = one_is_left(jobs) => None,
         }
     }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use onceward_core::Message;
 use tracing::error;
 
-use super::guard::not_in;
 use super::pause::PAUSED;
 use super::told::{log_end, log_run};
 use super::{Body, Job, Past, Report, Workshop, has_expired, is_doubtful, wait};
@@ -15,7 +14,7 @@ use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::line::line_of;
 use crate::plan::failing::while_paused;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling, Until};
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Until};
 use crate::stored::Stored;
 use crate::transaction::{Guard, ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
 use crate::trouble::chain;
@@ -142,7 +141,7 @@ impl Workshop {
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
         let Some(_stay) = self.come_in(alone, deadline, &job.leave).await else {
-            return Ran::new(not_in(alone, &job.leave), "");
+            return Ran::new(Run::Stopped, "");
         };
         let order = Order {
             handler,

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::Workshop;
-use crate::plan::Run;
+use crate::Limits;
 use crate::room::Stay;
 
 /// How much longer than its deadline a handler may keep one from being alone: after that it blocks its thread.
@@ -18,29 +17,30 @@ const OVERDUE: Duration = Duration::from_secs(5);
 /// What an attempt may take beside its handler: to wait for its mark, and to commit.
 const AROUND: Duration = Duration::from_secs(15);
 
-/// How long others go on before one that has waited in vain to be alone tries again.
-const BETWEEN: Duration = Duration::from_secs(5);
-
 impl Workshop {
-    /// Waits for leave to run: beside others, or once they have ended. None: the message must be left, or others do not end.
+    /// Waits for leave to run: beside others, or once they have ended. None: the message must be left.
     pub(super) async fn come_in(
         &self,
         alone: bool,
         deadline: Duration,
         leave: &CancellationToken,
     ) -> Option<Stay<'_>> {
-        if !alone {
-            return self.room.beside(leave).await;
+        let stay = deadline * 2 + AROUND;
+        if alone {
+            let patience = self.longest() + OVERDUE;
+            self.room.alone(leave, patience, stay).await
+        } else {
+            self.room.beside(leave, stay).await
         }
-        let stay = self
-            .room
-            .alone(leave, self.longest() + OVERDUE, deadline * 2 + AROUND);
-        let stay = stay.await;
-        if stay.is_none() && !leave.is_cancelled() {
-            warn!("a message that is to be handled alone waits for handlers that do not end");
-            super::wait(BETWEEN, leave).await;
-        }
-        stay
+    }
+
+    /// How many messages may be in work at a time, about.
+    pub(crate) fn at_a_time(&self, limits: &Limits) -> usize {
+        let batches = self.routes.iter().enumerate();
+        let batches = batches.filter(|(_, route)| route.batch.is_some());
+        batches
+            .map(|(place, _)| self.settings(Some(place)).batch.messages)
+            .fold(limits.concurrency, usize::max)
     }
 
     /// The longest deadline of a handler.
@@ -52,14 +52,5 @@ impl Workshop {
         settings
             .map(|settings| settings.deadline)
             .fold(self.defaults.deadline, Duration::max)
-    }
-}
-
-/// What it means that a delivery could not come in.
-pub(super) fn not_in(alone: bool, leave: &CancellationToken) -> Run {
-    if alone && !leave.is_cancelled() {
-        Run::Unfinished
-    } else {
-        Run::Stopped
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Workshop {
     /// The starts of handlers.
     pub(crate) keeper: Keeper,
     /// Where handlers run, beside one another or alone.
-    pub(crate) room: Room,
+    pub(crate) room: &'static Room,
 }
 
 /// What was delivered.

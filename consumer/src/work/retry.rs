@@ -11,8 +11,11 @@ use crate::HandlerSettings;
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
+use crate::plan::LEASE;
 use crate::plan::failing::{after_probe, while_paused};
 use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
+use crate::room::Stay;
+use crate::session::Session;
 use crate::transaction::{Claimed, Guard, Order, Ran, Verdict};
 use crate::trouble::{Trouble, chain, classify};
 
@@ -167,9 +170,9 @@ impl Workshop {
         alone: bool,
     ) -> Option<Attempted> {
         // If that is in vain, the line is found again when it is due again.
-        let _stay = self.come_in(alone, deadline, &errand.leave).await?;
+        let _stay = self.come_in_for(errand, deadline, alone).await?;
         let claimed = self.database.claim(errand.due.line, deadline).await;
-        let (session, claimed) = self.claimed(errand, claimed)?;
+        let (session, claimed) = self.claimed(errand, claimed).await?;
         if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
             let ran = Ran::new(Run::Expired, "");
@@ -196,21 +199,61 @@ impl Workshop {
     /// Claims the message and lets it go again, to settle it without a handler.
     async fn look(&self, errand: &Errand) -> Option<Claimed> {
         let claimed = self.database.claim(errand.due.line, LOOK).await;
-        let (session, claimed) = self.claimed(errand, claimed)?;
+        let (session, claimed) = self.claimed(errand, claimed).await?;
         drop(session.roll_back(Duration::from_secs(1)).await);
         Some(claimed)
     }
 
-    fn claimed<T>(
+    /// Waits for leave to run, as a delivery does. The line stays ours meanwhile: each member that took it would keep its other
+    /// handlers out for it as well.
+    async fn come_in_for(
         &self,
         errand: &Errand,
-        claimed: Result<Option<(T, Claimed)>, sqlx::Error>,
-    ) -> Option<(T, Claimed)> {
+        deadline: Duration,
+        alone: bool,
+    ) -> Option<Stay<'_>> {
+        let come_in = self.come_in(alone, deadline, &errand.leave);
+        if !alone {
+            return come_in.await;
+        }
+        tokio::select! {
+            biased;
+            stay = come_in => stay,
+            () = self.keep_lease(errand) => None,
+        }
+    }
+
+    /// Never ends.
+    async fn keep_lease(&self, errand: &Errand) {
+        let mut renew = tokio::time::interval(LEASE / 3);
+        loop {
+            renew.tick().await;
+            self.lease(errand, LEASE).await;
+        }
+    }
+
+    /// If this cannot be written, others find the line later, or sooner.
+    async fn lease(&self, errand: &Errand, lasts: Duration) {
+        let line = errand.due.line;
+        if let Err(error) = self.database.lease(line, lasts).await {
+            debug!(%line, error = %chain(&error), "the lease of a line could not be moved");
+        }
+    }
+
+    async fn claimed(
+        &self,
+        errand: &Errand,
+        claimed: Result<Option<(Session, Claimed)>, sqlx::Error>,
+    ) -> Option<(Session, Claimed)> {
         match claimed {
             Ok(Some((session, claimed))) => {
-                let kind = claimed.message.kind.as_str();
-                // Dropped, the session ends the transaction.
-                (kind == errand.due.kind).then_some((session, claimed))
+                if claimed.message.kind.as_str() == errand.due.kind {
+                    return Some((session, claimed));
+                }
+                drop(session.roll_back(Duration::from_secs(1)).await);
+                // It is taken up again as what it is.
+                self.lease(errand, Duration::ZERO).await;
+                None
             }
             Ok(None) => None,
             // All of them are in use: that is no outage, and the line is due again soon.

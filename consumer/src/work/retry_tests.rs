@@ -48,7 +48,7 @@ async fn workshop() -> (TestDatabase, Arc<Workshop>) {
         kill: CancellationToken::new(),
         types: Types::new(FailingTypes::default()),
         keeper: Keeper::new().0,
-        room: Room::new(),
+        room: Room::of_process(),
     };
     (test, Arc::new(shop))
 }
@@ -113,4 +113,65 @@ async fn a_line_whose_type_is_paused_waits_for_that() {
 
     assert!(report.due.unwrap() > Duration::from_secs(3_600));
     assert!(shop.types.is_paused(KIND));
+}
+
+/// Seconds until the only line is due.
+async fn due_in(shop: &Workshop) -> f64 {
+    sqlx::query_scalar(
+        "select extract(epoch from due_at - clock_timestamp())::float8 from onceward.held_keys",
+    )
+    .fetch_one(&shop.database.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_line_whose_first_message_is_of_another_type_than_was_said_is_due_at_once() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    shop.database.lease(line, LEASE).await.unwrap();
+    let mut errand = errand(line);
+    errand.due.kind = "another".to_owned();
+
+    let report = shop.clone().retry(errand).await;
+
+    assert_eq!(report.due, Some(LATER));
+    assert!(due_in(&shop).await <= 0.0);
+}
+
+#[tokio::test]
+async fn the_lease_of_a_line_that_waits_for_its_own_time_is_not_moved() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    sqlx::query("update onceward.held_keys set due_at = now() + interval '1 hour'")
+        .execute(&shop.database.pool)
+        .await
+        .unwrap();
+
+    shop.database.lease(line, Duration::ZERO).await.unwrap();
+
+    assert!(due_in(&shop).await > 3_000.0);
+}
+
+#[tokio::test]
+async fn a_line_stays_ours_while_its_message_waits_to_be_alone() {
+    let (_test, shop) = workshop().await;
+    let errand = errand(due_line(&shop).await);
+    let long = Duration::from_secs(60);
+    let beside = shop.come_in(false, long, &errand.leave).await.unwrap();
+
+    let stay = async { shop.come_in_for(&errand, long, true).await.is_some() };
+    let renewed = async {
+        let mut renewals = 0;
+        while renewals < 2 {
+            // Only a renewal brings it near the whole lease again.
+            let before = due_in(&shop).await;
+            tokio::task::yield_now().await;
+            renewals += i32::from(due_in(&shop).await > before + 0.5);
+        }
+        drop(beside);
+    };
+    let in_time = tokio::time::timeout(long, futures_util::future::join(stay, renewed)).await;
+
+    assert!(in_time.unwrap().0);
 }
