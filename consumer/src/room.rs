@@ -56,9 +56,6 @@ impl Inside {
         if let Some(shut) = self.shut.filter(|shut| shut.until <= now) {
             self.shut = None;
             self.open = Some(shut.until + shut.then_open);
-            if !shut.then_open.is_zero() {
-                warn!("a message that is to be handled alone waits for handlers that do not end");
-            }
         }
     }
 
@@ -229,13 +226,18 @@ impl Room {
             // First, so that no change is missed that comes after this look.
             drop(changes.borrow_and_update());
             let now = Instant::now();
-            let (mut entry, mut wake) = (None, None);
+            let (mut entry, mut wake, mut in_vain) = (None, None, false);
             self.inside.send_if_modified(|inside| {
+                let open = inside.open;
                 entry = enter(inside, now);
                 wake = inside.wake(now);
+                in_vain = inside.open != open && inside.open > Some(now);
                 // Nobody may come in because one has.
                 false
             });
+            if in_vain {
+                warn!("a message that is to be handled alone waits for handlers that do not end");
+            }
             if let Some(entry) = entry {
                 return Some(Stay { room: self, entry });
             }

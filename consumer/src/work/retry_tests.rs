@@ -30,6 +30,10 @@ impl Handler for Nothing {
 }
 
 async fn workshop() -> (TestDatabase, Arc<Workshop>) {
+    workshop_with(Keeper::new().0).await
+}
+
+async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
     let test = Postgres::shared().await.database().await;
     onceward_migrations::run(test.pool()).await.unwrap();
     let consumer = ConsumerName::try_from("billing").unwrap();
@@ -47,7 +51,7 @@ async fn workshop() -> (TestDatabase, Arc<Workshop>) {
         health: Health::new(),
         kill: CancellationToken::new(),
         types: Types::new(FailingTypes::default()),
-        keeper: Keeper::new().0,
+        keeper,
         room: Room::of_process(),
     };
     (test, Arc::new(shop))
@@ -174,4 +178,17 @@ async fn a_line_stays_ours_while_its_message_waits_to_be_alone() {
     let in_time = tokio::time::timeout(long, futures_util::future::join(stay, renewed)).await;
 
     assert!(in_time.unwrap().0);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_until_a_start_is_written() {
+    // Nobody answers.
+    let (keeper, _asked) = Keeper::new();
+    let (_test, shop) = workshop_with(keeper).await;
+    let errand = errand(due_line(&shop).await);
+
+    shop.kill.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(4), shop.clone().retry(errand)).await;
+
+    assert_eq!(ended.unwrap().outcome, None);
 }
