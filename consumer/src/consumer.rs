@@ -48,6 +48,7 @@ pub struct Consumer {
     limits: Limits,
     failing_types: FailingTypes,
     outbound: Option<Topic>,
+    by_sequence: bool,
 }
 
 /// A consumer being built. Nothing is checked until [`build`](Self::build).
@@ -62,6 +63,7 @@ pub struct ConsumerBuilder {
     limits: Limits,
     failing_types: FailingTypes,
     outbound: Option<Topic>,
+    by_sequence: bool,
     /// The first mistake.
     mistake: Option<BuildError>,
 }
@@ -79,6 +81,7 @@ impl Consumer {
             limits: Limits::default(),
             failing_types: FailingTypes::default(),
             outbound: None,
+            by_sequence: false,
             mistake: None,
         }
     }
@@ -241,6 +244,24 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Dedupes messages of ours that have a key and a [sequence](crate::Message::sequence) by that: one row for each key in
+    /// `key_sequences`, in place of a mark for each message. All others keep marks. Not with handlers of batches.
+    ///
+    /// All members say so or none: stop all of them before you switch it on or off. The guide to consuming tells what producers
+    /// must keep to, and what may be handled twice after a switch.
+    ///
+    /// ```no_run
+    /// # use onceward_consumer::{BuildError, Consumer, HandlerError, Tx};
+    /// # async fn on_created(event: String, tx: &mut Tx) -> Result<(), HandlerError> { Ok(()) }
+    /// # fn example(pool: sqlx::PgPool) -> Result<Consumer, BuildError> {
+    /// Consumer::builder("billing").pool(pool).dedupe_by_sequence().on("orders.created", on_created).build()
+    /// # }
+    /// ```
+    pub fn dedupe_by_sequence(mut self) -> Self {
+        self.by_sequence = true;
+        self
+    }
+
     /// Sends each dead letter on to `topic` besides, by a relay that reads this database's log: it is enqueued in the
     /// transaction that writes it, under its key and type, with headers `onceward-dead-letter-reason`, `-consumer`, `-topic`
     /// and `-id`. The consumer's role needs `onceward_writer` too. What enqueueing refuses (a payload that is too large) is
@@ -265,6 +286,9 @@ impl ConsumerBuilder {
         let pool = self.pool.take().ok_or(BuildError::NoPool)?;
         if self.routes.is_empty() {
             return Err(BuildError::NoHandler);
+        }
+        if self.by_sequence && self.routes.iter().any(|route| route.batch.is_some()) {
+            return Err(BuildError::BatchBySequence);
         }
         let fault = |of: &str, fault: Option<&'static str>| {
             fault.map(|what| BuildError::Settings {
@@ -293,6 +317,7 @@ impl ConsumerBuilder {
                 limits: self.limits,
                 failing_types: self.failing_types,
                 outbound: self.outbound,
+                by_sequence: self.by_sequence,
             }),
         }
     }

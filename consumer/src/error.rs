@@ -35,6 +35,11 @@ pub enum BuildError {
     /// Settings were given before any handler.
     #[error("`with` sets what the handler before it gets, and there is none")]
     SettingsWithoutHandler,
+    /// Messages of a batch are deduped by their marks.
+    #[error(
+        "handlers of batches keep marks; leave out `dedupe_by_sequence`, or handle the messages one by one"
+    )]
+    BatchBySequence,
     /// Settings make no sense.
     #[error("the settings of {of} make no sense: {what}")]
     Settings {

@@ -26,6 +26,8 @@ pub enum Fault {
     MarksInOrderOfArrival,
     /// `position-of-the-newest`: what is noted as settled is the newest position, whatever is open before it.
     PositionOfTheNewest,
+    /// `gaps-forgotten`: of a key's numbers only the highest counts.
+    GapsForgotten,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -70,7 +72,7 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 9] = [
+    const FAULTS: [(Fault, &str); 10] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
@@ -80,6 +82,7 @@ mod planted {
         (Fault::NeighboursCounted, "neighbours-counted"),
         (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
         (Fault::PositionOfTheNewest, "position-of-the-newest"),
+        (Fault::GapsForgotten, "gaps-forgotten"),
     ];
 
     const POINTS: [(Failpoint, &str); 7] = [

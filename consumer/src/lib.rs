@@ -35,6 +35,7 @@ mod ring;
 mod room;
 mod router;
 pub mod schema;
+mod sequence;
 mod session;
 mod settings;
 mod settled;

@@ -15,12 +15,17 @@ pub(crate) struct Mark {
 
 impl Mark {
     pub(crate) fn of(message: &Message) -> Self {
-        // Ours carries its number in the log. Anybody else's id is unique per source only, even if it is a uuid.
-        let ours = message.seq.is_some();
         Self {
-            id: key(&message.id, message.source.as_ref(), ours),
+            id: Self::id_of(message),
             digest: Some(digest(message.kind.as_str(), &message.payload)),
         }
+    }
+
+    /// The key alone.
+    pub(crate) fn id_of(message: &Message) -> Uuid {
+        // Ours carries its number in the log. Anybody else's id is unique per source only, even if it is a uuid.
+        let ours = message.seq.is_some();
+        key(&message.id, message.source.as_ref(), ours)
     }
 
     pub(crate) fn of_undecodable(delivery: &Undecodable) -> Self {

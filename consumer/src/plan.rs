@@ -82,6 +82,10 @@ pub(crate) enum DeadReason {
     Crashed,
     /// It is older than its mark would be, and the consumer has been there before.
     TooOld,
+    /// Another message of its key was settled with its sequence.
+    SequenceReused,
+    /// Its key had too many gaps to tell whether it was settled.
+    SequenceUnknown,
 }
 
 impl DeadReason {
@@ -97,6 +101,8 @@ impl DeadReason {
             Self::IdConflict => "id_conflict",
             Self::Crashed => "crashed",
             Self::TooOld => "too_old",
+            Self::SequenceReused => "sequence_reused",
+            Self::SequenceUnknown => "sequence_unknown",
         }
     }
 
@@ -108,7 +114,12 @@ impl DeadReason {
             | Self::Attempts
             | Self::TransactionEnded
             | Self::Crashed => true,
-            Self::Undecodable | Self::NoHandler | Self::IdConflict | Self::TooOld => false,
+            Self::Undecodable
+            | Self::NoHandler
+            | Self::IdConflict
+            | Self::TooOld
+            | Self::SequenceReused
+            | Self::SequenceUnknown => false,
         }
     }
 }
@@ -126,6 +137,10 @@ pub(crate) enum Run {
     IdConflict,
     /// There was no mark, and it may have been forgotten.
     TooOld,
+    /// Another message of its key was settled with its sequence.
+    SequenceReused,
+    /// Its sequence may have been settled.
+    SequenceUnknown,
     /// The handler failed and everything is rolled back.
     Failed(Verdict),
     /// A serialization failure or a deadlock; everything is rolled back.
@@ -214,6 +229,8 @@ impl Tally {
             | Run::Unfinished
             | Run::Crashed
             | Run::TooOld
+            | Run::SequenceReused
+            | Run::SequenceUnknown
             | Run::Expired
             | Run::Stopped => rest,
         }
@@ -270,6 +287,8 @@ pub(crate) fn after_run(
         Run::Unfinished => Next::Alone,
         Run::Crashed => Next::GiveUp(DeadReason::Crashed),
         Run::TooOld => Next::GiveUp(DeadReason::TooOld),
+        Run::SequenceReused => Next::GiveUp(DeadReason::SequenceReused),
+        Run::SequenceUnknown => Next::GiveUp(DeadReason::SequenceUnknown),
         Run::Expired => Next::Expire,
         Run::Failed(Verdict::Reject) => Next::GiveUp(DeadReason::Rejected),
         Run::Failed(Verdict::Payload) => Next::GiveUp(DeadReason::Payload),

@@ -49,7 +49,10 @@ with wanted (kind, name, privilege) as (
     ('table', 'dead_letters', 'UPDATE'),
     ('table', 'consumer_positions', 'SELECT'),
     ('table', 'consumer_positions', 'INSERT'),
-    ('table', 'consumer_positions', 'UPDATE')
+    ('table', 'consumer_positions', 'UPDATE'),
+    ('table', 'key_sequences', 'SELECT'),
+    ('table', 'key_sequences', 'INSERT'),
+    ('table', 'key_sequences', 'UPDATE')
   union all
   select 'table', name, privilege
   from unnest(array['retries', 'held_keys', 'paused_types', 'starts']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege

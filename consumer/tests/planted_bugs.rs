@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use common::scripted::{Book, Did, Scripted, delivery};
 use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
 use onceward_consumer::{BatchTx, CancellationToken, Fault, HandlerError, Tx, plant};
-use onceward_core::{Arrival, MessageId};
+use onceward_core::{Arrival, MAX_PAYLOAD, Message, MessageId};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
@@ -315,4 +315,28 @@ async fn where_the_newest_position_is_noted_what_was_never_handled_is_too_old() 
     let (effects, reasons) = a_crash_with_a_gap().await;
     assert_eq!((effects, reasons), (vec![1, 2, 3], vec![]));
     drop(planted);
+}
+
+#[tokio::test]
+async fn where_gaps_are_forgotten_a_number_that_comes_late_is_lost() {
+    let _planted = alone(Fault::GapsForgotten).await;
+    let stage = Stage::new().await;
+    for number in [1, 3, 2] {
+        let event = serde_json::json!({ "order": number });
+        let draft = Message::json(TOPIC, &event).unwrap();
+        let draft = draft.key("k").sequence(number);
+        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+        message.seq = Some(number);
+        message.time = Some(time::OffsetDateTime::UNIX_EPOCH);
+        stage.broker.publish(message).unwrap();
+    }
+
+    let builder = stage.builder().dedupe_by_sequence();
+    let consumer = builder.on("*", write_effect).build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let settled = consumer.run_until_idle(subscriber).await.unwrap();
+
+    assert_eq!((settled.handled, settled.duplicates), (2, 1));
+    assert_eq!(stage.effects().await, [1, 3], "2 is gone");
+    assert!(stage.letters().await.is_empty());
 }

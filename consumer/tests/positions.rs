@@ -13,6 +13,7 @@ use onceward_consumer::{
     BatchTx, CancellationToken, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
     dead_letter,
 };
+use onceward_core::wire::SEQUENCE;
 use onceward_core::{Arrival, Release};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
@@ -191,6 +192,44 @@ async fn what_a_member_loses_unsettled_is_not_passed() {
     member.stop().await;
 
     assert_eq!(noted(&stage).await, Some(1));
+}
+
+#[tokio::test]
+async fn of_what_was_passed_long_ago_the_numbers_of_a_key_tell_what_they_know_and_the_rest_is_a_dead_letter()
+ {
+    let numbered = |order: u64, ago: Duration| {
+        let mut arrival = sent(order, ago);
+        if let Arrival::Delivery(delivery) = &mut arrival {
+            let message = delivery.message.as_mut().unwrap();
+            message.seq = Some(i64::try_from(order).unwrap());
+            message.time = Some(time::OffsetDateTime::now_utc() - ago);
+            let number = order.to_string();
+            message.headers.insert(SEQUENCE, &number).unwrap();
+        }
+        arrival
+    };
+    let stage = Stage::new().await;
+    let by_marks = Member::run(stage.builder().on("*", write_effect));
+    by_marks.say((1..=3).map(|n| numbered(n, Duration::ZERO)).collect());
+    by_marks.book.has(Did::Ack(3)).await;
+    by_marks.stop().await;
+    let builder = || stage.builder().dedupe_by_sequence();
+    let by_numbers = Member::run(builder().on("*", write_effect));
+    by_numbers.say((4..=6).map(|n| numbered(n, Duration::ZERO)).collect());
+    by_numbers.book.has(Did::Ack(6)).await;
+    by_numbers.stop().await;
+    forget_marks(&stage).await;
+
+    let member = Member::run(builder().on("*", write_effect));
+    let days = [(2, 9), (5, 9), (7, 9)];
+    member.say(days.map(|(n, days)| numbered(n, DAY * days)).into());
+    member.book.has(Did::Ack(7)).await;
+    member.stop().await;
+
+    assert_eq!(stage.effects().await, [1, 2, 3, 4, 5, 6, 7]);
+    let letters = stage.letters().await;
+    let reasons: Vec<&str> = letters.iter().map(|letter| letter.0.as_str()).collect();
+    assert_eq!(reasons, ["too_old"], "2 was marked, and its mark is gone");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::headers::EXPIRES_AT;
+use crate::headers::{EXPIRES_AT, SEQUENCE};
 use crate::{
     Headers, InvalidHeader, InvalidKey, InvalidKind, InvalidTopic, Key, Kind, Lane, Message,
     MessageId, Topic, UnknownLane,
@@ -81,6 +81,12 @@ pub enum InvalidMessage {
         /// The largest size allowed.
         cap: usize,
     },
+    /// The sequence is no whole number from 1 to `i64::MAX`.
+    #[error("the sequence must be a whole number from 1 to {}", i64::MAX)]
+    Sequence,
+    /// A message with a sequence has no key.
+    #[error("the message has a sequence and no key; a sequence numbers the messages of one key")]
+    SequenceWithoutKey,
     /// The event could not be written as JSON.
     #[error("the event could not be written as JSON")]
     Json(#[source] serde_json::Error),
@@ -148,6 +154,15 @@ impl Draft {
         }
     }
 
+    /// The producer's own number of the message among those of its topic and key, 1 to `i64::MAX`, such as the version of
+    /// the aggregate. It needs a key, grows with each message of it, and is never given twice. Consumers may dedupe by it.
+    /// Travels as the CloudEvents attribute `sequence`; from SQL it is the header `onceward-sequence`. Who copies the headers of
+    /// a message to a new one copies its number too: leave out `onceward-sequence`, or give the new one a number of its own.
+    #[must_use]
+    pub fn sequence(self, number: i64) -> Self {
+        self.header(SEQUENCE, number.to_string())
+    }
+
     /// The media type of the payload, 1 to 255 printable ASCII characters.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
@@ -199,6 +214,7 @@ impl Draft {
         for (name, value) in &self.headers {
             headers.insert(name, value)?;
         }
+        headers.check_sequence(key.is_some())?;
         if let Some(content_type) = &self.content_type {
             let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
             if !(1..=255).contains(&content_type.len()) || !printable {
@@ -273,6 +289,23 @@ mod tests {
         assert_eq!(entry.message.kind.as_str(), "orders.created");
         assert_eq!(entry.lane, Lane::Standard);
         assert_eq!(entry.message.id.as_uuid().unwrap().get_version_num(), 7);
+    }
+
+    #[test]
+    fn a_sequence_is_a_positive_number_of_a_key() {
+        let draft = |number| Message::bytes("t", "x").sequence(number);
+
+        let entry = draft(i64::MAX).key("k").finish(9).unwrap();
+
+        assert_eq!(entry.message.sequence(), Some(i64::MAX));
+        for bad in [0, -1, i64::MIN] {
+            let refused = draft(bad).key("k").finish(9);
+            assert!(matches!(refused, Err(InvalidMessage::Sequence)), "{bad}");
+        }
+        assert!(matches!(
+            draft(1).finish(9),
+            Err(InvalidMessage::SequenceWithoutKey)
+        ));
     }
 
     #[test]

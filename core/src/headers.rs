@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::draft::InvalidMessage;
+use crate::message::number;
+
 /// Most headers of one message.
 pub const MAX_HEADERS: usize = 64;
 
@@ -16,8 +19,12 @@ const RESERVED_PREFIXES: [&str; 4] = ["ce-", "ce_", "nats-", "onceward-"];
 /// The header under which the content type travels and is stored; set through the builder only.
 pub const CONTENT_TYPE: &str = "content-type";
 
-/// The header that says until when a message is of use, as RFC 3339. The one of ours that anybody may set.
+/// The header that says until when a message is of use, as RFC 3339. With [`SEQUENCE`] the ones of ours that anybody may set.
 pub const EXPIRES_AT: &str = "onceward-expires-at";
+
+/// The header under which the producer's own number of a message is stored, in decimal digits. It travels as the
+/// CloudEvents attribute `sequence`.
+pub const SEQUENCE: &str = "onceward-sequence";
 
 /// Headers by name. Names are kept as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -104,6 +111,18 @@ impl Headers {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Refuses what enqueueing would refuse of the producer's own number, if there is one. `has_key`: so does the message.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::Sequence`] and [`InvalidMessage::SequenceWithoutKey`].
+    pub fn check_sequence(&self, has_key: bool) -> Result<(), InvalidMessage> {
+        match self.get(SEQUENCE) {
+            Some(text) if number(text).is_none() => Err(InvalidMessage::Sequence),
+            Some(_) if !has_key => Err(InvalidMessage::SequenceWithoutKey),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
@@ -141,7 +160,7 @@ fn check_name(name: &str) -> Result<(), InvalidHeader> {
     }
     let lower = name.to_ascii_lowercase();
     let reserved = lower == CONTENT_TYPE || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p));
-    if reserved && name != EXPIRES_AT {
+    if reserved && ![EXPIRES_AT, SEQUENCE].contains(&name) {
         return Err(InvalidHeader::Reserved(name.to_owned()));
     }
     Ok(())

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::headers::EXPIRES_AT;
+use crate::headers::{EXPIRES_AT, SEQUENCE};
 use crate::{Headers, Key, MessageId, Source, Topic};
 
 /// Longest type in bytes.
@@ -120,12 +120,32 @@ impl Message {
         OffsetDateTime::parse(text, &Rfc3339).ok()
     }
 
+    /// The producer's own number of it among the messages of its topic and key, from 1 on, if it says so. What is no
+    /// such number is none. It is the producer's word; [`seq`](Self::seq) is that of the log.
+    #[must_use]
+    pub fn sequence(&self) -> Option<i64> {
+        self.headers.get(SEQUENCE).and_then(number)
+    }
+
+    /// Whether it has something in the place of the producer's number, be it a number or not.
+    #[must_use]
+    pub fn says_sequence(&self) -> bool {
+        self.headers.get(SEQUENCE).is_some()
+    }
+
     /// Bytes that the message holds in memory, roughly: payload, headers, key and names.
     #[must_use]
     pub fn weight(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.as_str().len());
         self.payload.len() + self.headers.bytes() + key + self.topic.as_str().len() + 200
     }
+}
+
+/// Decimal digits that make a number from 1 to `i64::MAX`; neither sign nor space.
+pub(crate) fn number(text: &str) -> Option<i64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.filter(|_| digits)
 }
 
 impl fmt::Debug for Message {
@@ -138,5 +158,29 @@ impl fmt::Debug for Message {
             .field("seq", &self.seq)
             .field("payload_bytes", &self.payload.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_digits_only_and_lies_between_one_and_the_largest() {
+        for (text, expected) in [
+            ("1", Some(1)),
+            ("007", Some(7)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("0", None),
+            ("-1", None),
+            ("+1", None),
+            (" 1", None),
+            ("1.0", None),
+            ("\u{0661}", None),
+            ("", None),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::UndecodableReason;
-pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT};
+pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT, SEQUENCE};
 use crate::{Headers, Key, Kind, Message, MessageId, Outgoing, Source, Topic, Undecodable};
 
 /// The header that carries a message's number in its log.
@@ -40,6 +40,7 @@ struct Names {
     time: &'static str,
     version: &'static str,
     key: &'static str,
+    sequence: &'static str,
 }
 
 const UNDERSCORE: Names = Names {
@@ -49,6 +50,7 @@ const UNDERSCORE: Names = Names {
     time: "ce_time",
     version: "ce_specversion",
     key: "ce_partitionkey",
+    sequence: "ce_sequence",
 };
 
 const DASH: Names = Names {
@@ -58,6 +60,7 @@ const DASH: Names = Names {
     time: "ce-time",
     version: "ce-specversion",
     key: "ce-partitionkey",
+    sequence: "ce-sequence",
 };
 
 impl Style {
@@ -99,7 +102,14 @@ pub fn encode(outgoing: &Outgoing, style: Style) -> Vec<WireHeader<'_>> {
     if outgoing.route.as_str() != message.topic.as_str() {
         headers.push((TOPIC, Cow::Borrowed(message.topic.as_str())));
     }
-    headers.extend(message.headers.iter().map(|(n, v)| (n, Cow::Borrowed(v))));
+    headers.extend(message.headers.iter().map(|(name, value)| {
+        let name = if name == SEQUENCE {
+            names.sequence
+        } else {
+            name
+        };
+        (name, Cow::Borrowed(value))
+    }));
     headers
 }
 
@@ -196,6 +206,10 @@ fn message(
     let seq = take(SEQ);
     let topic = take(TOPIC);
     let content_type = take(CONTENT_TYPE);
+    // What is no number stays there as it came: the message is one without a sequence then.
+    if let Some(sequence) = take(names.sequence) {
+        texts.insert(SEQUENCE.to_owned(), sequence);
+    }
     let topic = Topic::received(topic.as_deref().unwrap_or(raw.route));
     Message {
         id,
@@ -222,6 +236,7 @@ mod tests {
             .unwrap()
             .key("17")
             .header("tenant", "acme")
+            .sequence(9)
             .finish(MAX_PAYLOAD)
             .unwrap()
             .message;
@@ -256,6 +271,24 @@ mod tests {
 
                 assert_eq!(got, sent.message);
             }
+        }
+    }
+
+    #[test]
+    fn the_sequence_travels_as_an_attribute_and_a_bad_one_is_none() {
+        for (style, name) in [
+            (Style::Underscore, "ce_sequence"),
+            (Style::Dash, "ce-sequence"),
+        ] {
+            let sent = outgoing("orders.created");
+            let mut headers = encode(&sent, style);
+            assert!(headers.contains(&(name, Cow::Borrowed("9"))));
+            assert!(!headers.iter().any(|(name, _)| *name == SEQUENCE));
+            headers.push((name, Cow::Borrowed("nine")));
+
+            let got = decode(arrived(&sent, &headers), style).unwrap();
+
+            assert_eq!((got.sequence(), got.says_sequence()), (None, true));
         }
     }
 

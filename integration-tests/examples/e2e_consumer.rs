@@ -116,6 +116,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(_) => builder.batch("*", recorder),
         None => builder.handler("*", recorder),
     };
+    let builder = match number("E2E_BY_SEQUENCE") {
+        Some(_) => builder.dedupe_by_sequence(),
+        None => builder,
+    };
     let consumer = builder
         .pool(pool)
         .defaults(settings)

@@ -83,7 +83,7 @@ end
 $function$;
 comment on function {{schema}}.check_names is 'Internal: refuses what a broker would.';
 
--- Of the reserved names those are taken that say when a message expires, and what a replay and a dead letter that is sent on are.
+-- Of the reserved names those are taken that say when a message expires, its producer's number of it, and what a replay and a dead letter that is sent on are.
 create function {{schema}}.checked_headers(place text, headers jsonb, content_type text) returns jsonb
 language plpgsql immutable
 as $function$
@@ -105,7 +105,7 @@ begin
     elsif header.name !~ '^[A-Za-z0-9._-]+$' then
       perform {{schema}}.refuse(place, 'headers', format(
         'the header name %s holds a character that is not allowed; allowed are A-Z a-z 0-9 - _ .', to_json(header.name)));
-    elsif header.name !~ '^onceward-(expires-at|replay-of|dead-letter-[a-z]+)$'
+    elsif header.name !~ '^onceward-(expires-at|sequence|replay-of|dead-letter-[a-z]+)$'
       and header.name ~* '^(ce-|ce_|nats-|onceward-|content-type$)'
     then
       perform {{schema}}.refuse(place, 'headers', format(
@@ -116,6 +116,12 @@ begin
     content := header.value #>> '{}';
     if content ~ E'[\\u0001-\\u0008\\u000a-\\u001f\\u007f-\\u009f]' then
       perform {{schema}}.refuse(place, 'headers', format('the value of header %s holds a control character', to_json(header.name)));
+    end if;
+    -- Compared as text: a number that is none must not end in another error.
+    if header.name = 'onceward-sequence'
+      and (content !~ '^[0-9]{1,19}$' or content ~ '^0+$' or lpad(content, 19, '0') collate "C" > '9223372036854775807')
+    then
+      perform {{schema}}.refuse(place, 'headers', 'the sequence must be a whole number from 1 to 9223372036854775807');
     end if;
     count := count + 1;
     bytes := bytes + octet_length(header.name) + octet_length(content);
@@ -147,6 +153,9 @@ declare
   cap integer;
 begin
   perform {{schema}}.check_names(place, topic, key, type);
+  if key is null and jsonb_typeof(headers) = 'object' and headers ? 'onceward-sequence' then
+    perform {{schema}}.refuse(place, 'key', 'the message has a sequence and no key; a sequence numbers the messages of one key');
+  end if;
   select s.max_payload into cap from {{schema}}.settings s;
   if payload is null then
     perform {{schema}}.refuse(place, 'payload', 'the payload is null; use an empty one for a message without content');

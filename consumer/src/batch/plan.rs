@@ -136,6 +136,8 @@ pub(crate) fn after_batch(run: Run, runs: Runs, chance: f64) -> BatchNext {
         | Run::Duplicate
         | Run::IdConflict
         | Run::TooOld
+        | Run::SequenceReused
+        | Run::SequenceUnknown
         | Run::Expired
         | Run::Crashed => BatchNext::Split,
     }

@@ -19,7 +19,7 @@ use crate::nudge::Nudge;
 use crate::plan::places::Places;
 use crate::room::Room;
 use crate::sql::Statements;
-use crate::transaction::Database;
+use crate::transaction::{Database, Sequences};
 use crate::types::Types;
 use crate::work::Workshop;
 use crate::{ConsumerError, Limits, Settled, gauges, ring, schema};
@@ -38,6 +38,7 @@ impl Consumer {
         schema::check(link.own(), &self.schema, false).await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
+        let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
@@ -63,6 +64,7 @@ impl Consumer {
                 statements,
                 consumer: self.name,
                 outbound: self.outbound,
+                sequences,
             },
             routes: self.routes,
             defaults: self.defaults,
@@ -114,11 +116,10 @@ impl Consumer {
 
 fn warn_of_retention(broker: &Capabilities) {
     if let Some(retention) = outlives_marks(broker) {
-        let (name, marks) = (broker.broker, ring::RETENTION);
         warn!(
-            broker = name,
+            broker = broker.broker,
             ?retention,
-            ?marks,
+            marks = ?ring::RETENTION,
             "the broker keeps messages for longer than marks are kept; one that it repeats after that is handled again; keep the broker's retention at 7 days or less"
         );
     }

@@ -58,7 +58,7 @@ pub struct Summary {
     /// The message's key.
     pub key: Option<String>,
     /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`,
-    /// `id_conflict`, `crashed`.
+    /// `id_conflict`, `crashed`, `too_old`, `sequence_reused`, `sequence_unknown`.
     pub reason: String,
     /// The last error.
     pub error: String,
@@ -181,8 +181,23 @@ with recursive marked (slot, consumer) as (
     )
   from marked k
   where k.consumer is not null
+),
+numbered (consumer) as (
+  (select n.consumer from {schema}.key_sequences n order by n.consumer limit 1)
+  union all
+  select (
+    select n.consumer
+    from {schema}.key_sequences n
+    where n.consumer > k.consumer
+    order by n.consumer
+    limit 1
+  )
+  from numbered k
+  where k.consumer is not null
 )
 select consumer from marked where consumer is not null
+union
+select consumer from numbered where consumer is not null
 union
 select consumer from {schema}.consumer_positions
 union
@@ -260,7 +275,7 @@ pub async fn show(
     }))
 }
 
-/// The names of all consumers that have marks, dead letters or retries in this database.
+/// The names of all consumers that have marks, sequences of keys, positions, dead letters or retries in this database.
 ///
 /// # Errors
 /// Any database error; nothing is changed.

@@ -42,6 +42,8 @@ impl Edit {
         for (name, value) in &self.set_headers {
             checked.insert(name, value)?;
         }
+        // A key that is not changed may be there.
+        checked.check_sequence(self.key != Some(None))?;
         if let Some(content_type) = &self.content_type {
             let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
             if !(1..=255).contains(&content_type.len()) || !printable {
@@ -106,4 +108,24 @@ pub async fn edit(
         .execute(pool)
         .await?;
     Ok(done.rows_affected() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_is_no_number_or_that_loses_its_key_is_refused() {
+        let edit = |number: &str, key| Edit {
+            key,
+            set_headers: BTreeMap::from([("onceward-sequence".to_owned(), number.to_owned())]),
+            ..Edit::default()
+        };
+
+        assert!(edit("9", None).check().is_ok());
+        let bad = edit("nine", None).check();
+        assert!(matches!(bad, Err(InvalidMessage::Sequence)));
+        let keyless = edit("9", Some(None)).check();
+        assert!(matches!(keyless, Err(InvalidMessage::SequenceWithoutKey)));
+    }
 }

@@ -11,7 +11,8 @@ pub(crate) fn headers(stored: &Map<String, Value>) -> (Map<String, Value>, Optio
     let mut taken = Headers::new();
     // Room for those that we add.
     let mut room = onceward_core::MAX_HEADER_BYTES - 4_096;
-    for (name, value) in stored {
+    // Its number is that of the message it was, which is settled.
+    for (name, value) in stored.iter().filter(|(name, _)| *name != wire::SEQUENCE) {
         let Some(value) = value.as_str() else {
             continue;
         };
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn headers_that_the_log_would_refuse_are_left_out() {
         let stored = json!({
-            "tenant": "acme", "ce_subject": "x", "Nats-Msg-Id": "1", "onceward-topic": "t", "a b": "c",
+            "tenant": "acme", "ce_subject": "x", "Nats-Msg-Id": "1", "onceward-topic": "t", "a b": "c", "onceward-sequence": "7",
             "content-type": "text/plain", "long": "x".repeat(20_000),
         });
 

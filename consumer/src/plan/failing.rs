@@ -95,6 +95,8 @@ pub(crate) fn tells(run: Run) -> Tells {
         | Run::Duplicate
         | Run::IdConflict
         | Run::TooOld
+        | Run::SequenceReused
+        | Run::SequenceUnknown
         | Run::Conflict
         | Run::Elsewhere
         | Run::Outage
@@ -129,6 +131,8 @@ pub(crate) fn while_paused(next: Next) -> Next {
             | DeadReason::TransactionEnded
             | DeadReason::IdConflict
             | DeadReason::TooOld
+            | DeadReason::SequenceReused
+            | DeadReason::SequenceUnknown
             | DeadReason::Crashed,
         )
         | Next::Settled(_)

@@ -4,6 +4,7 @@ mod batch;
 mod marks;
 mod positions;
 mod retries;
+mod sequences;
 mod starts;
 mod types;
 
@@ -78,6 +79,12 @@ pub(crate) struct Statements {
     pub(crate) forget_starts: Text,
     pub(crate) note_positions: Text,
     pub(crate) highest: Text,
+    pub(crate) next_number: Text,
+    pub(crate) lock_numbers: Text,
+    pub(crate) set_numbers: Text,
+    pub(crate) first_number: Text,
+    pub(crate) number_proof: Text,
+    pub(crate) number_left_behind: Text,
 }
 
 impl Statements {
@@ -127,6 +134,12 @@ impl Statements {
             forget_starts: fill(starts::FORGET_START),
             note_positions: fill(positions::NOTE),
             highest: fill(positions::HIGHEST),
+            next_number: fill(sequences::NEXT),
+            lock_numbers: fill(sequences::LOCK),
+            set_numbers: fill(sequences::SET),
+            first_number: fill(sequences::FIRST),
+            number_proof: fill(sequences::PROOF),
+            number_left_behind: fill(sequences::LEFT_BEHIND),
             schema,
         }
     }

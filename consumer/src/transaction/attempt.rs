@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward_core::{Message, Origin};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ use crate::keeper::Keeper;
 use crate::mark::Mark;
 use crate::plan::guard::Start;
 use crate::plan::{Run, Until};
+use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
@@ -33,6 +35,14 @@ const UNFINISHED: &str = "it was in work when a process died";
 /// The error of a delivery that nobody can tell from one that was settled.
 const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
      whether it was handled cannot be told";
+
+/// The error of a message with the number of another.
+const SEQUENCE_REUSED: &str = "another message of its key was settled with this sequence: its producer's numbering began anew, \
+     or gave a number twice";
+
+/// The error of a message whose number nobody can tell from one that was settled.
+const SEQUENCE_UNKNOWN: &str =
+    "its key had too many gaps in its sequence: whether it was handled cannot be told";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -101,6 +111,10 @@ enum Opened {
     Conflict,
     /// The mark was not there, and may have been forgotten.
     TooOld,
+    /// Another message was settled with its number.
+    Reused,
+    /// It lay in a gap that is closed.
+    Unknown,
 }
 
 impl Database {
@@ -132,6 +146,14 @@ impl Database {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(Run::TooOld, TOO_OLD)
             }
+            Ok(Opened::Reused) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::SequenceReused, SEQUENCE_REUSED)
+            }
+            Ok(Opened::Unknown) => {
+                session.roll_back(ROLL_BACK).await;
+                Ran::new(Run::SequenceUnknown, SEQUENCE_UNKNOWN)
+            }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(without_mark(classify(&error)), chain(&error))
@@ -148,6 +170,22 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
+        if let Some(asked) = self.numbered(order.message) {
+            let taken = self.take_number(connection, &asked, order.deadline);
+            match taken.await? {
+                Taken::Ours {
+                    written,
+                    besides: Besides::Nothing,
+                } => return self.look_at_line(connection, order, place, written).await,
+                Taken::Ours {
+                    besides: Besides::Mark,
+                    ..
+                } => {}
+                Taken::Settled => return Ok(Opened::Settled),
+                Taken::Reused(_) => return Ok(Opened::Reused),
+                Taken::Unknown => return Ok(Opened::Unknown),
+            }
+        }
         let marked = self
             .insert_mark(connection, order.mark, Says::Handled, order.deadline)
             .await?;
@@ -159,6 +197,17 @@ impl Database {
                 Opened::Settled
             });
         };
+        self.look_at_line(connection, order, place, marked).await
+    }
+
+    async fn look_at_line(
+        &self,
+        connection: &mut PgConnection,
+        order: &Order<'_>,
+        place: &Place<'_>,
+        marked: Marked,
+    ) -> Result<Opened, sqlx::Error> {
+        // A number may be new to its key, and the message have been settled by its mark before the consumer went by numbers.
         if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
             return Ok(Opened::TooOld);
         }
@@ -197,18 +246,29 @@ impl Database {
         };
         let connection = session.connection();
         let written = async {
-            self.change_mark(connection, order.mark, marked, Says::Deferred)
+            let ours = self
+                .mark_deferred(connection, order.mark, marked, order.deadline)
                 .await?;
-            self.add(connection, &waiting).await
+            if ours {
+                self.add(connection, &waiting).await?;
+            }
+            Ok(ours)
         };
-        if let Err(error) = written.await {
-            session.roll_back(ROLL_BACK).await;
-            let run = if waits_already(&error) {
-                Run::Duplicate
-            } else {
-                without_mark(classify(&error))
-            };
-            return Ran::new(run, chain(&error));
+        match written.await {
+            Ok(true) => {}
+            Ok(false) => {
+                session.roll_back(ROLL_BACK).await;
+                return Ran::new(Run::Duplicate, "");
+            }
+            Err(error) => {
+                session.roll_back(ROLL_BACK).await;
+                let run = if waits_already(&error) {
+                    Run::Duplicate
+                } else {
+                    without_mark(classify(&error))
+                };
+                return Ran::new(run, chain(&error));
+            }
         }
         pass(Failpoint::BeforeCommit);
         match within(COMMIT, session.commit()).await {

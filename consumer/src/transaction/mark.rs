@@ -21,10 +21,22 @@ pub(crate) enum Says {
     Ignored = 4,
 }
 
+/// What stands for a message that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Row {
+    Mark {
+        slot: i16,
+    },
+    /// The numbers of its key, in the place of the mark.
+    Numbers {
+        line: Uuid,
+    },
+}
+
 /// A mark that this transaction has inserted, or taken up.
 #[derive(Debug, Clone)]
 pub(crate) struct Marked {
-    pub(crate) slot: i16,
+    pub(crate) row: Row,
     /// The transaction.
     pub(crate) xid: String,
     /// The backend that runs it. Its number may be given again, together with its start it is unique.
@@ -86,7 +98,7 @@ impl Database {
             .fetch_optional(connection);
         let row = within(deadline + ANSWER, write).await?;
         Ok(row.map(|(slot, xid, pid, backend_start)| Marked {
-            slot,
+            row: Row::Mark { slot },
             xid,
             pid,
             backend_start,
@@ -112,11 +124,11 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         mark: &Mark,
-        marked: &Marked,
+        slot: i16,
         says: Says,
     ) -> Result<(), sqlx::Error> {
         let change = sqlx::query(self.statements.change_mark.sql())
-            .bind(marked.slot)
+            .bind(slot)
             .bind(self.consumer.as_str())
             .bind(mark.id)
             .bind(says as i16)
@@ -149,12 +161,16 @@ impl Database {
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
-            .bind(marked.slot)
-            .bind(self.consumer.as_str())
-            .bind(mark.id)
-            .fetch_optional(connection);
-        let row = within(deadline + ANSWER, ask).await?;
+        let ask = match marked.row {
+            Row::Mark { slot } => sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
+                .bind(slot)
+                .bind(self.consumer.as_str())
+                .bind(mark.id),
+            Row::Numbers { line } => sqlx::query_as(self.statements.number_proof.sql())
+                .bind(self.consumer.as_str())
+                .bind(line),
+        };
+        let row = within(deadline + ANSWER, ask.fetch_optional(connection)).await?;
         Ok(match row {
             Some((true, _)) => Proof::Ours,
             Some((false, _)) | None => Proof::NotOurs,
@@ -181,12 +197,16 @@ impl Database {
         mark: &Mark,
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
-        let ask = sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
-            .bind(marked.slot)
-            .bind(self.consumer.as_str())
-            .bind(mark.id)
-            .bind(&marked.xid)
-            .fetch_optional(connection);
+        let ask = match marked.row {
+            Row::Mark { slot } => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
+                .bind(slot)
+                .bind(self.consumer.as_str())
+                .bind(mark.id),
+            Row::Numbers { line } => sqlx::query_scalar(self.statements.number_left_behind.sql())
+                .bind(self.consumer.as_str())
+                .bind(line),
+        };
+        let ask = ask.bind(&marked.xid).fetch_optional(connection);
         Ok(within(ANSWER, ask).await?.unwrap_or(false))
     }
 }

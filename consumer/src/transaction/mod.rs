@@ -12,6 +12,7 @@ mod pause;
 mod planted;
 mod position;
 mod retry;
+mod sequence;
 mod settle;
 mod undo;
 
@@ -33,6 +34,7 @@ pub(crate) use line::Waiting;
 use mark::Marked;
 pub(crate) use pause::{PausedType, Turn};
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
+pub(crate) use sequence::Sequences;
 pub(crate) use settle::{SettleAs, ToSettle};
 
 /// On top of what the server itself allows, for an answer to arrive.
@@ -57,6 +59,8 @@ pub(crate) struct Database {
     pub(crate) consumer: ConsumerName,
     /// Where dead letters are sent on to.
     pub(crate) outbound: Option<Topic>,
+    /// None: every message is deduped by its mark.
+    pub(crate) sequences: Option<Sequences>,
 }
 
 impl Database {

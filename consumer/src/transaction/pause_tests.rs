@@ -17,6 +17,7 @@ async fn database() -> (TestDatabase, Database) {
         statements: Statements::new(Schema::default()),
         consumer: ConsumerName::try_from("billing").unwrap(),
         outbound: None,
+        sequences: None,
     };
     (test, database)
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use onceward_core::Message;
 use sqlx::PgConnection;
 
 use super::mark::Says;
@@ -12,6 +13,7 @@ use crate::faults::{Failpoint, pass};
 use crate::joining::waits_already;
 use crate::mark::Mark;
 use crate::plan::Settling;
+use crate::sequence::Decides;
 use crate::session::Session;
 
 /// How long each of its statements may take on the server, twice: nobody else's code runs here.
@@ -28,6 +30,8 @@ pub(crate) enum SettleAs<'a> {
 /// What is to be settled.
 pub(crate) struct ToSettle<'a> {
     pub(crate) mark: &'a Mark,
+    /// None: it could not be read as one.
+    pub(crate) message: Option<&'a Message>,
     pub(crate) what: SettleAs<'a>,
     /// The transaction in which a handler has committed the mark by itself: then the mark is ours to change.
     pub(crate) ended: Option<&'a str>,
@@ -66,6 +70,11 @@ impl Database {
             SettleAs::Deferred(_) => Says::Deferred,
         };
         let (connection, mark) = (session.connection(), settle.mark);
+        match self.settle_number(connection, settle).await? {
+            Decides::Mark => {}
+            Decides::Number => return Ok(Settling::Written),
+            Decides::Settled => return Ok(Settling::Duplicate),
+        }
         let marked = self.insert_mark(connection, mark, says, DEADLINE).await?;
         let ours = match (marked, settle.ended) {
             (Some(_), _) => true,

@@ -3,11 +3,18 @@
 use std::time::Duration;
 
 use super::ended::{Ended, after_undo, describe};
-use super::mark::Marked;
+use super::mark::{Marked, Row};
 use super::{Database, ROLL_BACK, Ran};
 use crate::mark::Mark;
 use crate::plan::Run;
 use crate::session::Session;
+
+/// The error of a message whose handler has committed or rolled back on its own.
+const ENDED: &str = "the handler has ended the transaction by itself (SQL commit or rollback)";
+
+/// As above; its number does not tell who has settled it.
+const ENDED_BY_NUMBER: &str = "the handler has ended the transaction by itself (SQL commit or rollback); \
+     it is told by its sequence, and another member may have handled it since";
 
 /// A handler that has ended otherwise than by a commit.
 pub(super) struct Undo<'a> {
@@ -55,11 +62,12 @@ impl Database {
 }
 
 pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
+    let error = match marked.row {
+        Row::Mark { .. } => ENDED,
+        Row::Numbers { .. } => ENDED_BY_NUMBER,
+    };
     Ran {
         ended: Some(marked.xid.clone()),
-        ..Ran::new(
-            Run::Ended,
-            "the handler has ended the transaction by itself (SQL commit or rollback)",
-        )
+        ..Ran::new(Run::Ended, error)
     }
 }

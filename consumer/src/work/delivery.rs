@@ -215,6 +215,7 @@ impl Workshop {
     async fn conflict(&self, job: &Job, content: &Stored) -> Option<Outcome> {
         let settle = ToSettle {
             mark: &job.mark.of_conflict(),
+            message: job.message(),
             what: SettleAs::Dead(Letter {
                 content,
                 reason: DeadReason::IdConflict,
@@ -235,6 +236,7 @@ impl Workshop {
     ) -> Option<Outcome> {
         let settle = ToSettle {
             mark: &job.mark,
+            message: job.message(),
             what,
             ended,
         };

@@ -73,6 +73,16 @@ pub(crate) struct Job {
     pub(crate) alarm: Alarm,
 }
 
+impl Job {
+    /// None: it could not be read as one.
+    fn message(&self) -> Option<&Message> {
+        match &self.body {
+            Body::Message(message) => Some(message),
+            Body::Undecodable(_) => None,
+        }
+    }
+}
+
 /// A due line whose turn has come.
 #[derive(Debug)]
 pub(crate) struct Errand {

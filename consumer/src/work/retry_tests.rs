@@ -44,6 +44,7 @@ async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
             statements: Statements::new(Schema::default()),
             consumer,
             outbound: None,
+            sequences: None,
         },
         routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
         defaults: HandlerSettings::default(),

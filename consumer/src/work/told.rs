@@ -24,6 +24,10 @@ impl Workshop {
 pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
     let id = &message.id;
     match ran.run {
+        // It may be a copy of what was settled under its mark: that is told once it is settled.
+        Run::SequenceReused | Run::SequenceUnknown => {
+            debug!(%id, run = ?ran.run, "not told by its sequence; its mark decides");
+        }
         Run::Handled | Run::LinedUp | Run::Duplicate | Run::Expired => {
             debug!(%id, run = ?ran.run, "settled")
         }
@@ -59,7 +63,8 @@ pub(super) fn log_end(job: &Job, what: &SettleAs<'_>, settled: Outcome) {
     };
     match settled {
         Outcome::Dead => {
-            warn!(mark = %job.mark.id, partition = %job.origin.partition, position = job.origin.position, reason, "dead letter");
+            let sequence = job.message().and_then(Message::sequence);
+            warn!(mark = %job.mark.id, partition = %job.origin.partition, position = job.origin.position, sequence, reason, "dead letter");
         }
         Outcome::Handled
         | Outcome::Deferred

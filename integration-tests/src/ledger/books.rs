@@ -126,17 +126,25 @@ impl Ledger {
         judge(&self.facts().await)
     }
 
-    /// The verdict as soon as all that was committed has arrived and taken effect, or else after `deadline`.
+    /// The verdict as soon as all that was committed has arrived and taken effect, or else once nothing more has for `patience`;
+    /// in any case after five times that. A busy machine takes its time, and that alone is no fault.
     ///
     /// # Panics
     /// As [`verdict`](Self::verdict).
-    pub async fn verdict_within(&self, deadline: Duration) -> Verdict {
+    pub async fn verdict_within(&self, patience: Duration) -> Verdict {
         let begin = Instant::now();
+        let (mut before, mut moved) = ((0, 0), begin);
         loop {
+            let progress = self.progress().await.ok();
+            let counts = progress.as_ref().map(|p| (p.published, p.handled));
+            if let Some(counts) = counts.filter(|counts| *counts != before) {
+                (before, moved) = (counts, Instant::now());
+            }
+            let over = moved.elapsed() >= patience || begin.elapsed() >= 5 * patience;
             // Reading everything is for the moment when it may be enough.
-            if self.may_be_complete().await || begin.elapsed() >= deadline {
+            if over || progress.is_some_and(|progress| self.may_be_complete(&progress)) {
                 let verdict = self.verdict().await;
-                if verdict.is_complete() || begin.elapsed() >= deadline {
+                if over || verdict.is_complete() {
                     return verdict;
                 }
             }
@@ -144,13 +152,10 @@ impl Ledger {
         }
     }
 
-    async fn may_be_complete(&self) -> bool {
+    fn may_be_complete(&self, progress: &Progress) -> bool {
         let excused = u64::try_from(self.excused.len()).unwrap_or(u64::MAX);
-        self.progress().await.is_ok_and(|progress| {
-            let expected = progress.committed.saturating_sub(excused);
-            progress.published >= expected
-                && (self.effects.is_none() || progress.handled >= expected)
-        })
+        let expected = progress.committed.saturating_sub(excused);
+        progress.published >= expected && (self.effects.is_none() || progress.handled >= expected)
     }
 
     /// All that the verdict rests on.

@@ -1,5 +1,6 @@
 //! A service under load: business rows and messages in one transaction, by several writers at once, with all that
-//! transactions do in life: abort, roll back to a savepoint, stay open, commit in two phases.
+//! transactions do in life: abort, roll back to a savepoint, stay open, commit in two phases. Each message says its version as
+//! its sequence.
 
 mod transaction;
 mod writer;
@@ -216,7 +217,10 @@ pub async fn append_many(
     let last = transaction::lock(&mut *connection, key, i64::from(count)).await?;
     let statement = "
         insert into ledger.business (key, version, message_id, payload)
-        select $1, $2 + n, onceward.enqueue($3, decode(md5($2::text || n), 'hex'), $1), decode(md5($2::text || n), 'hex')
+        select
+          $1, $2 + n,
+          onceward.enqueue($3, decode(md5($2::text || n), 'hex'), $1, headers => jsonb_build_object('onceward-sequence', ($2 + n)::text)),
+          decode(md5($2::text || n), 'hex')
         from generate_series(1, $4) n";
     sqlx::query(statement)
         .bind(key)

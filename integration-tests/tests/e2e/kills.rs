@@ -13,7 +13,7 @@ use crate::program::Program;
 use crate::stage::{Changes, SOON, Stage, WINDOW};
 
 /// How often each is killed.
-fn cycles() -> u32 {
+pub(crate) fn cycles() -> u32 {
     let given = std::env::var("ONCEWARD_KILL_CYCLES").ok();
     given.map_or(30, |given| given.parse().unwrap())
 }
@@ -75,7 +75,8 @@ async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Progr
     members
 }
 
-pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) {
+/// Kills relays and consumers side by side. Returns the stage as it was left, with the ledger green.
+pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes) -> Stage {
     let writers = ["critical", "standard", "bulk"].map(|lane| {
         stage.write(Workload {
             lane,
@@ -101,6 +102,7 @@ pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes
     let verdict = stage.must_be_green(&[one, other, this, that]).await;
     assert!(verdict.claims >= u64::from(cycles), "{verdict}");
     eprintln!("{cycles} kills of each on the way\n{verdict}");
+    stage
 }
 
 /// SIGTERM in turn to each program, as a rolling update does it.

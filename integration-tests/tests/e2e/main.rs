@@ -20,6 +20,7 @@ mod planted_consumer;
 mod planted_relay;
 mod program;
 mod progress;
+mod sequences;
 mod sqs;
 mod stage;
 mod writers;

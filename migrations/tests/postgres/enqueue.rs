@@ -212,6 +212,27 @@ async fn a_bad_message_is_refused_with_its_field() {
         ("headers", r#"'t', 'x', headers => '{"a": 1}'"#.to_owned()),
         (
             "headers",
+            r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "0"}'"#.to_owned(),
+        ),
+        (
+            "headers",
+            r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "-1"}'"#.to_owned(),
+        ),
+        (
+            "headers",
+            r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "one"}'"#.to_owned(),
+        ),
+        (
+            "headers",
+            r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "9223372036854775808"}'"#
+                .to_owned(),
+        ),
+        (
+            "key",
+            r#"'t', 'x', headers => '{"onceward-sequence": "1"}'"#.to_owned(),
+        ),
+        (
+            "headers",
             r#"'t', 'x', headers => '{"a": null}'"#.to_owned(),
         ),
         ("headers", r#"'t', 'x', headers => '["a"]'"#.to_owned()),
@@ -271,6 +292,9 @@ async fn what_lies_just_within_a_limit_is_taken() {
         "'t', 'x', headers => jsonb_build_object('a', repeat('v', 16383))".to_owned(),
         "'t', convert_to(repeat('x', 1000000), 'UTF8')".to_owned(),
         "'t', ''".to_owned(),
+        r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "1"}'"#.to_owned(),
+        r#"'t', 'x', key => 'k', headers => '{"onceward-sequence": "9223372036854775807"}'"#
+            .to_owned(),
     ] {
         let result = call(database.pool(), &format!("onceward.enqueue({arguments})")).await;
 

@@ -94,6 +94,7 @@ async fn a_writer_can_neither_read_nor_change_the_log() {
         "select from onceward.retries",
         "select from onceward.held_keys",
         "select from onceward.consumer_positions",
+        "select from onceward.key_sequences",
         "insert into onceward.migrations (version, name, checksum) values (9, '', '')",
         "create table onceward.mine ()",
         "select onceward.grant_rights()",
@@ -189,6 +190,10 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "delete from onceward.starts",
         "insert into onceward.consumer_positions (consumer, partition, highest_settled) values ('billing', 'orders/0', 7)",
         "update onceward.consumer_positions set highest_settled = highest_settled",
+        "insert into onceward.key_sequences (consumer, line, topic, key, high, high_mark, seen, seen_at)
+         values ('billing', gen_random_uuid(), 't', 'k', 1, gen_random_uuid(), 1, now())",
+        "select from onceward.key_sequences for no key update",
+        "update onceward.key_sequences set high = 2",
         "select version from onceward.migrations",
     ] {
         assert!(run(&mut consumer, sql).await.is_ok(), "{sql}");
@@ -199,6 +204,7 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "delete from onceward.dead_letters",
         "truncate onceward.retries",
         "delete from onceward.consumer_positions",
+        "delete from onceward.key_sequences",
         "select onceward.enqueue('t', 'x')",
     ] {
         assert_eq!(
@@ -226,6 +232,7 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.streams",
         "delete from onceward.consumer_positions where consumer = 'gone'",
         "update onceward.paused_types set resumed_at = now() where consumer = 'billing' and type = 't'",
+        "delete from onceward.key_sequences where consumer = 'gone'",
         "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
          select onceward.mark_slot(id), 'billing', id, 1 from (select gen_random_uuid() as id) m",
         "update onceward.processed_messages set outcome = 1",

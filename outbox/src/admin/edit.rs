@@ -40,6 +40,8 @@ impl ParkedEdit {
         for (name, value) in self.headers.iter().flatten() {
             checked.insert(name, value)?;
         }
+        // A key that is not changed may be there.
+        checked.check_sequence(self.key != Some(None))?;
         if let Some(content_type) = &self.content_type {
             let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
             if !(1..=255).contains(&content_type.len()) || !printable {
@@ -58,7 +60,8 @@ pub struct Edited {
     pub frees_key: bool,
 }
 
-/// Only while it waits for a person: what is due may be on its way. By primary keys, and a scan of `parked`, which is small.
+/// Only while it waits for a person: what is due may be on its way. With another topic or key it loses its sequence, unless it is given
+/// another: that numbers the messages of the key which it had. By primary keys, and a scan of `parked`, which is small.
 const EDIT: &str = "
 with before as (
   select stream, seq, lane, topic, key
@@ -71,8 +74,16 @@ edited as (
   set topic = coalesce($3, p.topic),
     key = case when $4 then $5 else p.key end,
     type = coalesce($6, p.type),
-    headers = coalesce($7::jsonb, p.headers - 'content-type')
-      || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, p.headers ->> 'content-type'))),
+    headers = (
+        coalesce($7::jsonb, p.headers - 'content-type')
+        || jsonb_strip_nulls(jsonb_build_object('content-type', coalesce($8::text, p.headers ->> 'content-type')))
+      )
+      - case
+          when (coalesce($3, p.topic), case when $4 then $5 else p.key end) is distinct from (p.topic, p.key)
+            and coalesce($7::jsonb, p.headers) -> 'onceward-sequence' is not distinct from p.headers -> 'onceward-sequence'
+          then array['onceward-sequence']
+          else '{}'
+        end,
     payload = coalesce($9, p.payload),
     changed_at = clock_timestamp(),
     history = p.history || jsonb_build_array(jsonb_build_object('at', clock_timestamp(), 'what', 'edited', 'by', $10::text))
@@ -131,5 +142,28 @@ impl LogAdmin {
             })
             .await?;
         Ok(frees_key.map(|frees_key| Edited { frees_key }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_is_no_number_or_that_loses_its_key_is_refused() {
+        let edit = |number: &str, key| ParkedEdit {
+            key,
+            headers: Some(BTreeMap::from([(
+                "onceward-sequence".to_owned(),
+                number.to_owned(),
+            )])),
+            ..ParkedEdit::default()
+        };
+
+        assert!(edit("9", None).check().is_ok());
+        let bad = edit("nine", None).check();
+        assert!(matches!(bad, Err(InvalidMessage::Sequence)));
+        let keyless = edit("9", Some(None)).check();
+        assert!(matches!(keyless, Err(InvalidMessage::SequenceWithoutKey)));
     }
 }

@@ -14,7 +14,7 @@ use super::{Facts, Finding, Table};
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Tables that the schema must have besides the partitions.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "settings",
     "messages",
     "streams",
@@ -26,6 +26,7 @@ const TABLES: [&str; 11] = [
     "retries",
     "held_keys",
     "consumer_positions",
+    "key_sequences",
 ];
 
 /// Indexes that each partition of the log must have.

@@ -110,10 +110,14 @@ const ADMINISTER: &[Need] = &[
         "SELECT",
     ),
     need("^(parked|processed_messages|dead_letters)$", "", "SELECT"),
-    need("^(retries|held_keys|consumer_positions)$", "", "SELECT"),
+    need(
+        "^(retries|held_keys|consumer_positions|key_sequences)$",
+        "",
+        "SELECT",
+    ),
     need("^(processed_messages|retries|held_keys)$", "", "INSERT"),
     need("^(processed_messages|held_keys)$", "", "UPDATE"),
-    need("^consumer_positions$", "", "DELETE"),
+    need("^(consumer_positions|key_sequences)$", "", "DELETE"),
     need(
         "^(streams|cursors|unrouted|parked|dead_letters)$",
         "",

@@ -192,6 +192,34 @@ async fn an_edit_of_one_part_leaves_the_others_as_they_were() {
     );
 }
 
+#[tokio::test]
+async fn a_message_that_gets_another_key_loses_its_sequence_unless_it_gets_another() {
+    let database = migrated().await;
+    let (mut admin, _keeper) = with_parked(&database).await;
+    execute(
+        database.pool(),
+        r#"update onceward.parked set headers = '{"onceward-sequence": "7", "tenant": "acme"}'"#,
+    )
+    .await;
+    let to = |key: &str, sequence: Option<&str>| ParkedEdit {
+        key: Some(Some(key.to_owned())),
+        headers: sequence
+            .map(|number| BTreeMap::from([("onceward-sequence".to_owned(), number.to_owned())])),
+        ..ParkedEdit::default()
+    };
+    let mut sequences = Vec::new();
+
+    for edit in [to("k", None), to("other", None), to("third", Some("8"))] {
+        admin.edit_parked("events", 1, &edit, "ann").await.unwrap();
+        let message = admin.parked_message("events", 1).await.unwrap().unwrap();
+        let sequence = message.headers.get("onceward-sequence");
+        sequences.push(sequence.map(str::to_owned));
+    }
+
+    let expected = [Some("7".to_owned()), None, Some("8".to_owned())];
+    assert_eq!(sequences, expected);
+}
+
 /// Opens the detour of the key of the parked messages, as the lease holder does where a stream holds keys.
 async fn hold(database: &Database) {
     execute(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceward_core::wire::SEQUENCE;
 use onceward_core::{
     Headers, Message, MessageId, Outcome, Outgoing, Publisher, Route, Source, UndecodableReason,
 };
@@ -41,6 +42,10 @@ pub async fn payloads_and_attributes_come_back_unchanged<H: Harness>() -> Verdic
         message.seq = Some(seq);
         message.content_type = Some("application/x-noise".to_owned());
         message.headers.insert("tenant", "acme").expect("valid");
+        if message.key.is_some() {
+            let number = (seq * 1_000_000_007).to_string();
+            message.headers.insert(SEQUENCE, &number).expect("valid");
+        }
         message.headers.insert("umlaut", "\u{e4}").expect("valid");
     }
     let mut session = broker.publisher(DEADLINE).await;

@@ -11,7 +11,7 @@ use super::{BatchOrder, Entry, Lot};
 use crate::batch::order_of_marks;
 use crate::faults::{Fault, planted};
 use crate::line::line_of;
-use crate::transaction::mark::Marked;
+use crate::transaction::mark::{Marked, Row};
 use crate::transaction::{ANSWER, Database, within};
 
 /// A batch whose marks are written.
@@ -42,7 +42,7 @@ impl Database {
         aside.extend(held);
         let inserted = self.insert_marks(connection, order, &aside).await?;
         let marked = inserted.first().map(|(_, slot, xid, pid, started)| Marked {
-            slot: *slot,
+            row: Row::Mark { slot: *slot },
             xid: xid.clone(),
             pid: *pid,
             backend_start: *started,

@@ -166,7 +166,10 @@ pub(super) async fn append(
     // A statement of its own, after the one that took the lock: that is the order which a service has to keep.
     let statement = "
         insert into ledger.business (key, version, message_id, payload)
-        values ($1, $2, onceward.enqueue($3, $4, $1, lane => $5), $4)
+        values (
+          $1, $2,
+          onceward.enqueue($3, $4, $1, lane => $5, headers => jsonb_build_object('onceward-sequence', $2::text)),
+          $4)
         returning message_id";
     sqlx::query_scalar(statement)
         .bind(key)

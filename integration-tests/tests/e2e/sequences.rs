@@ -1,0 +1,118 @@
+//! Consumers that dedupe by the producer's own numbers.
+
+use onceward_testkit::ledger::{Verdict, Workload};
+use onceward_testkit::nats::Nats;
+use onceward_testkit::postgres::Postgres;
+use onceward_testkit::wait;
+
+use crate::failpoints::{LIMIT, write_too_large};
+use crate::kills::{cycles, kill_both};
+use crate::stage::{Changes, SOON, Stage};
+
+fn by_sequence(changes: Changes) -> Changes {
+    changes.variable("E2E_BY_SEQUENCE", "1")
+}
+
+#[tokio::test]
+async fn killed_consumers_that_dedupe_by_sequence_lose_double_and_reorder_nothing() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    // Some attempts fail; of the waits some are in place and some in the database.
+    let changes = by_sequence(Changes::default())
+        .variable("E2E_FAIL_ONE_IN", "20")
+        .variable("E2E_DEFER_AFTER_MS", "2");
+
+    let stage = kill_both(stage.consumed().await.ttl("1s"), cycles(), &changes).await;
+
+    let (keys, behind, marks, handled): (i64, i64, i64, i64) = sqlx::query_as(
+        "select
+           (select count(*) from ledger.keys where version > 0),
+           (select count(*)
+            from ledger.keys k
+            left join onceward.key_sequences s on s.key = k.key and s.high = k.version and s.gaps = '{}' and not s.reused
+            where k.version > 0 and s.key is null),
+           (select count(*) from onceward.processed_messages),
+           (select count(*) from ledger.business)",
+    )
+    .fetch_one(stage.log.pool())
+    .await
+    .unwrap();
+    assert_eq!((keys, behind), (30, 0));
+    assert!(marks < handled / 2, "{marks} marks of {handled} messages");
+    eprintln!("{marks} marks of {handled} messages");
+}
+
+/// Some messages are parked and come after later ones of their keys.
+async fn with_late_numbers(changes: &Changes) -> Verdict {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    let stage = stage.consumed().await;
+    stage.limit_messages(Some(LIMIT)).await;
+    let relay = stage.relay(&Changes::default());
+    let consumer = stage.consumer(changes);
+    let workload = || Workload {
+        messages: 200,
+        keys: 10,
+        ..stage.workload()
+    };
+    stage.write_all(workload()).await;
+    for key in ["key-2", "key-4", "key-6"] {
+        write_too_large(&stage, key).await;
+    }
+    stage.write_all(workload()).await;
+    stage.wait_until_passed().await;
+    let (published, numbers) = (stage.published().await, parked(&stage).await);
+    assert_eq!(numbers.len(), 3);
+    stage.wait_until_handled(published).await;
+
+    stage.limit_messages(None).await;
+    for number in numbers {
+        let number = number.to_string();
+        stage
+            .command(&["parked", "replay", "events", &number])
+            .await;
+    }
+    stage.wait_until_published(published + 3).await;
+    let jetstream = async_nats::jetstream::new(Nats::shared().await.client().await);
+    let acked = || async {
+        let stream = jetstream.get_stream(&stage.name).await.ok()?;
+        let info = stream.consumer_info(&stage.name).await.ok()?;
+        Some(info.num_pending == 0 && info.num_ack_pending == 0)
+    };
+    wait::until_true(SOON, "the broker to have everything acked", || async {
+        acked().await.unwrap_or(false)
+    })
+    .await;
+    consumer.stop().await;
+    relay.stop().await;
+    stage.ledger.verdict().await
+}
+
+async fn parked(stage: &Stage) -> Vec<i64> {
+    sqlx::query_scalar("select seq from onceward.parked order by seq")
+        .fetch_all(stage.log.pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_number_that_was_parked_takes_effect_when_it_comes_late() {
+    let verdict = with_late_numbers(&by_sequence(Changes::default())).await;
+
+    assert_eq!(
+        (verdict.missing_effects, verdict.doubled_effects),
+        (0, 0),
+        "{verdict}"
+    );
+    // They are late, as a person wanted it.
+    assert_eq!(
+        (verdict.out_of_order, verdict.effects_out_of_order),
+        (3, 3),
+        "{verdict}"
+    );
+}
+
+#[tokio::test]
+async fn gaps_that_are_forgotten_turn_the_ledger_red() {
+    let verdict = with_late_numbers(&by_sequence(Changes::fault("gaps-forgotten"))).await;
+
+    assert_eq!(verdict.missing_effects, 3, "{verdict}");
+}
