@@ -1,5 +1,7 @@
 //! Decides whether a message may be handled that was in work when a process died, and whether with nothing beside it. Pure.
 
+use std::cmp::Reverse;
+
 /// How often a process may die while a message is handled alone.
 const CRASHES: i16 = 3;
 
@@ -51,6 +53,19 @@ pub(crate) fn is_suspect(redelivered: Option<u32>, fresh: bool) -> bool {
     fresh || redelivered.is_some_and(|times| times > 0)
 }
 
+/// How many messages may be in work at a time in so many places, at most. Of each class: how many places it takes at most, and how many
+/// messages it handles in one of them.
+pub(crate) fn most_at_a_time(mut classes: Vec<(usize, usize)>, places: usize) -> usize {
+    classes.sort_unstable_by_key(|(_, messages)| Reverse(*messages));
+    let (mut left, mut most) = (places, 0_usize);
+    for (limit, messages) in classes {
+        let taken = limit.min(left);
+        most = most.saturating_add(taken.saturating_mul(messages));
+        left -= taken;
+    }
+    most.saturating_add(left)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -99,6 +114,18 @@ mod tests {
         assert!(is_suspect(None, true));
         assert!(!is_suspect(Some(0), false));
         assert!(!is_suspect(None, false));
+    }
+
+    #[test]
+    fn each_place_of_a_batch_handles_as_many_messages_as_it_holds() {
+        assert_eq!(most_at_a_time(vec![], 16), 16);
+        assert_eq!(most_at_a_time(vec![(usize::MAX, 1)], 16), 16);
+        assert_eq!(most_at_a_time(vec![(4, 20)], 16), 4 * 20 + 12);
+        assert_eq!(most_at_a_time(vec![(usize::MAX, 20)], 16), 16 * 20);
+        assert_eq!(
+            most_at_a_time(vec![(3, 1), (2, 5), (4, 20)], 7),
+            4 * 20 + 2 * 5 + 1
+        );
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workshop;
 use crate::Limits;
+use crate::plan::guard::most_at_a_time;
 use crate::room::Stay;
 
 /// How much longer than its deadline a handler may keep one from being alone: after that it blocks its thread.
@@ -34,13 +35,14 @@ impl Workshop {
         }
     }
 
-    /// How many messages may be in work at a time, about.
+    /// How many messages may be in work at a time, at most.
     pub(crate) fn at_a_time(&self, limits: &Limits) -> usize {
-        let batches = self.routes.iter().enumerate();
-        let batches = batches.filter(|(_, route)| route.batch.is_some());
-        batches
-            .map(|(place, _)| self.settings(Some(place)).batch.messages)
-            .fold(limits.concurrency, usize::max)
+        let classes = self.routes.iter().enumerate().map(|(place, route)| {
+            let settings = self.settings(Some(place));
+            let messages = route.batch.as_ref().map_or(1, |_| settings.batch.messages);
+            (settings.concurrency.unwrap_or(usize::MAX), messages)
+        });
+        most_at_a_time(classes.collect(), limits.concurrency).min(limits.messages)
     }
 
     /// The longest deadline of a handler.
