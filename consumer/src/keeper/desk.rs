@@ -12,7 +12,7 @@ use super::link::within;
 use super::{Ask, Keep, Link, Wish};
 use crate::faults::{Fault, planted};
 use crate::plan::guard::{Start, Unfinished};
-use crate::sql::Statements;
+use crate::sql::{Statements, Waits};
 use crate::trouble::chain;
 
 /// How long a statement may take on the server, and half of it for a lock: there too it must end, or the next connection would be one
@@ -201,7 +201,7 @@ async fn begin<'c>(
     link: &Link,
 ) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
     let connection = connection(slot, link).await?;
-    let statement = Statements::begin(BRIEF, Duration::MAX, false);
+    let statement = Statements::begin(BRIEF, Duration::MAX, Waits::ForHandler, false);
     within(connection.begin_with(statement)).await
 }
 

@@ -19,6 +19,34 @@ use uuid::Uuid;
 
 use crate::{ConsumerName, keeper};
 
+/// What a transaction waits for while it is idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// At most for its handler.
+    ForHandler,
+    /// Before that, until the start of it is written.
+    ForStart,
+}
+
+impl Waits {
+    /// Of a transaction whose start is to be written, or not.
+    pub(crate) fn of(guarded: bool) -> Self {
+        if guarded {
+            Self::ForStart
+        } else {
+            Self::ForHandler
+        }
+    }
+
+    /// How much longer than its handler's deadline the transaction may be idle.
+    fn for_long(self, deadline: Duration) -> Duration {
+        match self {
+            Self::ForHandler => deadline,
+            Self::ForStart => deadline.max(keeper::patience(deadline) + AROUND),
+        }
+    }
+}
+
 /// How much longer a transaction may be idle than for its handler and a start: to say that a handler has ended, and to roll back.
 const AROUND: Duration = Duration::from_secs(2);
 
@@ -173,11 +201,15 @@ impl Statements {
 
     /// Begins a transaction of one attempt, in one round trip. Waits for locks end after half of the deadline, so that a
     /// handler which waits for one has time left to say so, and after `patience`.
-    pub(crate) fn begin(deadline: Duration, patience: Duration, durable: bool) -> SqlStr {
+    pub(crate) fn begin(
+        deadline: Duration,
+        patience: Duration,
+        waits: Waits,
+        durable: bool,
+    ) -> SqlStr {
         let statement = deadline.as_millis();
         let lock = (deadline / 2).min(patience).as_millis().max(1);
-        // Before the handler's first statement its start may be waited for.
-        let idle = (deadline + deadline.max(keeper::patience(deadline) + AROUND)).as_millis();
+        let idle = (deadline + waits.for_long(deadline)).as_millis();
         let commit = if durable { "on" } else { "off" };
         safe(
             format!(
@@ -222,7 +254,8 @@ mod tests {
     fn no_placeholder_is_left_in_any_statement() {
         let schema = Schema::try_from("other").unwrap();
         let statements = format!("{:?}", Statements::new(schema));
-        let begin = Statements::begin(Duration::from_secs(30), Duration::MAX, true);
+        let deadline = Duration::from_secs(30);
+        let begin = Statements::begin(deadline, Duration::MAX, Waits::ForStart, true);
         let consumer = ConsumerName::try_from("billing").unwrap();
         let (member, mark) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let schema = Schema::try_from("other").unwrap();
@@ -247,20 +280,35 @@ mod tests {
         assert!(!begin.as_str().contains(['{', '}']), "{begin:?}");
     }
 
+    /// How long a transaction of an attempt may be idle.
+    fn idle(deadline: Duration, waits: Waits) -> Duration {
+        let begin = Statements::begin(deadline, Duration::MAX, waits, true);
+        let (_, idle) = begin
+            .as_str()
+            .split_once("idle_in_transaction_session_timeout = ")
+            .unwrap();
+        let (idle, _) = idle.split_once(';').unwrap();
+        Duration::from_millis(idle.parse().unwrap())
+    }
+
     #[test]
     fn a_transaction_may_be_idle_while_its_start_is_waited_for() {
         for seconds in [0, 1, 4, 8, 30, 3_600] {
             let deadline = Duration::from_secs(seconds);
-            let begin = Statements::begin(deadline, Duration::MAX, true);
-            let (_, idle) = begin
-                .as_str()
-                .split_once("idle_in_transaction_session_timeout = ")
-                .unwrap();
-            let (idle, _) = idle.split_once(';').unwrap();
-            let idle = Duration::from_millis(idle.parse().unwrap());
+            let idle = idle(deadline, Waits::ForStart);
 
             assert!(idle > keeper::patience(deadline) + deadline, "{seconds}");
             assert!(idle >= deadline * 2, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn what_a_frozen_member_has_locked_is_free_after_twice_its_deadline_unless_it_may_kill_its_process()
+     {
+        for seconds in [1, 4, 30] {
+            let deadline = Duration::from_secs(seconds);
+
+            assert_eq!(idle(deadline, Waits::ForHandler), deadline * 2);
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ended::{Ended, after_commit, handle, without_mark};
+use super::guard::Guard;
 use super::mark::{Marked, Proof, Says};
 use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
@@ -17,9 +18,7 @@ use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
 use crate::joining::waits_already;
-use crate::keeper::Keeper;
 use crate::mark::Mark;
-use crate::plan::guard::Start;
 use crate::plan::{Run, Until};
 use crate::sequence::{Besides, Taken};
 use crate::session::Session;
@@ -30,8 +29,6 @@ use crate::trouble::{Trouble, chain, classify};
 pub(crate) const ID_CONFLICT: &str =
     "another message with this id was settled before, with another type or payload";
 
-/// The error of a message that must run alone.
-const UNFINISHED: &str = "it was in work when a process died";
 /// The error of a delivery that nobody can tell from one that was settled.
 const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
      whether it was handled cannot be told";
@@ -58,13 +55,6 @@ pub(crate) struct Order<'a> {
     pub(crate) alarm: &'a Alarm,
     /// Keeps its start, if it may kill its process.
     pub(crate) guard: Option<Guard<'a>>,
-}
-
-/// What keeps the start of a handler.
-pub(crate) struct Guard<'a> {
-    pub(crate) keeper: &'a Keeper,
-    /// Whether there is nothing beside it.
-    pub(crate) alone: bool,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -124,7 +114,8 @@ impl Database {
         if planted(Fault::DedupeOutside) {
             return self.attempt_with_dedupe_outside(order).await;
         }
-        let mut session = match self.begin(order.deadline).await {
+        let guarded = order.guard.is_some();
+        let mut session = match self.begin_attempt(order.deadline, guarded).await {
             Ok(session) => session,
             Err(error) => return Ran::new(Run::Outage, chain(&error)),
         };
@@ -274,48 +265,6 @@ impl Database {
         match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::LinedUp, ""),
             Err(error) => Ran::new(without_mark(classify(&error)), chain(&error)),
-        }
-    }
-
-    /// Says that the handler starts, while its mark keeps everybody else from the message. The run, if it may not.
-    async fn may_start(order: &Order<'_>) -> Result<(), Ran> {
-        let Some(guard) = &order.guard else {
-            return Ok(());
-        };
-        let start = guard
-            .keeper
-            .start(order.mark.id, guard.alone, order.deadline);
-        let started = tokio::select! {
-            biased;
-            () = order.kill.cancelled() => {
-                // As below.
-                Self::has_ended(order).await;
-                return Err(Ran::new(Run::Stopped, ""));
-            }
-            started = start => started,
-        };
-        match started {
-            Ok(Start::Beside | Start::Alone(_)) => {
-                pass(Failpoint::AfterStart);
-                Ok(())
-            }
-            Ok(Start::NotBeside) => Err(Ran::new(Run::Unfinished, UNFINISHED)),
-            Ok(Start::Never(crashes)) => {
-                let error = format!("the process died {crashes} times while the handler ran alone");
-                Err(Ran::new(Run::Crashed, error))
-            }
-            Err(error) => {
-                // It may have been written all the same.
-                Self::has_ended(order).await;
-                Err(Ran::new(Run::Outage, error))
-            }
-        }
-    }
-
-    /// The handler has ended otherwise than by a commit that took its start away.
-    async fn has_ended(order: &Order<'_>) {
-        if let Some(guard) = &order.guard {
-            guard.keeper.end(order.mark.id).await;
         }
     }
 

@@ -4,6 +4,7 @@ mod attempt;
 mod batch;
 mod cancel;
 mod ended;
+mod guard;
 mod line;
 mod mark;
 mod outbound;
@@ -26,10 +27,11 @@ use sqlx::{PgPool, Postgres};
 use crate::ConsumerName;
 use crate::faults::{Fault, planted};
 use crate::session::Session;
-use crate::sql::Statements;
+use crate::sql::{Statements, Waits};
 
-pub(crate) use attempt::{Guard, ID_CONFLICT, Order, Place, Ran};
+pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
+pub(crate) use guard::Guard;
 pub(crate) use line::Waiting;
 use mark::Marked;
 pub(crate) use pause::{PausedType, Turn};
@@ -65,7 +67,18 @@ pub(crate) struct Database {
 
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
-        self.begin_with(deadline, Duration::MAX).await
+        self.begin_with(deadline, Duration::MAX, Waits::ForHandler)
+            .await
+    }
+
+    /// Begins a transaction for a handler whose start is written before, if it is `guarded`.
+    async fn begin_attempt(
+        &self,
+        deadline: Duration,
+        guarded: bool,
+    ) -> Result<Session, sqlx::Error> {
+        self.begin_with(deadline, Duration::MAX, Waits::of(guarded))
+            .await
     }
 
     /// Begins a transaction for what is beside the handlers. It ends on the server too if it does not get its locks: a statement that only
@@ -79,9 +92,11 @@ impl Database {
         &self,
         deadline: Duration,
         patience: Duration,
+        waits: Waits,
     ) -> Result<Session, sqlx::Error> {
         let connection = self.connection().await?;
-        let statement = Statements::begin(deadline, patience, !planted(Fault::AckBeforeDurable));
+        let durable = !planted(Fault::AckBeforeDurable);
+        let statement = Statements::begin(deadline, patience, waits, durable);
         within(ANSWER, Session::begin(connection, statement)).await
     }
 }

@@ -145,7 +145,7 @@ impl Database {
         line: Uuid,
         deadline: Duration,
     ) -> Result<Option<(Session, Claimed)>, sqlx::Error> {
-        let mut session = self.begin(deadline).await?;
+        let mut session = self.begin_attempt(deadline, true).await?;
         let ask = sqlx::query_as::<_, Row>(self.statements.claim.sql())
             .bind(self.consumer.as_str())
             .bind(line)

@@ -154,6 +154,7 @@ impl Workshop {
             guard: job.suspect.then_some(Guard {
                 keeper: &self.keeper,
                 alone,
+                leave: &job.leave,
             }),
         };
         let keyed = message.key.is_some();

@@ -190,6 +190,7 @@ impl Workshop {
             guard: Some(Guard {
                 keeper: &self.keeper,
                 alone,
+                leave: &errand.leave,
             }),
         };
         let ran = self.database.retry(&order, session, &claimed).await;

@@ -193,3 +193,31 @@ async fn a_stop_does_not_wait_until_a_start_is_written() {
 
     assert_eq!(ended.unwrap().outcome, None);
 }
+
+#[tokio::test]
+async fn a_message_that_is_to_be_left_does_not_wait_until_its_start_is_written() {
+    // Nobody answers.
+    let (keeper, _asked) = Keeper::new();
+    let (_test, shop) = workshop_with(keeper).await;
+    let errand = errand(due_line(&shop).await);
+    let leave = errand.leave.clone();
+    let is_claimed = || async {
+        let free = sqlx::query("select from onceward.retries for update skip locked")
+            .fetch_optional(&shop.database.pool)
+            .await;
+        free.unwrap().is_none()
+    };
+
+    let retry = tokio::time::timeout(Duration::from_secs(60), shop.clone().retry(errand));
+    let left = async {
+        while !is_claimed().await {
+            tokio::task::yield_now().await;
+        }
+        leave.cancel();
+        Instant::now()
+    };
+    let (ended, left) = futures_util::future::join(retry, left).await;
+
+    assert_eq!(ended.unwrap().outcome, None);
+    assert!(left.elapsed() < Duration::from_secs(4));
+}

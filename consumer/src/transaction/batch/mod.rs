@@ -25,6 +25,7 @@ use crate::keeper::Keeper;
 use crate::mark::Mark;
 use crate::plan::Run;
 use crate::session::Session;
+use crate::sql::Waits;
 use crate::trouble::{Trouble, chain, classify};
 
 /// How long a batch waits for a lock: one message that somebody else works on must not hold up the others for long.
@@ -97,7 +98,8 @@ impl From<Ran> for BatchRan {
 impl Database {
     /// Runs the handler once for all that is new of the batch, in the transaction of its marks.
     pub(crate) async fn attempt_batch(&self, order: &BatchOrder<'_>) -> BatchRan {
-        let begun = self.begin_with(order.deadline, PATIENCE).await;
+        let waits = Waits::of(order.entries.iter().any(|entry| entry.suspect));
+        let begun = self.begin_with(order.deadline, PATIENCE, waits).await;
         let mut session = match begun {
             Ok(session) => session,
             Err(error) => return BatchRan::new(Run::Outage, chain(&error)),
