@@ -8,11 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use common::scripted::{Book, Scripted, delivery};
 use common::{Order, Running, SOON, Stage, effect, quick};
-use onceward_consumer::{BatchTx, ConsumerBuilder, HandlerError, HandlerSettings, Limits, Tx};
+use onceward_consumer::{
+    BatchSettings, BatchTx, ConsumerBuilder, HandlerError, HandlerSettings, Limits, Tx,
+};
+use onceward_core::{Arrival, MessageId};
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// The deadly order never ends: the test then ends the process. Others take as long as they are told.
 #[derive(Clone)]
@@ -613,4 +618,78 @@ async fn a_batch_leaves_no_starts_whether_it_is_handled_or_fails() {
 
     assert_eq!(stage.effects().await.len(), 20);
     assert_eq!(starts(&stage).await, 0);
+}
+
+/// Of a broker that does not tell what it delivers again: so many messages without a key, with the ids that it gave them before.
+fn untold(ids: &[MessageId]) -> Vec<Arrival<u64>> {
+    let numbered = (0..).zip(ids);
+    let arrivals = numbered.map(|(order, id)| match delivery(order, None) {
+        Arrival::Delivery(mut delivery) => {
+            let message = delivery.message.as_mut().unwrap();
+            (message.id, message.key) = (id.clone(), None);
+            Arrival::Delivery(delivery)
+        }
+        other => other,
+    });
+    arrivals.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_batches_that_died_together_each_message_is_a_suspect() {
+    async fn hangs(
+        (begun, dies): (Arc<Semaphore>, bool),
+        events: Vec<Order>,
+        tx: &mut BatchTx,
+    ) -> Result<(), HandlerError> {
+        if dies {
+            begun.add_permits(1);
+            return std::future::pending().await;
+        }
+        for event in events {
+            sqlx::query("insert into effects (order_id) values ($1)")
+                .bind(event.order)
+                .execute(&mut **tx)
+                .await?;
+        }
+        Ok(())
+    }
+    let _one = one_at_a_time().await;
+    let stage = Stage::new().await;
+    let begun = Arc::new(Semaphore::new(0));
+    let ids: Vec<MessageId> = (0..40).map(|_| MessageId::new()).collect();
+    let settings = HandlerSettings {
+        concurrency: Some(4),
+        batch: BatchSettings {
+            messages: 10,
+            ..BatchSettings::default()
+        },
+        ..quick(3)
+    };
+    let run = |dies| {
+        let builder = stage.builder().defaults(settings.clone());
+        let builder = builder.on_batch_with("*", (begun.clone(), dies), hangs);
+        let (script, lines) = mpsc::unbounded_channel();
+        script.send(Ok(untold(&ids))).unwrap();
+        let (stop, book) = (CancellationToken::new(), Book::default());
+        let subscriber = Scripted {
+            script: lines,
+            book,
+        };
+        let consumer = builder.build().unwrap();
+        Running {
+            task: tokio::spawn(consumer.run(subscriber, stop.clone())),
+            stop,
+        }
+    };
+
+    let dies = run(true);
+    begun.acquire_many(4).await.unwrap().forget();
+    dies.kill().await;
+    assert_eq!(starts(&stage).await, 40);
+    let lives = run(false);
+    stage.settled(40).await;
+    lives.stop().await;
+
+    assert_eq!(stage.effects().await.len(), 40);
+    assert_eq!(starts(&stage).await, 0, "none was handled without a look");
 }

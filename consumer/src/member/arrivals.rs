@@ -9,6 +9,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Member;
 use super::errands::Errand;
+use super::fresh::Stand;
 use super::reader::Ask;
 use super::timers::{Revocation, Tick, extension};
 use crate::ConsumerError;
@@ -102,7 +103,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let position = delivery.origin.position;
         let place = self.flights.arrive(number, delivery, &self.shop);
         self.positions.arrive(&place.partition, number, position);
-        if let Some(full) = self.shares.arrive(&place.partition, place.number) {
+        let stand = Stand {
+            key: place.key.clone(),
+            together: self.shop.together(place.class),
+        };
+        let full = self.shares.arrive(&place.partition, number, stand);
+        if let Some(full) = full {
             debug!(partition = %full, "paused: it holds all it may");
             self.start_batches();
             self.ask(Ask::Pause(full, true));

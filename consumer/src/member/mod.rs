@@ -6,6 +6,7 @@ mod batches;
 mod due;
 mod errands;
 mod flights;
+mod fresh;
 mod pauses;
 mod poller;
 mod positions;

@@ -35,12 +35,20 @@ impl Workshop {
         }
     }
 
+    /// How many messages of a class may be in work together, in one place.
+    pub(crate) fn together(&self, class: usize) -> usize {
+        let batch = self
+            .routes
+            .get(class)
+            .and_then(|route| route.batch.as_ref());
+        batch.map_or(1, |_| self.settings(Some(class)).batch.messages)
+    }
+
     /// How many messages may be in work at a time, at most.
     pub(crate) fn at_a_time(&self, limits: &Limits) -> usize {
-        let classes = self.routes.iter().enumerate().map(|(place, route)| {
-            let settings = self.settings(Some(place));
-            let messages = route.batch.as_ref().map_or(1, |_| settings.batch.messages);
-            (settings.concurrency.unwrap_or(usize::MAX), messages)
+        let classes = (0..self.routes.len()).map(|class| {
+            let limit = self.settings(Some(class)).concurrency;
+            (limit.unwrap_or(usize::MAX), self.together(class))
         });
         most_at_a_time(classes.collect(), limits.concurrency).min(limits.messages)
     }

@@ -136,7 +136,7 @@ fn failing(types: &[PausedType]) -> String {
         table.row([
             one.consumer.clone(),
             plain(&one.kind),
-            one.paused_at.to_string(),
+            time(one.paused_at),
             one.waiting.to_string(),
             plain(&one.error),
         ]);
