@@ -623,13 +623,13 @@ async fn a_batch_leaves_no_starts_whether_it_is_handled_or_fails() {
 /// Of a broker that does not tell what it delivers again: so many messages without a key, with the ids that it gave them before.
 fn untold(ids: &[MessageId]) -> Vec<Arrival<u64>> {
     let numbered = (0..).zip(ids);
-    let arrivals = numbered.map(|(order, id)| match delivery(order, None) {
-        Arrival::Delivery(mut delivery) => {
-            let message = delivery.message.as_mut().unwrap();
-            (message.id, message.key) = (id.clone(), None);
-            Arrival::Delivery(delivery)
-        }
-        other => other,
+    let arrivals = numbered.map(|(order, id)| {
+        let Arrival::Delivery(mut delivery) = delivery(order, None) else {
+            unreachable!("it is a delivery")
+        };
+        let message = delivery.message.as_mut().unwrap();
+        (message.id, message.key) = (id.clone(), None);
+        Arrival::Delivery(delivery)
     });
     arrivals.collect()
 }

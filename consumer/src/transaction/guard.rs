@@ -1,5 +1,7 @@
 //! The crash guard of an attempt: what may kill its process is written down before its handler runs.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::{Database, Order, Ran};
@@ -11,12 +13,15 @@ use crate::plan::guard::Start;
 /// The error of a message that must run alone.
 const UNFINISHED: &str = "it was in work when a process died";
 
+/// For how much longer a start is waited for once its message is to be left: what runs already may end, and it nearly does.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// What keeps the start of a handler.
 pub(crate) struct Guard<'a> {
     pub(crate) keeper: &'a Keeper,
     /// Whether there is nothing beside it.
     pub(crate) alone: bool,
-    /// Ends the wait until its start is written.
+    /// Ends the wait until its start is written, soon.
     pub(crate) leave: &'a CancellationToken,
 }
 
@@ -32,7 +37,10 @@ impl Database {
         let left = async {
             tokio::select! {
                 () = order.kill.cancelled() => {}
-                () = guard.leave.cancelled() => {}
+                () = async {
+                    guard.leave.cancelled().await;
+                    tokio::time::sleep(LEAVE).await;
+                } => {}
             }
         };
         let started = tokio::select! {

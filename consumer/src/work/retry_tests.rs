@@ -195,7 +195,7 @@ async fn a_stop_does_not_wait_until_a_start_is_written() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_to_be_left_does_not_wait_until_its_start_is_written() {
+async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_written() {
     // Nobody answers.
     let (keeper, _asked) = Keeper::new();
     let (_test, shop) = workshop_with(keeper).await;
@@ -219,5 +219,6 @@ async fn a_message_that_is_to_be_left_does_not_wait_until_its_start_is_written()
     let (ended, left) = futures_util::future::join(retry, left).await;
 
     assert_eq!(ended.unwrap().outcome, None);
-    assert!(left.elapsed() < Duration::from_secs(4));
+    // Else it takes 15 seconds.
+    assert!(left.elapsed() < Duration::from_secs(8));
 }

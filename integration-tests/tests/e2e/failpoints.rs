@@ -40,7 +40,7 @@ const OF_THE_RELAY: [(&str, Needs); 9] = [
 
 const OF_THE_CONSUMER: [&str; 6] = [
     "before-mark:30",
-    "after-start:30",
+    "after-start:10",
     "after-handler:30",
     "before-commit:30",
     "after-commit-before-ack:30",
