@@ -149,6 +149,7 @@ async fn a_type_that_is_resumed_too_soon_costs_few_attempts_until_it_is_paused_a
     running.stop().await;
 
     let cost = attempts(&stage).await - before;
-    // Four that pause it again, and what runs beside them.
-    assert!((4..=6).contains(&cost), "{cost} attempts");
+    // Four that pause it again, and what runs beside them; less the attempt of the one that was handled, if it had one from before the
+    // pause: its row is gone.
+    assert!((3..=6).contains(&cost), "{cost} attempts");
 }

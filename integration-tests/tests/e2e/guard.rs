@@ -32,12 +32,22 @@ pub(crate) struct Left {
     deaths: u32,
 }
 
-/// Handlers that are at work for a while, so that others die with the one that kills.
-fn deadly(changes: Changes) -> Changes {
-    changes
-        .variable("E2E_DEADLY", DEADLY)
-        .variable("E2E_DELAY_MS", "60")
+/// How much comes, and how long handlers are at work with it, so that others die with the one that kills.
+pub(crate) struct Pace {
+    per_second: u32,
+    milliseconds: &'static str,
 }
+
+pub(crate) const QUICK: Pace = Pace {
+    per_second: 120,
+    milliseconds: "60",
+};
+
+/// So slow that on a busy machine too all that can be in work at a time are, before the one that kills does.
+pub(crate) const SLOW: Pace = Pace {
+    per_second: 30,
+    milliseconds: "500",
+};
 
 /// Starts a consumer whenever one has died, as a supervisor does, until a message is given up on. Some are killed at a random moment.
 /// Gives the one that runs, and how often a message has killed one.
@@ -75,15 +85,22 @@ async fn supervise(stage: &Stage, changes: &Changes, kills: u32) -> (Program, u3
 }
 
 /// Healthy messages, and in the midst of them one that kills, until all of them have an end.
-pub(crate) async fn with_a_message_that_kills(stage: Stage, changes: Changes, kills: u32) -> Left {
+pub(crate) async fn with_a_message_that_kills(
+    stage: Stage,
+    changes: Changes,
+    kills: u32,
+    pace: &Pace,
+) -> Left {
     let mut stage = stage.consumed().await;
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {
         messages: u64::MAX,
-        per_second: Some(120),
+        per_second: Some(pace.per_second),
         ..stage.workload()
     });
-    let changes = deadly(changes);
+    let changes = changes
+        .variable("E2E_DEADLY", DEADLY)
+        .variable("E2E_DELAY_MS", pace.milliseconds);
     let before = stage.consumer(&changes);
     stage.wait_until_handled(100).await;
     let mut transaction = stage.log.pool().begin().await.unwrap();
@@ -124,7 +141,7 @@ pub(crate) async fn letters(stage: &Stage) -> Vec<(String, Uuid)> {
 
 /// Only the message that kills is given up on; all others take effect once, in order.
 async fn only_the_guilty_is_given_up_on(stage: Stage, changes: Changes) {
-    let left = with_a_message_that_kills(stage, changes, KILLS).await;
+    let left = with_a_message_that_kills(stage, changes, KILLS, &QUICK).await;
 
     let [relay, consumer] = &left.programs;
     let verdict = left.stage.must_be_green(&[relay, consumer]).await;

@@ -5,7 +5,7 @@ use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
 
-use crate::guard::{letters, with_a_message_that_kills};
+use crate::guard::{SLOW, letters, with_a_message_that_kills};
 use crate::stage::{Changes, SOON, Stage};
 
 /// A stage whose messages are all published already.
@@ -166,7 +166,7 @@ async fn neighbours_counted_by_the_crash_guard_turn_the_ledger_red() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
 
     let counted = Changes::fault("neighbours-counted");
-    let left = with_a_message_that_kills(stage, counted, 0).await;
+    let left = with_a_message_that_kills(stage, counted, 0, &SLOW).await;
 
     let verdict = left.stage.ledger.verdict().await;
     assert!(verdict.missing_effects > 0, "{verdict}");
