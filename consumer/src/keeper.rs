@@ -41,6 +41,8 @@ const BATCH: usize = 256;
 enum Ask {
     Start(Wish, oneshot::Sender<Result<Start, String>>),
     End(Uuid, oneshot::Sender<()>),
+    /// Once every end is written.
+    Flush(oneshot::Sender<()>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +90,17 @@ impl Keeper {
         drop(self.asks.send(Ask::End(mark, done)));
         drop(tokio::time::timeout(END, is_done).await);
     }
+
+    /// Returns once every end is written, or soon. What is not written then looks like a crash.
+    pub(crate) async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        drop(self.asks.send(Ask::Flush(done)));
+        drop(tokio::time::timeout(FLUSH, is_done).await);
+    }
 }
+
+/// How long the last ends may take.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// What the task is to answer.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use common::{Order, Running, SOON, Stage, effect, quick};
 use onceward_consumer::{
     BatchSettings, BatchTx, ConsumerBuilder, HandlerError, HandlerSettings, Limits, Tx,
 };
-use onceward_core::{Arrival, MessageId};
+use onceward_core::{Arrival, MessageId, SubscribeError, SubscribeErrorKind};
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, mpsc};
@@ -692,4 +692,31 @@ async fn of_several_batches_that_died_together_each_message_is_a_suspect() {
 
     assert_eq!(stage.effects().await.len(), 40);
     assert_eq!(starts(&stage).await, 0, "none was handled without a look");
+}
+
+#[tokio::test]
+async fn a_consumer_that_ends_by_an_error_leaves_no_start_behind() {
+    let _one = one_at_a_time().await;
+    let stage = Stage::new().await;
+    let deadly = Deadly::new();
+    let (script, lines) = mpsc::unbounded_channel();
+    script
+        .send(Ok(vec![delivery(u64::try_from(DEADLY).unwrap(), None)]))
+        .unwrap();
+    let subscriber = Scripted {
+        script: lines,
+        book: Book::default(),
+    };
+    let consumer = deadly.builder(&stage).build().unwrap();
+    let run = tokio::spawn(consumer.run(subscriber, CancellationToken::new()));
+    let begun = tokio::time::timeout(SOON, deadly.begun.acquire());
+    begun.await.unwrap().unwrap().forget();
+    assert_eq!(starts(&stage).await, 1);
+
+    let error = SubscribeError::new(SubscribeErrorKind::Misconfigured, "because");
+    script.send(Err(error)).unwrap();
+    let ended = tokio::time::timeout(SOON, run).await.unwrap().unwrap();
+
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(starts(&stage).await, 0);
 }

@@ -31,6 +31,8 @@ pub(super) struct Desk {
     connection: Option<PgConnection>,
     /// Whose end is to be written.
     ended: BTreeSet<Uuid>,
+    /// Who waits until all of them are.
+    flushes: Vec<oneshot::Sender<()>>,
 }
 
 /// What is left to do of what was asked, in its order.
@@ -39,6 +41,7 @@ struct Orders {
     starts: Vec<Asker>,
     ended: Vec<Uuid>,
     dones: Vec<oneshot::Sender<()>>,
+    flushes: Vec<oneshot::Sender<()>>,
 }
 
 impl Orders {
@@ -55,6 +58,7 @@ impl Orders {
                     orders.ended.push(mark);
                     orders.dones.push(done);
                 }
+                Ask::Flush(done) => orders.flushes.push(done),
             }
         }
         orders
@@ -67,6 +71,7 @@ impl Desk {
             keep,
             connection: None,
             ended: BTreeSet::new(),
+            flushes: Vec::new(),
         }
     }
 
@@ -80,7 +85,9 @@ impl Desk {
             starts,
             ended,
             dones,
+            flushes,
         } = Orders::of(batch);
+        self.flushes.extend(flushes);
         self.ended.extend(ended);
         while self.ended.len() > MOST {
             self.ended.pop_first();
@@ -95,6 +102,11 @@ impl Desk {
         for done in dones {
             // Nobody waits any more when it took too long.
             done.send(()).ok();
+        }
+        if noted.is_ok() {
+            for flushed in self.flushes.drain(..) {
+                flushed.send(()).ok();
+            }
         }
         match noted {
             Ok(noted) => self.tell(starts, &noted).await,

@@ -18,6 +18,9 @@ use crate::plan::{self, Reading};
 use crate::trouble::chain;
 use crate::work::Job;
 
+/// How many deliveries are asked for at a time.
+const BATCH: usize = 256;
+
 /// How long before the broker takes a partition away it is given back, whatever still runs.
 const MARGIN: Duration = Duration::from_millis(200);
 
@@ -25,6 +28,22 @@ const MARGIN: Duration = Duration::from_millis(200);
 const EXTEND_AGAIN: Duration = Duration::from_millis(500);
 
 impl<T: Clone + Send + Sync + 'static> Member<T> {
+    /// Asks for more deliveries, if there is room and somebody to work on them.
+    pub(super) fn ask_for_more(&mut self) {
+        if self.reading || !self.may_start() {
+            return;
+        }
+        let limit = (self.limits.messages, self.limits.bytes);
+        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
+        if room == 0 {
+            // Nothing more can come that a batch could wait for.
+            self.start_batches();
+        } else if self.timers.may_read() {
+            self.reading = true;
+            self.ask(Ask::Read(room));
+        }
+    }
+
     pub(super) fn on_read(
         &mut self,
         read: Result<Vec<Arrival<T>>, SubscribeError>,

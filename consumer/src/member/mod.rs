@@ -27,8 +27,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
+use crate::plan::Outcome;
 use crate::plan::places::{self, Places};
-use crate::plan::{self, Outcome};
 use crate::settled::Settled;
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
@@ -43,9 +43,6 @@ use shares::Shares;
 use stop::Stopping;
 use timers::Timers;
 use waiting::Waiting;
-
-/// How many deliveries are asked for at a time.
-const BATCH: usize = 256;
 
 /// What reader and acks report to the loop.
 #[derive(Debug)]
@@ -97,7 +94,7 @@ pub(crate) struct Member<T> {
     /// How many due lines to look for.
     looks: UnboundedSender<usize>,
     /// Ends the looks at paused types when it is dropped.
-    pauses: DropGuard,
+    pauses: Option<DropGuard>,
     records: UnboundedSender<Vec<(Partition, u64)>>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
@@ -159,18 +156,30 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             io,
             asks,
             looks,
-            pauses: pauses.drop_guard(),
+            pauses: Some(pauses.drop_guard()),
             records,
             errands,
             events,
         }
     }
 
-    /// Works until `stop`, and then until what runs has ended or the grace is over.
+    /// Works until `stop`, and then until what runs has ended or the grace is over. An error ends what runs as a deadline would: an end
+    /// by an error is no crash.
     ///
     /// # Cancel safety
-    /// Dropped, handlers end at once and are rolled back; what was delivered comes again.
+    /// Dropped, handlers end at once and are rolled back; what was delivered comes again. It looks like a crash.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<Settled, ConsumerError> {
+        let worked = self.work(stop).await;
+        let (shop, settled) = (self.shop.clone(), self.settled);
+        match &worked {
+            Ok(()) => self.close().await,
+            Err(_) => self.quit().await,
+        }
+        shop.keeper.flush().await;
+        worked.map(|()| settled)
+    }
+
+    async fn work(&mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let mut health = self.shop.health.changes();
         while !self.is_done() {
             self.start_work();
@@ -181,14 +190,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_to_stop(),
                 Some(event) = self.events.recv() => self.on_event(event)?,
                 Some(done) = self.workers.join_next() => self.on_done(done)?,
-                Some(ended) = self.io.join_next() => return Err(ConsumerError::task(ended.err())),
+                Some(ended) = self.io.join_next() => self.on_io_ended(ended)?,
                 _ = health.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => self.on_time(Instant::now()),
             }
         }
-        let settled = self.settled;
-        self.close().await;
-        Ok(settled)
+        Ok(())
     }
 
     /// Starts what may start.
@@ -231,22 +238,6 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// While the database is out of reach nothing would come of it.
     fn may_start(&self) -> bool {
         self.shop.health.is_up() && self.stopping.is_none()
-    }
-
-    /// Asks for more deliveries, if there is room and somebody to work on them.
-    fn ask_for_more(&mut self) {
-        if self.reading || !self.may_start() {
-            return;
-        }
-        let limit = (self.limits.messages, self.limits.bytes);
-        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
-        if room == 0 {
-            // Nothing more can come that a batch could wait for.
-            self.start_batches();
-        } else if self.timers.may_read() {
-            self.reading = true;
-            self.ask(Ask::Read(room));
-        }
     }
 
     /// When to look by itself.

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use onceward_core::Backlog;
+use tokio::task::JoinError;
 use tracing::{info, warn};
 
 use super::Member;
 use super::reader::Ask;
+use crate::ConsumerError;
 
 /// How long handlers have to roll back at the end of the grace.
 const ROLL_BACK: Duration = Duration::from_secs(4);
@@ -35,6 +37,8 @@ impl Stopping {
 
 impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(super) fn begin_to_stop(&mut self) {
+        // Else it would take lines for tries that nobody makes.
+        self.pauses = None;
         self.stopping = Some(Stopping {
             grace: Instant::now() + self.limits.grace,
             cancelled: false,
@@ -85,6 +89,23 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// Whether the consumer stops and all that it still had to do is done.
     pub(super) fn is_done(&self) -> bool {
         self.stopping.is_some() && self.flights.is_empty() && self.waiting.is_empty()
+    }
+
+    /// A task beside the loop may end only once it was told to.
+    pub(super) fn on_io_ended(&self, ended: Result<(), JoinError>) -> Result<(), ConsumerError> {
+        match ended {
+            Ok(()) if self.stopping.is_some() => Ok(()),
+            ended => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    /// Ends what runs, when nothing more can come of it.
+    pub(super) async fn quit(mut self) {
+        self.shop.kill.cancel();
+        let ended = async { while self.workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(ROLL_BACK, ended).await.is_err() {
+            warn!("handlers did not end; they are left");
+        }
     }
 
     /// Lets the last errands be run, and leaves.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::ended::{Ended, after_commit, handle, without_mark};
 use super::guard::Guard;
 use super::mark::{Marked, Proof, Says};
+use super::opened::{Opened, PAUSED, Refused};
 use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
@@ -18,28 +19,13 @@ use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
 use crate::joining::waits_already;
+use crate::line::line_of;
 use crate::mark::Mark;
 use crate::plan::{Run, Until};
 use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
-
-/// The error of a message whose id another one has.
-pub(crate) const ID_CONFLICT: &str =
-    "another message with this id was settled before, with another type or payload";
-
-/// The error of a delivery that nobody can tell from one that was settled.
-const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
-     whether it was handled cannot be told";
-
-/// The error of a message with the number of another.
-const SEQUENCE_REUSED: &str = "another message of its key was settled with this sequence: its producer's numbering began anew, \
-     or gave a number twice";
-
-/// The error of a message whose number nobody can tell from one that was settled.
-const SEQUENCE_UNKNOWN: &str =
-    "its key had too many gaps in its sequence: whether it was handled cannot be told";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -63,8 +49,17 @@ pub(crate) struct Place<'a> {
     pub(crate) line: Option<Uuid>,
     /// Whether its mark may have been forgotten.
     pub(crate) in_doubt: bool,
+    /// Its type, if that is paused: then it lines up until that is resumed, and is not handled.
+    pub(crate) waits_for: Option<&'a str>,
     pub(crate) origin: &'a Origin,
     pub(crate) history: &'a History,
+}
+
+/// Why a delivery lines up.
+struct Behind<'a> {
+    line: Uuid,
+    until: Until<'a>,
+    error: &'a str,
 }
 
 /// What an attempt came to, with its error for people.
@@ -89,24 +84,6 @@ impl Ran {
     }
 }
 
-/// How an attempt at a delivery begins.
-enum Opened {
-    /// The mark is ours, and nobody is before it.
-    Free(Marked),
-    /// The mark is ours, and earlier messages of the key wait.
-    Held(Marked, Uuid),
-    /// The mark was there.
-    Settled,
-    /// The mark was there, and is that of another message.
-    Conflict,
-    /// The mark was not there, and may have been forgotten.
-    TooOld,
-    /// Another message was settled with its number.
-    Reused,
-    /// It lay in a gap that is closed.
-    Unknown,
-}
-
 impl Database {
     /// Runs the handler once, in the transaction of the mark.
     pub(crate) async fn attempt(&self, order: &Order<'_>, place: &Place<'_>) -> Ran {
@@ -121,29 +98,28 @@ impl Database {
         };
         pass(Failpoint::BeforeMark);
         match self.open(&mut session, order, place).await {
-            Ok(Opened::Free(marked)) => self.run(order, session, &marked, None).await,
+            Ok(Opened::Free(marked)) => match place.waits_for {
+                None => self.run(order, session, &marked, None).await,
+                Some(kind) => {
+                    let behind = Behind {
+                        line: line_of(order.message, order.mark.id),
+                        until: Until::Resumed { kind, tried: false },
+                        error: PAUSED,
+                    };
+                    self.line_up(order, place, behind, session, &marked).await
+                }
+            },
             Ok(Opened::Held(marked, line)) => {
-                self.line_up(order, place, line, session, &marked).await
+                let behind = Behind {
+                    line,
+                    until: Until::After(Duration::ZERO),
+                    error: "",
+                };
+                self.line_up(order, place, behind, session, &marked).await
             }
-            Ok(Opened::Settled) => {
+            Ok(Opened::Not(refused)) => {
                 session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::Duplicate, "")
-            }
-            Ok(Opened::Conflict) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::IdConflict, ID_CONFLICT)
-            }
-            Ok(Opened::TooOld) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::TooOld, TOO_OLD)
-            }
-            Ok(Opened::Reused) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::SequenceReused, SEQUENCE_REUSED)
-            }
-            Ok(Opened::Unknown) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::SequenceUnknown, SEQUENCE_UNKNOWN)
+                refused.ran()
             }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
@@ -172,9 +148,9 @@ impl Database {
                     besides: Besides::Mark,
                     ..
                 } => {}
-                Taken::Settled => return Ok(Opened::Settled),
-                Taken::Reused(_) => return Ok(Opened::Reused),
-                Taken::Unknown => return Ok(Opened::Unknown),
+                Taken::Settled => return Ok(Opened::Not(Refused::Settled)),
+                Taken::Reused(_) => return Ok(Opened::Not(Refused::Reused)),
+                Taken::Unknown => return Ok(Opened::Not(Refused::Unknown)),
             }
         }
         let marked = self
@@ -182,11 +158,11 @@ impl Database {
             .await?;
         let Some(marked) = marked else {
             let conflict = self.is_conflict(connection, order.mark).await?;
-            return Ok(if conflict {
-                Opened::Conflict
+            return Ok(Opened::Not(if conflict {
+                Refused::Conflict
             } else {
-                Opened::Settled
-            });
+                Refused::Settled
+            }));
         };
         self.look_at_line(connection, order, place, marked).await
     }
@@ -200,7 +176,7 @@ impl Database {
     ) -> Result<Opened, sqlx::Error> {
         // A number may be new to its key, and the message have been settled by its mark before the consumer went by numbers.
         if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
-            return Ok(Opened::TooOld);
+            return Ok(Opened::Not(Refused::TooOld));
         }
         match place.line {
             Some(line) if !planted(Fault::KeysInMemory) => {
@@ -215,25 +191,25 @@ impl Database {
         }
     }
 
-    /// Defers a delivery behind those of its key that wait, without a handler.
+    /// Defers a delivery without a handler: behind those of its key that wait, or until its type is resumed.
     async fn line_up(
         &self,
         order: &Order<'_>,
         place: &Place<'_>,
-        line: Uuid,
+        behind: Behind<'_>,
         mut session: Session,
         marked: &Marked,
     ) -> Ran {
         let content = Stored::of_message(order.message, place.origin);
         let waiting = Waiting {
             mark: order.mark,
-            line,
+            line: behind.line,
             content: &content,
             // It waits for others; that is no attempt.
             attempts: order.attempt - 1,
             history: place.history,
-            error: "",
-            until: Until::After(Duration::ZERO),
+            error: behind.error,
+            until: behind.until,
         };
         let connection = session.connection();
         let written = async {

@@ -7,6 +7,7 @@ mod ended;
 mod guard;
 mod line;
 mod mark;
+mod opened;
 mod outbound;
 mod pause;
 #[cfg(feature = "faults")]
@@ -29,11 +30,12 @@ use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::{Statements, Waits};
 
-pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use attempt::{Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use guard::Guard;
 pub(crate) use line::Waiting;
 use mark::Marked;
+pub(crate) use opened::ID_CONFLICT;
 pub(crate) use pause::{PausedType, Turn};
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
 pub(crate) use sequence::Sequences;

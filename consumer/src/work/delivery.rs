@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use onceward_core::Message;
 use tracing::error;
 
-use super::pause::PAUSED;
 use super::told::{log_end, log_run};
 use super::{Body, Job, Past, Report, Workshop, has_expired, is_doubtful, wait};
 use crate::dead_letter::Letter;
@@ -24,6 +23,17 @@ const IN_CASE: Duration = Duration::from_millis(500);
 
 /// The mark is there, and is that of another message.
 struct IdConflict;
+
+/// How a delivery is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Its handler runs, beside others.
+    Beside,
+    /// Its handler runs, and nothing beside it.
+    Alone,
+    /// Its type is paused: it waits, unless it was settled before or cannot be told from one that was.
+    Waits,
+}
 
 impl Workshop {
     /// Works on a delivery until it is settled, or must be left.
@@ -95,22 +105,25 @@ impl Workshop {
         let settings = self.settings(job.route);
         let kind = message.kind.as_str();
         let mut past = Past::default();
-        let mut alone = false;
+        let mut turn = Turn::Beside;
         loop {
             if self.types.is_paused(kind) {
-                let until = Until::Resumed { kind, tried: false };
+                turn = Turn::Waits;
                 *due = Some(IN_CASE);
-                return self.defer(job, message, &past, PAUSED, until).await;
             }
-            let ran = self.try_once(job, message, handler, &mut past, alone).await;
+            let ran = self.try_once(job, message, handler, &mut past, turn).await;
             let chance = fastrand::f64();
             let mut next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
             self.learn(kind, job.mark.id, &ran).await;
-            if self.types.is_paused(kind) {
+            if turn != Turn::Waits && self.types.is_paused(kind) {
                 next = while_paused(next);
             }
             log_run(message, &ran, past.tally, next);
-            alone = next == Next::Alone;
+            turn = if next == Next::Alone {
+                Turn::Alone
+            } else {
+                Turn::Beside
+            };
             match next {
                 Next::Settled(outcome) => return Some(outcome),
                 Next::Leave => return None,
@@ -137,11 +150,17 @@ impl Workshop {
         message: &Arc<Message>,
         handler: &dyn AnyHandler,
         past: &mut Past,
-        alone: bool,
+        turn: Turn,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
-        let Some(_stay) = self.come_in(alone, deadline, &job.leave).await else {
-            return Ran::new(Run::Stopped, "");
+        let (alone, waits) = (turn == Turn::Alone, turn == Turn::Waits);
+        let _stay = if waits {
+            None
+        } else {
+            let Some(stay) = self.come_in(alone, deadline, &job.leave).await else {
+                return Ran::new(Run::Stopped, "");
+            };
+            Some(stay)
         };
         let order = Order {
             handler,
@@ -151,7 +170,7 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &job.alarm,
-            guard: job.suspect.then_some(Guard {
+            guard: (job.suspect && !waits).then_some(Guard {
                 keeper: &self.keeper,
                 alone,
                 leave: &job.leave,
@@ -161,6 +180,7 @@ impl Workshop {
         let place = Place {
             line: keyed.then(|| line_of(message, job.mark.id)),
             in_doubt: is_doubtful(message, &job.origin, self.clock.now()),
+            waits_for: waits.then(|| message.kind.as_str()),
             origin: &job.origin,
             history: &past.history,
         };

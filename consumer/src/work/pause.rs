@@ -12,10 +12,6 @@ use crate::transaction::{PausedType, Ran};
 use crate::trial::Trial;
 use crate::trouble::chain;
 
-/// The error of a message that waits for its type.
-pub(super) const PAUSED: &str =
-    "most messages of its type fail; it waits until one of them has been handled";
-
 impl Workshop {
     /// Learns from a run, and pauses its type if most of it fails.
     pub(super) async fn learn(&self, kind: &str, mark: Uuid, ran: &Ran) {

@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onceward_consumer::{BatchTx, BuildError, FailingTypes, HandlerError, HandlerSettings, Tx};
+use onceward_core::{MAX_PAYLOAD, Message, Source};
 use onceward_testkit::wait;
+use time::OffsetDateTime;
 
-use crate::common::{self, Order, SOON, Stage, effect, quick};
+use crate::common::{self, Order, SOON, Stage, effect, quick, write_effect};
 use crate::{
-    Dependency, builder, lines_that_wait, paused, publish_failing, wait_for_calls,
+    Dependency, builder, lines_that_wait, pause_by_hand, paused, publish_failing, wait_for_calls,
     wait_for_effects, wait_until_forgotten,
 };
 
@@ -222,4 +224,39 @@ async fn a_type_that_is_known_to_be_paused_costs_no_dead_letters() {
     running.stop().await;
 
     assert_eq!(stage.letters().await.len(), letters);
+}
+
+/// Whoever begins to wait has its mark taken for its own later: what was settled otherwise must be told before.
+#[tokio::test]
+async fn a_number_that_was_given_before_is_told_though_the_type_is_paused() {
+    fn numbered(order: i64, seq: i64) -> Message {
+        let event = serde_json::json!({ "order": order });
+        let draft = Message::json(common::TOPIC, &event).unwrap();
+        let draft = draft.key("k").sequence(1);
+        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+        message.source = Some(Source::try_from("/shop").unwrap());
+        (message.seq, message.time) = (Some(seq), Some(OffsetDateTime::now_utc()));
+        message
+    }
+    let stage = Stage::new().await;
+    let run = || {
+        let builder = stage.builder().dedupe_by_sequence();
+        stage.run(builder.on("*", write_effect))
+    };
+    stage.broker.publish(numbered(1, 1)).unwrap();
+    let running = run();
+    wait_for_effects(&stage, 1).await;
+    running.stop().await;
+
+    pause_by_hand(&stage, common::TOPIC, 3_600).await;
+    stage.broker.publish(numbered(2, 2)).unwrap();
+    let running = run();
+    wait::until_true(SOON, "a dead letter", || async {
+        !stage.letters().await.is_empty()
+    })
+    .await;
+    running.stop().await;
+
+    assert_eq!(stage.letters().await[0].0, "sequence_reused");
+    assert_eq!(stage.retries().await, 0);
 }
