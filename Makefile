@@ -3,7 +3,7 @@
 BROKER ?= nats
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fmt lint doc deny bench
+.PHONY: help setup demo test test-fast fmt lint doc deny count bench bench-full
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,5 +33,11 @@ doc: ## Build the API documentation into target/doc, warnings are errors
 deny: ## Check licences and banned crates (needs cargo-deny)
 	@cargo deny check licenses bans
 
-bench: ## Measure and write bench/results.json
-	@scripts/bench.sh
+count: ## Count instructions of the hot functions (ARGS=--renew writes bench/instructions.json)
+	@scripts/count-instructions.sh $(ARGS)
+
+bench: ## Measure in some 15 minutes; writes bench/results.json and docs/performance.md (ARGS=… instead of its own)
+	@scripts/bench.sh $(ARGS)
+
+bench-full: ## Measure everything, in the background; wants 60 GB of free disk
+	@scripts/bench.sh full

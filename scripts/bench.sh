@@ -1,8 +1,46 @@
 #!/usr/bin/env bash
-# Measures Onceward beside its ceilings and writes bench/results.json. Arguments go to the program: --help lists them.
+# Measures Onceward beside its ceilings: writes bench/results.json and bench/machine.json, and makes docs/performance.md of them.
+#
+#   scripts/bench.sh             W1 to W4 and W6, three repeats, at most 15 minutes
+#   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
+#   scripts/bench.sh ARGUMENTS   what they say, without a page: `--help` lists them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+mode=given
+if [ "$#" = 0 ]; then
+    mode=short
+elif [ "$1" = full ]; then
+    [ "$#" = 1 ] || { echo "bench: full takes no arguments" >&2; exit 2; }
+    mode=full
+fi
+
+# Where the servers write, as the testkit decides it.
+scratch="${ONCEWARD_TESTKIT_DIR:-${TMPDIR:-/tmp}}"
+wanted=60
+if [ "$mode" = full ]; then
+    free="$(df -B 1000000000 --output=avail "$scratch" | tail -n 1 | tr -d ' ')"
+    if [ "$free" -lt "$wanted" ]; then
+        echo "bench: everything wants $wanted GB of free disk at $scratch, and there are $free GB;" \
+            "free some, or name another place in ONCEWARD_TESTKIT_DIR" >&2
+        exit 1
+    fi
+fi
+
 scripts/install-servers.sh build postgres nats kafka sqs
 cargo build --release -p onceward-relay -p onceward-bench
-exec target/release/onceward-bench "$@"
+bench=target/release/onceward-bench
+case "$mode" in
+    given) exec "$bench" "$@" ;;
+    short)
+        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 6
+        exec "$bench" report
+        ;;
+    full)
+        log=target/bench-full.log
+        # shellcheck disable=SC2016  # the inner shell expands it
+        nohup bash -c '"$0" "$@" && exec "$0" report' "$bench" \
+            --repeats 5 --messages 500000 --seconds 20 --rates 100,1000,5000 >"$log" 2>&1 </dev/null &
+        echo "measuring in the background as process $!; its log is $log"
+        ;;
+esac

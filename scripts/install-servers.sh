@@ -3,6 +3,7 @@
 #
 #   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of these)
 #   scripts/install-servers.sh docker                                       (an engine for scripts/test-containers.sh)
+#   scripts/install-servers.sh valgrind                                     (for scripts/count-instructions.sh)
 #
 # Idempotent: what is there is left alone. Files go to .servers/ in the checkout; only what has to come as a
 # Debian package (PostgreSQL, Java, Maven, build tools) goes to the system. No server is started.
@@ -177,6 +178,11 @@ install_docker() {
     say docker "$(dockerd --version)"
 }
 
+install_valgrind() {
+    has valgrind || debian valgrind
+    say valgrind "$(valgrind --version)"
+}
+
 part=servers
 mkdir -p "$servers"
 chmod 755 "$servers"
@@ -195,7 +201,8 @@ for part in "$@"; do
         kafka) install_kafka ;;
         sqs) install_sqs ;;
         docker) install_docker ;;
-        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker" ;;
+        valgrind) install_valgrind ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker valgrind" ;;
     esac
 done

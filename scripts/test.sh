@@ -25,6 +25,8 @@ stage "no faults in the binary" scripts/check-no-faults.sh
 features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
 stage tests cargo test --workspace --no-fail-fast --features "$features"
 stage "servers in containers" scripts/test-containers.sh --workspace --features "$features"
+# Last but for another server: it makes a release build of its own.
+stage "instructions" scripts/count-instructions.sh
 if newer="$(scripts/newer-postgres.sh)"; then
     # Fewer kills than the first time: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \

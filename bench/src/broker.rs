@@ -1,25 +1,32 @@
 //! The two brokers, as far as the benchmarks need them: fresh routes, how much they hold, and bare clients.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use onceward_core::wire::{self, Style};
+use onceward_core::{MAX_PAYLOAD, Message as Sent, Outgoing, Route, Source};
 use onceward_testkit::unique;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::backlog::{KEYS, payload};
+use crate::backlog::{KEYS, TOPIC, payload};
 use crate::outcome::Outcome;
 use crate::world::World;
 
-/// Partitions of each Kafka topic.
+/// Partitions of a Kafka topic, unless a workload says otherwise.
 const PARTITIONS: u16 = 4;
+
+/// How long Kafka may take to tell of a topic.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Publish acks that the bare NATS client waits for at a time.
 const ACKS: usize = 2_000;
@@ -43,12 +50,17 @@ impl Broker {
 
     /// A fresh topic, or a fresh stream whose only subject has the same name.
     pub(crate) async fn route(self, world: &World) -> Outcome<String> {
+        self.route_of(world, PARTITIONS).await
+    }
+
+    /// The same with so many partitions, which only Kafka has.
+    pub(crate) async fn route_of(self, world: &World, partitions: u16) -> Outcome<String> {
         let route = unique("bench");
         match self {
-            Self::Kafka => world.kafka.create_topic(&route, PARTITIONS, &[]).await,
+            Self::Kafka => world.kafka.create_topic(&route, partitions, &[]).await,
             Self::Nats => {
-                let jetstream = async_nats::jetstream::new(world.nats.client().await);
-                let config = async_nats::jetstream::stream::Config {
+                let jetstream = jetstream::new(world.nats_client().await?);
+                let config = jetstream::stream::Config {
                     name: route.clone(),
                     subjects: vec![route.clone()],
                     ..Default::default()
@@ -65,27 +77,11 @@ impl Broker {
             // Kafka deletes in the background, at a moment of its own: it would disturb the next run.
             Self::Kafka => {}
             Self::Nats => {
-                let jetstream = async_nats::jetstream::new(world.nats.client().await);
+                let jetstream = jetstream::new(world.nats_client().await?);
                 jetstream.delete_stream(route).await?;
             }
         }
         Ok(())
-    }
-
-    /// Messages that the broker holds of the route, by its own word.
-    pub(crate) async fn held(self, world: &World, route: &str) -> Outcome<u64> {
-        match self {
-            Self::Kafka => {
-                let brokers = world.kafka.brokers().to_owned();
-                let route = route.to_owned();
-                tokio::task::spawn_blocking(move || end_offsets(&brokers, &route)).await?
-            }
-            Self::Nats => {
-                let jetstream = async_nats::jetstream::new(world.nats.client().await);
-                let mut stream = jetstream.get_stream(route).await?;
-                Ok(stream.info().await?.state.messages)
-            }
-        }
     }
 
     /// Publishes with the bare client, as fast as it goes with durable acks; gives the rate.
@@ -110,16 +106,70 @@ impl Broker {
     }
 }
 
-fn end_offsets(brokers: &str, topic: &str) -> Outcome<u64> {
-    let client: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()?;
-    let mut held = 0;
-    for partition in 0..i32::from(PARTITIONS) {
-        let (low, high) = client.fetch_watermarks(topic, partition, Duration::from_secs(10))?;
-        held += u64::try_from(high - low)?;
+fn partitions(client: &BaseConsumer, topic: &str) -> Outcome<i32> {
+    let answer = client.fetch_metadata(Some(topic), ANSWER)?;
+    let topic = answer.topics().first().ok_or("no such topic")?;
+    Ok(i32::try_from(topic.partitions().len())?)
+}
+
+/// Tells how much a broker holds of a route, by its own word.
+pub(crate) enum Witness {
+    Kafka {
+        client: Arc<BaseConsumer>,
+        topic: String,
+        partitions: i32,
+    },
+    Nats(Box<jetstream::stream::Stream>),
+}
+
+impl Witness {
+    pub(crate) async fn of(world: &World, (broker, route): (Broker, &str)) -> Outcome<Self> {
+        match broker {
+            Broker::Kafka => {
+                let (brokers, topic) = (world.kafka.brokers().to_owned(), route.to_owned());
+                tokio::task::spawn_blocking(move || {
+                    let client: BaseConsumer = ClientConfig::new()
+                        .set("bootstrap.servers", brokers)
+                        .create()?;
+                    let partitions = partitions(&client, &topic)?;
+                    let client = Arc::new(client);
+                    Ok(Self::Kafka {
+                        client,
+                        topic,
+                        partitions,
+                    })
+                })
+                .await?
+            }
+            Broker::Nats => {
+                let jetstream = jetstream::new(world.nats_client().await?);
+                Ok(Self::Nats(Box::new(jetstream.get_stream(route).await?)))
+            }
+        }
     }
-    Ok(held)
+
+    /// How many messages it holds now.
+    pub(crate) async fn held(&mut self) -> Outcome<u64> {
+        match self {
+            Self::Kafka {
+                client,
+                topic,
+                partitions,
+            } => {
+                let (client, topic, partitions) = (Arc::clone(client), topic.clone(), *partitions);
+                tokio::task::spawn_blocking(move || {
+                    let mut held = 0;
+                    for partition in 0..partitions {
+                        let (low, high) = client.fetch_watermarks(&topic, partition, ANSWER)?;
+                        held += u64::try_from(high - low)?;
+                    }
+                    Ok(held)
+                })
+                .await?
+            }
+            Self::Nats(stream) => Ok(stream.info().await?.state.messages),
+        }
+    }
 }
 
 fn bare_kafka(brokers: &str, topic: &str, messages: u64) -> Outcome {
@@ -131,10 +181,18 @@ fn bare_kafka(brokers: &str, topic: &str, messages: u64) -> Outcome {
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", "200000")
         .create()?;
-    let body = payload();
+    let sample = sample(topic)?;
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in wire::encode(&sample, Style::Underscore) {
+        let value = Some(value.as_bytes());
+        headers = headers.insert(Header { key, value });
+    }
     for n in 0..messages {
         let key = format!("k{}", n % KEYS);
-        let mut record = BaseRecord::to(topic).key(&key).payload(&body);
+        let mut record = BaseRecord::to(topic)
+            .key(&key)
+            .payload(&sample.message.payload[..])
+            .headers(headers.clone());
         while let Err((error, back)) = producer.send(record) {
             if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                 return Err(error.into());
@@ -148,14 +206,18 @@ fn bare_kafka(brokers: &str, topic: &str, messages: u64) -> Outcome {
 }
 
 async fn bare_nats(world: &World, subject: &str, messages: u64) -> Outcome {
-    let jetstream = async_nats::jetstream::new(world.nats.client().await);
-    let body = bytes::Bytes::from(payload());
+    let jetstream = jetstream::new(world.nats_client().await?);
+    let sample = sample(subject)?;
+    let mut template = async_nats::HeaderMap::new();
+    for (name, value) in wire::encode(&sample, Style::Dash) {
+        template.insert(name, value.as_ref());
+    }
     let mut acks = FuturesUnordered::new();
     for n in 0..messages {
-        let mut headers = async_nats::HeaderMap::new();
+        let mut headers = template.clone();
         headers.insert("Nats-Msg-Id", format!("{subject}:{n}").as_str());
         let subject = subject.to_owned();
-        let ack = jetstream.publish_with_headers(subject, headers, body.clone());
+        let ack = jetstream.publish_with_headers(subject, headers, sample.message.payload.clone());
         acks.push(ack.await?.into_future());
         if acks.len() >= ACKS
             && let Some(ack) = acks.next().await
@@ -169,7 +231,21 @@ async fn bare_nats(world: &World, subject: &str, messages: u64) -> Outcome {
     Ok(())
 }
 
-/// Reads a route from now on and reports the id and the moment of each message. Ends when what it gives is dropped.
+/// A message as the relay sends it. The bare clients send the same bytes each time, so that they make no headers anew.
+fn sample(route: &str) -> Outcome<Outgoing> {
+    let draft = Sent::bytes(TOPIC, payload()).key("k500");
+    let mut message = draft.finish(MAX_PAYLOAD)?.message;
+    message.source = Some(Source::try_from("/bench")?);
+    message.seq = Some(500_000);
+    message.time = Some(time::OffsetDateTime::now_utc());
+    Ok(Outgoing {
+        route: Route::new(route),
+        message,
+        replay: None,
+    })
+}
+
+/// Reads a route from its beginning and reports the id and the moment of each message. Ends when what it gives is dropped.
 pub(crate) async fn read(
     world: &World,
     (broker, route): (Broker, &str),
@@ -179,10 +255,10 @@ pub(crate) async fn read(
     match broker {
         Broker::Nats => {
             // Core NATS would be faster than the stream itself; an ordered consumer sees what is stored.
-            let jetstream = async_nats::jetstream::new(world.nats.client().await);
+            let jetstream = jetstream::new(world.nats_client().await?);
             let stream = jetstream.get_stream(route).await?;
-            let config = async_nats::jetstream::consumer::push::OrderedConfig {
-                deliver_subject: world.nats.client().await.new_inbox(),
+            let config = jetstream::consumer::push::OrderedConfig {
+                deliver_subject: world.nats_client().await?.new_inbox(),
                 ..Default::default()
             };
             let mut messages = stream.create_consumer(config).await?.messages().await?;
@@ -206,11 +282,15 @@ pub(crate) async fn read(
                 .set("auto.offset.reset", "earliest")
                 .set("fetch.wait.max.ms", "5")
                 .create()?;
-            let mut partitions = TopicPartitionList::new();
-            for partition in 0..i32::from(PARTITIONS) {
-                partitions.add_partition_offset(route, partition, Offset::Beginning)?;
+            let Witness::Kafka { partitions, .. } = Witness::of(world, (broker, route)).await?
+            else {
+                return Err("Kafka's witness is another one".into());
+            };
+            let mut assigned = TopicPartitionList::new();
+            for partition in 0..partitions {
+                assigned.add_partition_offset(route, partition, Offset::Beginning)?;
             }
-            consumer.assign(&partitions)?;
+            consumer.assign(&assigned)?;
             tasks.spawn(async move {
                 loop {
                     let message = consumer.recv().await?;

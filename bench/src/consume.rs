@@ -185,7 +185,7 @@ async fn handle(world: &World, broker: Broker, route: &str, manner: Manner) -> O
             running.spawn(consumer.run(member, stop.clone()));
         }
         Broker::Nats => {
-            let config = NatsConfig::new([world.nats.url()]);
+            let config = NatsConfig::new([world.nats_url()]);
             let member = SubscriberConfig::new(group, [route]);
             let member = NatsSubscriber::join(&config, member).await?;
             running.spawn(consumer.run(member, stop.clone()));
@@ -212,7 +212,7 @@ async fn publish(world: &World, broker: Broker, route: &str) -> Outcome {
             offer(kafka.publisher(), batches).await
         }
         Broker::Nats => {
-            let config = NatsConfig::new([world.nats.url()]);
+            let config = NatsConfig::new([world.nats_url()]);
             offer(NatsPublisher::connect(&config).await?, batches).await
         }
     }
@@ -265,7 +265,7 @@ async fn receive_bare(world: &World, broker: Broker, route: &str) -> Outcome<f64
             }
         }
         Broker::Nats => {
-            let jetstream = async_nats::jetstream::new(world.nats.client().await);
+            let jetstream = async_nats::jetstream::new(world.nats_client().await?);
             let stream = jetstream.get_stream(route).await?;
             let config = async_nats::jetstream::consumer::pull::Config {
                 durable_name: Some(format!("{route}-bare")),

@@ -1,29 +1,55 @@
 //! W1: a committed backlog is drained. The witness is what the broker holds, not the relay's own word.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use onceward_testkit::postgres::Database;
 use sqlx::PgPool;
-use tokio::time::sleep;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use crate::Arguments;
 use crate::backlog;
-use crate::broker::Broker;
+use crate::broker::{self, Broker, Witness};
 use crate::outcome::Outcome;
+use crate::producer::wal;
 use crate::relay::Relay;
 use crate::results::Results;
-use crate::world::World;
+use crate::world::{Used, World};
 
 /// How often the broker is asked.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 /// A drain that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Where the backlog goes: the name, the broker, and partitions, which only Kafka has.
+const TARGETS: [(&str, Broker, u16); 3] = [
+    ("kafka-1p", Broker::Kafka, 1),
+    ("kafka-12p", Broker::Kafka, 12),
+    ("nats", Broker::Nats, 1),
+];
+
+/// A stage by itself, as fast as it goes.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    rate: f64,
+    /// CPU microseconds of a message: of its client here, and of its server.
+    client: f64,
+    server: f64,
+}
+
+impl Stage {
+    fn cpu(self) -> f64 {
+        self.client + self.server
+    }
+}
 
 /// What one drain came to.
-struct Drained {
-    rate: f64,
-    memory: f64,
-    cpu: f64,
+#[derive(Debug)]
+pub(crate) struct Drained {
+    pub(crate) rate: f64,
+    figures: Vec<(&'static str, &'static str, f64)>,
 }
 
 pub(crate) async fn measure(
@@ -35,31 +61,20 @@ pub(crate) async fn measure(
         let database = world.database().await?;
         backlog::fill(database.pool(), arguments.messages, per_transaction).await?;
         for run in 0..arguments.repeats {
-            copy(database.pool(), per_transaction, arguments, results).await?;
-            for broker in Broker::ALL {
-                let variant = format!("{} {per_transaction}/tx", broker.name());
+            let copy = copy(world, database.pool(), arguments.messages).await?;
+            for (name, broker, partitions) in TARGETS {
+                let variant = format!("{name} {per_transaction}/tx");
                 let at = ("W1", variant.as_str());
-                let bare = broker.route(world).await?;
-                let rate = broker
-                    .publish_bare(world, &bare, arguments.messages)
-                    .await?;
-                results.add(at, "raw-client", ("rate", "msg/s"), rate);
-                broker.forget(world, &bare).await?;
+                let bare = bare(world, (broker, partitions), arguments.messages).await?;
+                add_stage(results, at, ("copy", "cpu_us_postgres"), copy);
+                add_stage(results, at, ("raw-client", "cpu_us_broker"), bare);
 
-                let route = broker.route(world).await?;
+                let route = broker.route_of(world, partitions).await?;
                 // A stream of a new name reads the same log from its beginning.
-                let stream = format!("{}_{run}", broker.name());
-                let relay = Relay::start(
-                    &arguments.relay,
-                    world,
-                    database.url(),
-                    &stream,
-                    (broker, &route),
-                )?;
-                let drained = drain(world, &relay, (broker, &route), arguments.messages).await?;
-                results.add(at, "onceward", ("rate", "msg/s"), drained.rate);
-                results.add(at, "onceward", ("memory", "MiB"), drained.memory);
-                results.add(at, "onceward", ("cpu_us_relay", "us/msg"), drained.cpu);
+                let stream = format!("{}_{run}", name.replace('-', "_"));
+                let to = (broker, route.as_str());
+                let drained = drain(world, arguments, &database, &stream, to).await?;
+                add(results, at, &drained, ceiling(copy, bare)?);
                 broker.forget(world, &route).await?;
             }
         }
@@ -67,16 +82,39 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// The same rows, copied out of the server as fast as it goes.
-async fn copy(
-    pool: &PgPool,
-    per_transaction: u64,
-    arguments: &Arguments,
+fn add_stage(
     results: &mut Results,
-) -> Outcome {
+    at: (&'static str, &str),
+    (name, server): (&'static str, &'static str),
+    stage: Stage,
+) {
+    results.add(at, name, ("rate", "msg/s"), stage.rate);
+    results.add(at, name, ("cpu_us_client", "us/msg"), stage.client);
+    results.add(at, name, (server, "us/msg"), stage.server);
+}
+
+fn add(results: &mut Results, at: (&'static str, &str), drained: &Drained, ceiling: f64) {
+    results.add(at, "onceward", ("rate", "msg/s"), drained.rate);
+    let fraction = drained.rate / ceiling;
+    results.add(at, "onceward", ("fraction_of_ceiling", "ratio"), fraction);
+    for (metric, unit, value) in &drained.figures {
+        results.add(at, "onceward", (metric, unit), *value);
+    }
+}
+
+/// What no relay can exceed here: the slower of both stages, and all cores with nothing to do but these.
+#[expect(clippy::cast_precision_loss, reason = "a machine has few cores")]
+fn ceiling(copy: Stage, bare: Stage) -> Outcome<f64> {
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    let by_cpu = cores / ((copy.cpu() + bare.cpu()) / 1e6);
+    Ok(copy.rate.min(bare.rate).min(by_cpu))
+}
+
+/// The same rows, copied out of the server as fast as it goes.
+async fn copy(world: &World, pool: &PgPool, messages: u64) -> Outcome<Stage> {
     use futures_util::TryStreamExt;
     let mut connection = pool.acquire().await?;
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), world.used()?);
     let statement = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1 order by seq) to stdout (format binary)";
     let mut rows = connection.copy_out_raw(statement).await?;
     let mut bytes = 0;
@@ -86,25 +124,76 @@ async fn copy(
     if bytes == 0 {
         return Err("COPY gave nothing".into());
     }
-    let rate = per_second(arguments.messages, begun.elapsed());
-    for broker in Broker::ALL {
-        let variant = format!("{} {per_transaction}/tx", broker.name());
-        results.add(("W1", &variant), "copy", ("rate", "msg/s"), rate);
-    }
-    Ok(())
+    let (took, after) = (begun.elapsed(), world.used()?);
+    Ok(Stage {
+        rate: per_second(messages, took),
+        client: per_message(after.here - before.here, messages),
+        server: per_message(after.postgres - before.postgres, messages),
+    })
 }
 
-/// Waits until the broker holds all messages; the clock runs from the first sample that shows one.
-async fn drain(
+/// The same records, published by the bare client as fast as it goes.
+async fn bare(world: &World, (broker, partitions): (Broker, u16), messages: u64) -> Outcome<Stage> {
+    let route = broker.route_of(world, partitions).await?;
+    let before = world.used()?;
+    let rate = broker.publish_bare(world, &route, messages).await?;
+    let after = world.used()?;
+    broker.forget(world, &route).await?;
+    Ok(Stage {
+        rate,
+        client: per_message(after.here - before.here, messages),
+        server: per_message(
+            of_broker(broker, after) - of_broker(broker, before),
+            messages,
+        ),
+    })
+}
+
+const fn of_broker(broker: Broker, used: Used) -> f64 {
+    match broker {
+        Broker::Kafka => used.kafka,
+        Broker::Nats => used.nats,
+    }
+}
+
+/// Drains the log of a database by a stream of that name, and reads back what the broker holds.
+pub(crate) async fn drain(
     world: &World,
-    relay: &Relay,
-    (broker, route): (Broker, &str),
-    messages: u64,
+    arguments: &Arguments,
+    database: &Database,
+    stream: &str,
+    at: (Broker, &str),
 ) -> Outcome<Drained> {
+    let messages = arguments.messages;
+    let (written, before) = (wal(database.pool()).await?, world.used()?);
+    let url = world.relays_url(database);
+    let relay = Relay::start(&arguments.relay, world, &url, stream, at)?;
+    let rate = watch(world, &relay, at, messages).await?;
+    let (cpu, memory) = (relay.cpu_seconds()?, relay.peak_memory()?);
+    let after = world.used()?;
+    let written = wal(database.pool()).await? - written;
+    let copies = copies(world, at, messages).await?;
+    let broker = of_broker(at.0, after) - of_broker(at.0, before);
+    let postgres = after.postgres - before.postgres;
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let figures = vec![
+        ("cpu_us_relay", "us/msg", per_message(cpu, messages)),
+        ("cpu_us_postgres", "us/msg", per_message(postgres, messages)),
+        ("cpu_us_broker", "us/msg", per_message(broker, messages)),
+        ("rss_mib", "MiB", memory),
+        ("wal", "B/msg", written as f64 / messages as f64),
+        ("duplicates", "msg", copies as f64),
+    ];
+    Ok(Drained { rate, figures })
+}
+
+/// Waits until the broker holds all messages; the clock of the rate runs from the first sample that shows one.
+async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) -> Outcome<f64> {
+    let mut witness = Witness::of(world, at).await?;
     let deadline = Instant::now() + DEADLINE;
     let mut first = None;
     loop {
-        let held = broker.held(world, route).await?;
+        let held = witness.held().await?;
         if held > 0 && first.is_none() {
             first = Some((Instant::now(), held));
         }
@@ -120,16 +209,33 @@ async fn drain(
         sleep(SAMPLE_EVERY).await;
     }
     let (begun, already) = first.ok_or("the backlog went in one sample; drain more messages")?;
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let cpu = relay.cpu_seconds()? * 1e6 / messages as f64;
-    Ok(Drained {
-        rate: per_second(messages - already, begun.elapsed()),
-        memory: relay.peak_memory()?,
-        cpu,
-    })
+    Ok(per_second(messages - already, begun.elapsed()))
+}
+
+/// Reads all that the broker holds; gives how many messages it holds more than once. One that it does not hold is an error.
+async fn copies(world: &World, at: (Broker, &str), messages: u64) -> Outcome<u64> {
+    let held = Witness::of(world, at).await?.held().await?;
+    let (seen, mut arrivals) = mpsc::unbounded_channel();
+    let _reader = broker::read(world, at, seen).await?;
+    let mut ids = HashSet::new();
+    for _ in 0..held {
+        let arrival = timeout(DEADLINE, arrivals.recv()).await?;
+        ids.insert(arrival.ok_or("the reader ended")?.0);
+    }
+    let distinct = u64::try_from(ids.len())?;
+    if distinct < messages {
+        return Err(format!("{} of {messages} messages are lost", messages - distinct).into());
+    }
+    Ok(held - distinct)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn per_second(count: u64, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64()
+}
+
+/// Microseconds of each message.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn per_message(seconds: f64, messages: u64) -> f64 {
+    seconds * 1e6 / messages as f64
 }

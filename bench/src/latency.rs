@@ -20,9 +20,6 @@ use crate::relay::Relay;
 use crate::results::Results;
 use crate::world::World;
 
-/// Messages a second, one a transaction.
-const RATE: u64 = 1_000;
-
 /// Connections that write.
 const WRITERS: u64 = 8;
 
@@ -45,55 +42,80 @@ pub(crate) async fn measure(
     arguments: &Arguments,
     results: &mut Results,
 ) -> Outcome {
-    for run in 0..arguments.repeats {
-        for broker in Broker::ALL {
-            let database = world.database().await?;
-            let route = broker.route(world).await?;
-            let stream = format!("latency_{run}");
-            let relay = Relay::start(
-                &arguments.relay,
-                world,
-                database.url(),
-                &stream,
-                (broker, &route),
-            )?;
-            let histogram = one(world, &database, (broker, &route), arguments.seconds).await?;
-            let variant = format!("{}-{RATE}", broker.name());
-            for (metric, quantile) in [
-                ("p50_ms", 0.5),
-                ("p99_ms", 0.99),
-                ("p999_ms", 0.999),
-                ("max_ms", 1.0),
-            ] {
-                #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
-                let millis = histogram.value_at_quantile(quantile) as f64 / 1e3;
-                results.add(("W2", &variant), "onceward", (metric, "ms"), millis);
+    for _ in 0..arguments.repeats {
+        for rate in &arguments.rates {
+            for broker in Broker::ALL {
+                let variant = format!("{}-{rate}", broker.name());
+                let figures = one(world, arguments, broker, *rate).await?;
+                for (metric, unit, value) in figures {
+                    results.add(("W2", &variant), "onceward", (metric, unit), value);
+                }
             }
-            let memory = relay.peak_memory()?;
-            results.add(("W2", &variant), "onceward", ("memory", "MiB"), memory);
         }
     }
     Ok(())
 }
 
-async fn one(
+/// A figure: its metric, its unit and its value.
+pub(crate) type Figure = (&'static str, &'static str, f64);
+
+/// One run at so many transactions a second, one message each.
+pub(crate) async fn one(
+    world: &World,
+    arguments: &Arguments,
+    broker: Broker,
+    rate: u64,
+) -> Outcome<Vec<Figure>> {
+    let database = world.database().await?;
+    let route = broker.route(world).await?;
+    let to = (broker, route.as_str());
+    let url = world.relays_url(&database);
+    let relay = Relay::start(&arguments.relay, world, &url, "latency", to)?;
+    let total = rate * (arguments.seconds + WARM_UP);
+    let before = (relay.cpu_seconds()?, world.used()?);
+    let histogram = write_and_read(world, &database, to, (rate, total)).await?;
+    let after = (relay.cpu_seconds()?, world.used()?);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds and counts of one run"
+    )]
+    let per_message = |seconds: f64| seconds * 1e6 / total as f64;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
+    let millis = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(vec![
+        ("p50_ms", "ms", millis(0.5)),
+        ("p99_ms", "ms", millis(0.99)),
+        ("p999_ms", "ms", millis(0.999)),
+        ("max_ms", "ms", millis(1.0)),
+        ("rss_mib", "MiB", relay.peak_memory()?),
+        ("cpu_us_relay", "us/msg", per_message(after.0 - before.0)),
+        (
+            "cpu_us_postgres",
+            "us/msg",
+            per_message(after.1.postgres - before.1.postgres),
+        ),
+    ])
+}
+
+async fn write_and_read(
     world: &World,
     database: &Database,
     at: (Broker, &str),
-    seconds: u64,
+    (rate, total): (u64, u64),
 ) -> Outcome<Histogram<u64>> {
     let times = Arc::new(Mutex::new(Times::default()));
-    let total = RATE * (seconds + WARM_UP);
     let (seen, mut arrivals) = mpsc::unbounded_channel();
     let _reader = broker::read(world, at, seen).await?;
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (pool, times) = (database.pool().clone(), Arc::clone(&times));
-        writers.spawn(async move { write(&pool, writer, total / WRITERS, &times).await });
+        let pace = Duration::from_micros(1_000_000 * WRITERS / rate);
+        let share = total / WRITERS;
+        writers.spawn(async move { write(&pool, writer, (share, pace), &times).await });
     }
-    let expected = total / WRITERS * WRITERS;
-    for _ in 0..expected {
-        let arrival = timeout(PATIENCE + Duration::from_secs(seconds), arrivals.recv()).await?;
+    let last = Duration::from_secs(total / rate) + PATIENCE;
+    for _ in 0..total / WRITERS * WRITERS {
+        let arrival = timeout(last, arrivals.recv()).await?;
         let (id, at) = arrival.ok_or("the reader ended")?;
         times.lock().map_err(|_| "poisoned")?.read.insert(id, at);
     }
@@ -125,10 +147,15 @@ fn tally(times: &Times) -> Outcome<Histogram<u64>> {
 }
 
 /// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out.
-async fn write(pool: &sqlx::PgPool, writer: u64, messages: u64, times: &Mutex<Times>) -> Outcome {
+async fn write(
+    pool: &sqlx::PgPool,
+    writer: u64,
+    (messages, pace): (u64, Duration),
+    times: &Mutex<Times>,
+) -> Outcome {
     let mut connection = pool.acquire().await?;
     let outbox = Outbox::new();
-    let mut pace = interval(Duration::from_micros(1_000_000 * WRITERS / RATE));
+    let mut pace = interval(pace);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for n in 0..messages {
         pace.tick().await;

@@ -6,11 +6,16 @@
 mod backlog;
 mod broker;
 mod consume;
+mod cpu;
+mod distance;
 mod drain;
+mod idle;
 mod latency;
+mod machine;
 mod outcome;
 mod producer;
 mod relay;
+mod report;
 mod results;
 mod spread;
 mod sqs;
@@ -18,16 +23,22 @@ mod world;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
+use machine::Machine;
 use outcome::Outcome;
 use results::Results;
 use world::World;
 
+/// What can be measured.
+const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W6", "W7"];
+
 /// Measure Onceward, each workload beside its ceiling in the same run.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Messages of the backlog that is drained.
     #[arg(long, default_value_t = 500_000)]
     messages: u64,
@@ -40,12 +51,35 @@ struct Arguments {
     /// The relay's binary, built with `cargo build --release -p onceward-relay`.
     #[arg(long, default_value = "target/release/onceward")]
     relay: PathBuf,
-    /// Where the results go, as JSON.
+    /// Transactions a second of the latency.
+    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    rates: Vec<u64>,
+    /// Where the results go, as JSON. What stands there of other workloads stays.
     #[arg(long, default_value = "bench/results.json")]
     output: PathBuf,
-    /// Only these workloads, such as `W1,W3`; W5 is SQS.
-    #[arg(long, value_delimiter = ',')]
+    /// Where it is told what they were measured on.
+    #[arg(long, default_value = "bench/machine.json")]
+    machine: PathBuf,
+    /// Only these workloads, such as `W1,W3`.
+    #[arg(long, value_delimiter = ',', value_parser = WORKLOADS)]
     only: Vec<String>,
+}
+
+/// What is done instead of measuring.
+#[derive(Debug, Subcommand)]
+enum Instead {
+    /// Make `docs/performance.md` and its plots of the results.
+    Report {
+        /// The results.
+        #[arg(long, default_value = "bench/results.json")]
+        results: PathBuf,
+        /// What they were measured on.
+        #[arg(long, default_value = "bench/machine.json")]
+        machine: PathBuf,
+        /// The directory of the documentation.
+        #[arg(long, default_value = "docs")]
+        into: PathBuf,
+    },
 }
 
 impl Arguments {
@@ -57,6 +91,14 @@ impl Arguments {
 #[tokio::main]
 async fn main() -> Outcome {
     let arguments = Arguments::parse();
+    if let Some(Instead::Report {
+        results,
+        machine,
+        into,
+    }) = &arguments.instead
+    {
+        return report::write(results, machine, into);
+    }
     if !arguments.relay.exists() {
         let path = arguments.relay.display();
         return Err(
@@ -76,12 +118,24 @@ async fn main() -> Outcome {
     }
     if arguments.wants("W4") {
         consume::measure(&world, &arguments, &mut results).await?;
-    }
-    if arguments.wants("W5") {
         sqs::measure(&world, &arguments, &mut results).await?;
+    }
+    if arguments.wants("W6") {
+        idle::measure(&world, &arguments, &mut results).await?;
+    }
+    let machine = Machine::look(&world).await?;
+    drop(world);
+    if arguments.wants("W7") {
+        distance::measure(&arguments, &mut results).await?;
     }
     println!("{results}");
     results.write(&arguments.output)?;
+    machine::write(
+        &arguments.machine,
+        &arguments,
+        &results.workloads(),
+        &machine,
+    )?;
     println!("written to {}", arguments.output.display());
     Ok(())
 }

@@ -197,7 +197,7 @@ async fn ordinary(connection: &mut PgConnection, key: &str, body: &[u8]) -> Outc
     Ok(())
 }
 
-async fn wal(pool: &PgPool) -> Outcome<i64> {
+pub(crate) async fn wal(pool: &PgPool) -> Outcome<i64> {
     let sql = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
     Ok(sqlx::query_scalar(sql).fetch_one(pool).await?)
 }

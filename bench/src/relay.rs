@@ -8,6 +8,7 @@ use onceward_testkit::{Scratch, free_port};
 
 use crate::backlog::TOPIC;
 use crate::broker::Broker;
+use crate::cpu;
 use crate::outcome::Outcome;
 use crate::world::World;
 
@@ -31,7 +32,7 @@ impl Relay {
         let files = Scratch::new("bench-relay");
         let destination = match broker {
             Broker::Kafka => format!("kafka]\nbrokers = \"{}\"", world.kafka.brokers()),
-            Broker::Nats => format!("nats]\nservers = [\"{}\"]", world.nats.url()),
+            Broker::Nats => format!("nats]\nservers = [\"{}\"]", world.nats_url()),
         };
         let config = format!(
             "source = \"/bench\"\n\n[database]\nurl = \"{url}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n\
@@ -59,12 +60,7 @@ impl Relay {
 
     /// CPU seconds used so far, user and system.
     pub(crate) fn cpu_seconds(&self) -> Outcome<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.pid()))?;
-        let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
-        let mut times = fields.split_whitespace().skip(11);
-        let ticks = |text: Option<&str>| text.unwrap_or("0").parse::<f64>();
-        // The kernel counts in hundredths of a second on every Linux of this kind.
-        Ok((ticks(times.next())? + ticks(times.next())?) / 100.0)
+        cpu::of_process(self.child.pid())
     }
 
     /// What the relay said, for when it ended.

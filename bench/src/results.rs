@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 
@@ -22,17 +23,43 @@ struct Subject {
 pub(crate) struct Results(BTreeMap<Subject, (&'static str, Vec<f64>)>);
 
 /// One line of `results.json`.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    workload: &'a str,
-    variant: &'a str,
-    contestant: &'a str,
-    metric: &'a str,
-    unit: &'a str,
-    min: f64,
-    median: f64,
-    max: f64,
-    runs: usize,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) workload: String,
+    pub(crate) variant: String,
+    pub(crate) contestant: String,
+    pub(crate) metric: String,
+    pub(crate) unit: String,
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
+    pub(crate) runs: usize,
+}
+
+/// The lines of a `results.json`; none if there is no such file or it is empty.
+pub(crate) fn read(path: &Path) -> Outcome<Vec<Row>> {
+    read_json(path)
+}
+
+/// What is in a file of JSON; the default if there is no such file or it is empty, as `/dev/null` is.
+pub(crate) fn read_json<T: DeserializeOwned + Default>(path: &Path) -> Outcome<T> {
+    if !path.exists() {
+        return Ok(T::default());
+    }
+    let text = std::fs::read_to_string(path)?;
+    if text.is_empty() {
+        return Ok(T::default());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// What is kept of earlier lines: those of workloads that were not measured now, and of contestants that are not ours.
+fn kept(before: Vec<Row>, now: &[Row]) -> Vec<Row> {
+    let replaced = |old: &Row| {
+        let same = |new: &Row| (&new.workload, &new.contestant) == (&old.workload, &old.contestant);
+        now.iter().any(same)
+    };
+    before.into_iter().filter(|old| !replaced(old)).collect()
 }
 
 impl Results {
@@ -44,7 +71,7 @@ impl Results {
         (metric, unit): (&'static str, &'static str),
         value: f64,
     ) {
-        eprintln!("  {workload} {variant:<22} {contestant:<22} {metric:<12} {value:>12.1} {unit}");
+        eprintln!("  {workload} {variant:<22} {contestant:<22} {metric:<20} {value:>12.2} {unit}");
         let subject = Subject {
             workload,
             variant: variant.to_owned(),
@@ -55,25 +82,45 @@ impl Results {
         entry.1.push(value);
     }
 
-    /// Writes all figures as a JSON list.
+    /// Writes all figures as a JSON list. What stands there of workloads that were not measured now stays.
     pub(crate) fn write(&self, path: &Path) -> Outcome {
-        let text = serde_json::to_string_pretty(&self.lines())?;
-        std::fs::write(path, text + "\n")?;
+        let now = self.rows();
+        let mut rows = kept(read(path)?, &now);
+        rows.extend(now);
+        let place = |row: &Row| {
+            let Row {
+                workload,
+                variant,
+                metric,
+                contestant,
+                ..
+            } = row.clone();
+            (workload, variant, metric, contestant)
+        };
+        rows.sort_by_key(place);
+        std::fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")?;
         Ok(())
     }
 
-    fn lines(&self) -> Vec<Line<'_>> {
+    /// The workloads that were measured.
+    pub(crate) fn workloads(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.0.keys().map(|subject| subject.workload).collect();
+        names.dedup();
+        names
+    }
+
+    fn rows(&self) -> Vec<Row> {
         self.0
             .iter()
             .map(|(subject, (unit, values))| {
                 let mut sorted = values.clone();
                 sorted.sort_by(f64::total_cmp);
-                Line {
-                    workload: subject.workload,
-                    variant: &subject.variant,
-                    contestant: subject.contestant,
-                    metric: subject.metric,
-                    unit,
+                Row {
+                    workload: subject.workload.to_owned(),
+                    variant: subject.variant.clone(),
+                    contestant: subject.contestant.to_owned(),
+                    metric: subject.metric.to_owned(),
+                    unit: (*unit).to_owned(),
                     min: sorted.first().copied().unwrap_or_default(),
                     median: sorted.get(sorted.len() / 2).copied().unwrap_or_default(),
                     max: sorted.last().copied().unwrap_or_default(),
@@ -89,7 +136,7 @@ impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<4} {:<22} {:<14} {:<22} {:>12} {:>12} {:>12}  {:<8} {:>4}  {:>9}",
+            "\n{:<4} {:<22} {:<20} {:<22} {:>12} {:>12} {:>12}  {:<11} {:>4}  {:>9}",
             "",
             "variant",
             "metric",
@@ -101,12 +148,12 @@ impl fmt::Display for Results {
             "runs",
             "onceward/"
         )?;
-        let lines = self.lines();
+        let lines = self.rows();
         for line in &lines {
             let ours = lines.iter().find(|other| {
                 other.contestant == "onceward"
-                    && (other.workload, other.variant, other.metric)
-                        == (line.workload, line.variant, line.metric)
+                    && (&other.workload, &other.variant, &other.metric)
+                        == (&line.workload, &line.variant, &line.metric)
             });
             let ratio = match ours {
                 Some(ours) if line.contestant != "onceward" && line.max > 0.0 => {
@@ -116,7 +163,7 @@ impl fmt::Display for Results {
             };
             writeln!(
                 f,
-                "{:<4} {:<22} {:<14} {:<22} {:>12.1} {:>12.1} {:>12.1}  {:<8} {:>4}  {:>9}",
+                "{:<4} {:<22} {:<20} {:<22} {:>12.2} {:>12.2} {:>12.2}  {:<11} {:>4}  {:>9}",
                 line.workload,
                 line.variant,
                 line.metric,
@@ -130,5 +177,51 @@ impl fmt::Display for Results {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(workload: &str, contestant: &str, variant: &str) -> Row {
+        Row {
+            workload: workload.to_owned(),
+            variant: variant.to_owned(),
+            contestant: contestant.to_owned(),
+            metric: "rate".to_owned(),
+            unit: "msg/s".to_owned(),
+            min: 1.0,
+            median: 2.0,
+            max: 3.0,
+            runs: 3,
+        }
+    }
+
+    #[test]
+    fn a_workload_that_is_measured_anew_replaces_its_lines_and_leaves_those_of_peers() {
+        let before = vec![
+            row("W1", "onceward", "old"),
+            row("W1", "debezium", "old"),
+            row("W2", "onceward", "old"),
+        ];
+        let now = [row("W1", "onceward", "new")];
+
+        let kept = kept(before.clone(), &now);
+
+        assert_eq!(kept, before[1..]);
+    }
+
+    #[test]
+    fn the_median_is_that_of_the_runs() {
+        let mut results = Results::default();
+        for value in [9.0, 1.0, 4.0] {
+            results.add(("W1", "kafka"), "onceward", ("rate", "msg/s"), value);
+        }
+
+        let rows = results.rows();
+
+        assert_eq!((rows[0].min, rows[0].median, rows[0].max), (1.0, 4.0, 9.0));
+        assert_eq!((rows[0].runs, results.workloads()), (3, vec!["W1"]));
     }
 }

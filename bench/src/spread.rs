@@ -128,7 +128,7 @@ async fn handle(world: &World, members: usize) -> Outcome<f64> {
         let handler = Slow { member, board };
         join(world, &database, &stream, handler, &stop, &mut running).await?;
     }
-    let config = NatsConfig::new([world.nats.url()]);
+    let config = NatsConfig::new([world.nats_url()]);
     let mut session = NatsPublisher::connect(&config).await?;
     let mut sent = 0;
     let begun = Instant::now();
@@ -168,7 +168,7 @@ async fn stream(world: &World) -> Outcome<(String, Routes)> {
         subjects: vec![format!("{name}.*")],
         ..Default::default()
     };
-    let jetstream = async_nats::jetstream::new(world.nats.client().await);
+    let jetstream = async_nats::jetstream::new(world.nats_client().await?);
     jetstream.create_stream(config).await?;
     Ok((name, template.routes(&Topic::try_from(TOPIC)?)))
 }
@@ -193,7 +193,7 @@ async fn join(
         .limits(limits)
         .build()?;
     let subject = format!("{stream}.{{partition/{PARTITIONS}}}");
-    let config = NatsConfig::new([world.nats.url()]);
+    let config = NatsConfig::new([world.nats_url()]);
     let member = SubscriberConfig::new("bench", [subject]);
     let member = NatsSubscriber::join(&config, member).await?;
     running.spawn(consumer.run(member, stop.clone()));

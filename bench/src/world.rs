@@ -1,30 +1,99 @@
 //! The servers that everything is measured on: real ones, on loopback, with durable commits.
 
+use std::time::Duration;
+
+use onceward_testkit::free_port;
 use onceward_testkit::kafka::{self, Kafka};
 use onceward_testkit::nats::{self, Nats};
 use onceward_testkit::postgres::{self, Database, Postgres};
+use onceward_testkit::proxy::Proxy;
 
+use crate::cpu;
 use crate::outcome::Outcome;
 
 /// The servers.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) postgres: Postgres,
-    pub(crate) nats: Nats,
     pub(crate) kafka: Kafka,
+    nats: Nats,
+    distance: Option<Distance>,
+}
+
+/// Proxies that make servers distant.
+#[derive(Debug)]
+struct Distance {
+    postgres: Proxy,
+    kafka: Proxy,
+    nats: Proxy,
+}
+
+/// CPU seconds used so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    /// By this process: the bare clients, or whoever writes and reads.
+    pub(crate) here: f64,
+    pub(crate) postgres: f64,
+    pub(crate) kafka: f64,
+    pub(crate) nats: f64,
 }
 
 impl World {
+    /// Everything on loopback.
     pub(crate) async fn start() -> Self {
         eprintln!("starting PostgreSQL, NATS and Kafka …");
+        Self {
+            postgres: Self::postgres(&[]).await,
+            kafka: Kafka::start(kafka::Options::default()).await,
+            nats: Nats::start(nats::Options::default()).await,
+            distance: None,
+        }
+    }
+
+    /// The same behind proxies, which delay nothing yet.
+    pub(crate) async fn start_distant() -> Self {
+        eprintln!("starting PostgreSQL, NATS and Kafka behind proxies …");
+        let (postgres, nats) = (
+            Self::postgres(&[]).await,
+            Nats::start(nats::Options::default()).await,
+        );
+        // Kafka tells its clients where to connect.
+        let port = free_port();
+        let options = kafka::Options {
+            advertised_port: Some(port),
+            ..kafka::Options::default()
+        };
+        let kafka = Kafka::start(options).await;
+        let distance = Distance {
+            postgres: Proxy::to(postgres.port()).await,
+            kafka: Proxy::on(port, kafka.port()).await,
+            nats: Proxy::to(nats.port()).await,
+        };
+        Self {
+            postgres,
+            kafka,
+            nats,
+            distance: Some(distance),
+        }
+    }
+
+    /// A server with settings like those of a small production one, and more of them.
+    pub(crate) async fn postgres(more: &[(&str, &str)]) -> Postgres {
         let options = postgres::Options::default()
             .config("shared_buffers", "1GB")
             .config("max_wal_size", "8GB")
             .config("checkpoint_timeout", "30min");
-        Self {
-            postgres: Postgres::start(options).await,
-            nats: Nats::start(nats::Options::default()).await,
-            kafka: Kafka::start(kafka::Options::default()).await,
+        let set =
+            |options: postgres::Options, (name, value): &(&str, &str)| options.config(name, value);
+        Postgres::start(more.iter().fold(options, set)).await
+    }
+
+    /// How far the brokers and PostgreSQL are from the relay, each way. Only for a world that was started distant.
+    pub(crate) fn set_distance(&self, brokers: Duration, postgres: Duration) {
+        if let Some(distance) = &self.distance {
+            distance.kafka.delay(brokers);
+            distance.nats.delay(brokers);
+            distance.postgres.delay(postgres);
         }
     }
 
@@ -33,5 +102,37 @@ impl World {
         let database = self.postgres.database().await;
         onceward_migrations::run(database.pool()).await?;
         Ok(database)
+    }
+
+    /// The URL by which the relay is to reach a database.
+    pub(crate) fn relays_url(&self, database: &Database) -> String {
+        match &self.distance {
+            None => database.url().to_owned(),
+            Some(distance) => {
+                let port = distance.postgres.port();
+                format!("postgres://postgres@127.0.0.1:{port}/{}", database.name())
+            }
+        }
+    }
+
+    pub(crate) fn nats_url(&self) -> String {
+        match &self.distance {
+            None => self.nats.url().to_owned(),
+            Some(distance) => format!("nats://{}", distance.nats.addr()),
+        }
+    }
+
+    pub(crate) async fn nats_client(&self) -> Outcome<async_nats::Client> {
+        Ok(async_nats::connect(self.nats_url()).await?)
+    }
+
+    /// What all have used so far.
+    pub(crate) fn used(&self) -> Outcome<Used> {
+        Ok(Used {
+            here: cpu::of_this()?,
+            postgres: cpu::of_family(self.postgres.pid())?,
+            kafka: cpu::of_process(self.kafka.pid())?,
+            nats: cpu::of_process(self.nats.pid())?,
+        })
     }
 }

@@ -90,6 +90,21 @@ impl Kafka {
         self.own().port()
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.own().pid()
+    }
+
+    /// Its version, such as `4.1.1`, by the name of its jar.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.own().version()
+    }
+
     /// SIGKILL, as a crash.
     pub fn kill(&self) {
         self.own().kill();

@@ -99,6 +99,16 @@ impl Nats {
         self.own().port
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        let child = self.own().locked();
+        child.as_ref().expect("the server runs").pid()
+    }
+
     /// A client of it.
     ///
     /// # Panics

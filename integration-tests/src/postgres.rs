@@ -105,10 +105,25 @@ impl Postgres {
         Database::create(&self.url).await
     }
 
-    /// SIGKILL, as a crash: the next start recovers.
+    /// Its port.
     ///
     /// # Panics
     /// When the server is not ours. So do all below.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.own().port()
+    }
+
+    /// The process id of the postmaster; all others are its children.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.own().pid()
+    }
+
+    /// SIGKILL, as a crash: the next start recovers.
     pub fn kill(&self) {
         self.own().kill();
     }

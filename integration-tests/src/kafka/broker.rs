@@ -52,6 +52,21 @@ impl Broker {
         self.port
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        let child = self.locked();
+        child.as_ref().expect("the broker runs").pid()
+    }
+
+    pub(super) fn version(&self) -> String {
+        let jars = std::fs::read_dir(&self.jars).expect("Kafka's jars are readable");
+        let mut names = jars.filter_map(|jar| jar.ok()?.file_name().into_string().ok());
+        let version = names.find_map(|name| {
+            let version = name.strip_prefix("kafka_2.13-")?.strip_suffix(".jar")?;
+            Some(version.to_owned())
+        });
+        version.unwrap_or_else(|| "unknown".to_owned())
+    }
+
     pub(super) fn advertised_port(&self) -> u16 {
         self.options.advertised_port.unwrap_or(self.port)
     }

@@ -56,6 +56,15 @@ impl Server {
         self.scratch.path().join("data")
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        let child = self.locked();
+        child.as_ref().expect("the server runs").pid()
+    }
+
     pub(super) fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }

@@ -1,0 +1,84 @@
+//! Makes `docs/performance.md` and its plots of what was measured. Pure but for the files.
+
+mod page;
+mod plot;
+mod words;
+
+use std::path::Path;
+
+use crate::machine::{self, Machines};
+use crate::outcome::Outcome;
+use crate::results::{self, Row};
+
+/// The page, in the directory of the documentation.
+const PAGE: &str = "performance.md";
+
+/// A file of the documentation: its name there, and its text.
+type File = (String, String);
+
+/// What is plotted: workload and metric.
+const PLOTTED: [(&str, &str); 6] = [
+    ("W1", "rate"),
+    ("W2", "p99_ms"),
+    ("W3", "rate"),
+    ("W4", "rate"),
+    ("W6", "first_p99_ms"),
+    ("W7", "rate"),
+];
+
+/// Writes the page and its plots into the directory of the documentation.
+pub(crate) fn write(results: &Path, machine: &Path, into: &Path) -> Outcome {
+    for (name, text) in files(&results::read(results)?, &machine::read(machine)?)? {
+        let path = into.join(name);
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::fs::write(&path, text)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn files(rows: &[Row], machines: &Machines) -> Outcome<Vec<File>> {
+    let mut files = Vec::new();
+    for (workload, metric) in PLOTTED {
+        if let Some(text) = plot::bars(rows, workload, metric)? {
+            files.push((plot_of(workload), text));
+        }
+    }
+    let plotted = |workload: &str| {
+        let name = plot_of(workload);
+        files
+            .iter()
+            .any(|(known, _)| *known == name)
+            .then_some(name)
+    };
+    files.push((PAGE.to_owned(), page::page(rows, machines, plotted)));
+    Ok(files)
+}
+
+fn plot_of(workload: &str) -> String {
+    format!("performance/{}.svg", workload.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_the_results_make_of_it() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let docs = here.join("../docs");
+        let rows = results::read(&here.join("results.json")).unwrap();
+        let machines = machine::read(&here.join("machine.json")).unwrap();
+
+        for (name, made) in files(&rows, &machines).unwrap() {
+            let found = std::fs::read_to_string(docs.join(&name)).unwrap_or_default();
+
+            assert!(
+                found == made,
+                "docs/{name} is another one: run `target/release/onceward-bench report`"
+            );
+        }
+    }
+}

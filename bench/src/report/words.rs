@@ -1,0 +1,78 @@
+//! What is said of workloads, metrics and contestants. Whoever measures something else says here what it is.
+
+/// A workload's title, and what is done in it.
+pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
+    (
+        "W1",
+        "Drain",
+        "A committed backlog of messages of 300 bytes over 1,000 keys, written one a transaction (`1/tx`) and 1,000 a transaction \
+         (`1000/tx`), is published to Kafka topics of one and of twelve partitions and to a JetStream stream of files. The rate is told \
+         by how much the broker holds, from the first look that finds a message to the first that finds all. Then everything is read back: \
+         a lost message ends the run, `duplicates` counts the copies.",
+    ),
+    (
+        "W2",
+        "Latency",
+        "Transactions of one message each at a steady rate, by eight connections, whether or not the relay keeps up. The time is from the \
+         return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second.",
+    ),
+    (
+        "W3",
+        "Producer",
+        "What an outbox costs the service: a business transaction that inserts a row, alone, with a message enqueued, with an ordinary \
+         outbox row, and with such a row and NOTIFY.",
+    ),
+    (
+        "W4",
+        "Consumer",
+        "Messages that lie in the broker are handled once by a handler that does nothing: one by one, in batches, and beside messages that \
+         wait for another attempt.",
+    ),
+    (
+        "W6",
+        "Idle",
+        "A relay with one stream and nothing to do for 20 seconds. Then a hundred single messages, each after 50 to 250 ms of nothing: from \
+         the return of the commit until a reader at the broker has it.",
+    ),
+    (
+        "W7",
+        "Distance",
+        "The drain (`1000/tx`, twelve partitions on Kafka) and the latency at 1,000 a second once more, with the brokers or PostgreSQL behind \
+         a proxy that delays each way. Compare with `no delay`, which passes the same proxies.",
+    ),
+];
+
+/// Metrics, in the order of the page.
+pub(super) const METRICS: [(&str, &str); 22] = [
+    ("rate", "Rate"),
+    ("fraction_of_ceiling", "Share of the combined ceiling"),
+    ("fraction_of_no_delay", "Share of the rate without a delay"),
+    ("p50_ms", "Half of the messages are readable within"),
+    ("p99_ms", "99 of 100 messages are readable within"),
+    ("p999_ms", "999 of 1,000 messages are readable within"),
+    ("max_ms", "The slowest message is readable within"),
+    (
+        "first_p50_ms",
+        "Half of the messages after a pause are readable within",
+    ),
+    (
+        "first_p99_ms",
+        "99 of 100 messages after a pause are readable within",
+    ),
+    ("cpu_relay", "CPU of the relay"),
+    (
+        "cpu_postgres",
+        "CPU of the PostgreSQL processes that serve the relay",
+    ),
+    ("statements", "Statements"),
+    ("cpu_us_relay", "CPU of the relay, each message"),
+    ("cpu_us_postgres", "CPU of PostgreSQL, each message"),
+    ("cpu_us_broker", "CPU of the broker, each message"),
+    ("cpu_us_client", "CPU of the client, each message"),
+    ("wal", "Write-ahead log"),
+    ("rss_mib", "Peak of resident memory"),
+    ("memory", "Peak of resident memory"),
+    ("duplicates", "Duplicates"),
+    ("lost", "Lost"),
+    ("misordered", "Out of order"),
+];
