@@ -151,7 +151,7 @@ pub(crate) async fn measure(
 }
 
 pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
-    let options = PgPoolOptions::new().max_connections(CONCURRENCY + 4);
+    let options = PgPoolOptions::new().max_connections(CONCURRENCY + 10);
     Ok(options.connect(database.url()).await?)
 }
 

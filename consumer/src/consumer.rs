@@ -15,8 +15,8 @@ use crate::handler::{AnyHandler, Whole};
 use crate::router::Route;
 use crate::typed::{OfEvent, OfState};
 use crate::{
-    BatchFn, BatchHandler, BatchStateFn, BuildError, ConsumerError, ConsumerName, EventFn, Handler,
-    HandlerSettings, Limits, Settled, StateFn,
+    BatchFn, BatchHandler, BatchStateFn, BuildError, ConsumerError, ConsumerName, EventFn,
+    FailingTypes, Handler, HandlerSettings, Limits, Settled, StateFn,
 };
 
 /// A consumer: handlers by type, and the database in which their effects happen once.
@@ -46,6 +46,7 @@ pub struct Consumer {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    failing_types: FailingTypes,
     outbound: Option<Topic>,
     by_sequence: bool,
 }
@@ -60,6 +61,7 @@ pub struct ConsumerBuilder {
     routes: Vec<Route>,
     defaults: HandlerSettings,
     limits: Limits,
+    failing_types: FailingTypes,
     outbound: Option<Topic>,
     by_sequence: bool,
     /// The first mistake.
@@ -77,6 +79,7 @@ impl Consumer {
             routes: Vec::new(),
             defaults: HandlerSettings::default(),
             limits: Limits::default(),
+            failing_types: FailingTypes::default(),
             outbound: None,
             by_sequence: false,
             mistake: None,
@@ -99,7 +102,8 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Dropped, handlers end at once and are rolled back. What was not acked comes again, and the marks drop what was
-    /// handled.
+    /// handled. It counts as a crash: what was in work is handled alone next time, and a message that was alone three times when that
+    /// happened becomes a dead letter. To end in good order, cancel `stop`.
     pub async fn run<S: Subscriber>(
         self,
         subscriber: S,
@@ -109,7 +113,7 @@ impl Consumer {
     }
 
     /// Handles what `subscriber` brings until the broker has nothing more for it, and tells what was settled. A message
-    /// that waits for its next attempt is waited for if that is due within a second. For tests, with the broker in
+    /// that waits for its next attempt is waited for if that is due within five seconds. For tests, with the broker in
     /// memory, and for jobs that empty a queue. Waits for ever for a partition of its own.
     ///
     /// # Errors
@@ -234,6 +238,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// When a type of which most messages fail is paused.
+    pub fn failing_types(mut self, settings: FailingTypes) -> Self {
+        self.failing_types = settings;
+        self
+    }
+
     /// Dedupes messages of ours that have a key and a [sequence](crate::Message::sequence) by that: one row for each key in
     /// `key_sequences`, in place of a mark for each message. All others keep marks. Not with handlers of batches.
     ///
@@ -293,6 +303,7 @@ impl ConsumerBuilder {
         let mistake = fault("the consumer", self.limits.fault())
             .into_iter()
             .chain(fault("the defaults", self.defaults.fault()))
+            .chain(fault("failing types", self.failing_types.fault()))
             .chain(of_routes)
             .next();
         match mistake {
@@ -304,6 +315,7 @@ impl ConsumerBuilder {
                 routes: self.routes,
                 defaults: self.defaults,
                 limits: self.limits,
+                failing_types: self.failing_types,
                 outbound: self.outbound,
                 by_sequence: self.by_sequence,
             }),

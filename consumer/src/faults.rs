@@ -20,6 +20,8 @@ pub enum Fault {
     KeysInMemory,
     /// `followers-forgotten`: a message that leaves its line ends it, whoever waits behind it.
     FollowersForgotten,
+    /// `neighbours-counted`: a message that was in work when its process died counts as what killed it.
+    NeighboursCounted,
     /// `marks-in-order-of-arrival`: a batch inserts its marks as they came, not by id.
     MarksInOrderOfArrival,
     /// `position-of-the-newest`: what is noted as settled is the newest position, whatever is open before it.
@@ -34,6 +36,8 @@ pub enum Fault {
 pub enum Failpoint {
     /// `before-mark`: the transaction has begun.
     BeforeMark,
+    /// `after-start`: the start of a suspect is written, and its handler has not run.
+    AfterStart,
     /// `after-handler`: the handler has returned.
     AfterHandler,
     /// `before-commit`: the mark is proven.
@@ -68,20 +72,22 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 9] = [
+    const FAULTS: [(Fault, &str); 10] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
         (Fault::AckBeforeDurable, "ack-before-durable"),
         (Fault::KeysInMemory, "keys-in-memory"),
         (Fault::FollowersForgotten, "followers-forgotten"),
+        (Fault::NeighboursCounted, "neighbours-counted"),
         (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
         (Fault::PositionOfTheNewest, "position-of-the-newest"),
         (Fault::GapsForgotten, "gaps-forgotten"),
     ];
 
-    const POINTS: [(Failpoint, &str); 6] = [
+    const POINTS: [(Failpoint, &str); 7] = [
         (Failpoint::BeforeMark, "before-mark"),
+        (Failpoint::AfterStart, "after-start"),
         (Failpoint::AfterHandler, "after-handler"),
         (Failpoint::BeforeCommit, "before-commit"),
         (Failpoint::AfterCommitBeforeAck, "after-commit-before-ack"),

@@ -4,6 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use onceward_core::{Key, Message, Topic};
 
+use crate::plan::Lane;
+use crate::plan::places::{LANES, Places, Running, has_place};
+
 /// Messages with one of these keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct KeyId {
@@ -25,16 +28,20 @@ impl KeyId {
 struct Item {
     key: Option<KeyId>,
     class: usize,
+    lane: Lane,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// For its turn.
     Waits,
     /// In a place of its own.
     Runs,
     /// In the place of another one of its batch.
     RunsAlong,
+    /// It had its turn and could not use it. It has no turn until it is brought back.
+    Aside,
 }
 
 /// Whether a delivery may run along with others.
@@ -53,24 +60,53 @@ pub(crate) struct Keys {
     /// Each key's deliveries in order of arrival; the first one waits for its turn or runs.
     lines: HashMap<KeyId, VecDeque<u64>>,
     /// Whose turn it is but for the limits, by class, in order of becoming so.
-    ready: Vec<VecDeque<u64>>,
+    ready: Vec<Ready>,
     /// How many run, by class.
     running: Vec<usize>,
     /// How many may, by class.
     limits: Vec<usize>,
-    limit: usize,
+    /// How many run in all.
+    all: Running,
+    places: Places,
+}
+
+/// Whose turn it is in one class, by lane.
+#[derive(Debug, Default)]
+struct Ready {
+    deliveries: VecDeque<u64>,
+    due: VecDeque<u64>,
+    probes: VecDeque<u64>,
+}
+
+impl Ready {
+    fn of(&self, lane: Lane) -> &VecDeque<u64> {
+        match lane {
+            Lane::Delivery => &self.deliveries,
+            Lane::Due => &self.due,
+            Lane::Probe => &self.probes,
+        }
+    }
+
+    fn of_mut(&mut self, lane: Lane) -> &mut VecDeque<u64> {
+        match lane {
+            Lane::Delivery => &mut self.deliveries,
+            Lane::Due => &mut self.due,
+            Lane::Probe => &mut self.probes,
+        }
+    }
 }
 
 impl Keys {
-    /// At most `limit` run at a time, and of each class at most what `limits` says.
-    pub(crate) fn new(limit: usize, limits: Vec<usize>) -> Self {
+    /// So many run at a time, and of each class at most what `limits` says, whatever the lane.
+    pub(crate) fn new(places: Places, limits: Vec<usize>) -> Self {
         Self {
             items: HashMap::new(),
             lines: HashMap::new(),
-            ready: limits.iter().map(|_| VecDeque::new()).collect(),
+            ready: limits.iter().map(|_| Ready::default()).collect(),
             running: vec![0; limits.len()],
             limits,
-            limit,
+            all: Running::default(),
+            places,
         }
     }
 
@@ -84,33 +120,82 @@ impl Keys {
                 line.len() == 1
             }
         };
-        let item = Item {
-            key,
-            class,
-            state: State::Waits,
-        };
-        self.items.insert(number, item);
-        if first && let Some(ready) = self.ready.get_mut(class) {
-            ready.push_back(number);
+        self.take_in(number, key, class, Lane::Delivery);
+        if first {
+            self.make_ready(number);
         }
     }
 
-    /// Starts the one that has waited longest among those that may start.
-    pub(crate) fn start(&mut self) -> Option<u64> {
-        if self.running.iter().sum::<usize>() >= self.limit {
-            return None;
+    /// A line that is due has arrived. Its order is kept in the database.
+    pub(crate) fn arrive_due(&mut self, number: u64, class: usize, lane: Lane) {
+        self.take_in(number, None, class, lane);
+        self.make_ready(number);
+    }
+
+    fn take_in(&mut self, number: u64, key: Option<KeyId>, class: usize, lane: Lane) {
+        let item = Item {
+            key,
+            class,
+            lane,
+            state: State::Waits,
+        };
+        self.items.insert(number, item);
+    }
+
+    fn make_ready(&mut self, number: u64) {
+        if let Some(item) = self.items.get(&number)
+            && let Some(ready) = self.ready.get_mut(item.class)
+        {
+            ready.of_mut(item.lane).push_back(number);
         }
-        let class = (0..self.ready.len())
-            .filter(|class| self.running[*class] < self.limits[*class])
-            .filter_map(|class| self.ready[class].front().map(|number| (*number, class)))
-            .min()
-            .map(|(_, class)| class)?;
-        let number = self.ready[class].pop_front()?;
+    }
+
+    /// Starts the one that has waited longest among those that may start, a probe before all others.
+    pub(crate) fn start(&mut self) -> Option<u64> {
+        let waits = |lane| self.first_of(lane).next().is_some();
+        let (_, number, class, lane) = LANES
+            .into_iter()
+            .filter(|lane| has_place(*lane, self.all, waits, self.places))
+            .flat_map(|lane| self.first_of(lane))
+            .min_by_key(|(later, number, ..)| (*later, *number))?;
+        self.ready[class].of_mut(lane).pop_front();
         self.running[class] += 1;
+        *self.all.of(lane) += 1;
         if let Some(item) = self.items.get_mut(&number) {
             item.state = State::Runs;
         }
         Some(number)
+    }
+
+    /// Who could start of a lane, in each class that has room; whether he gives way to probes.
+    fn first_of(&self, lane: Lane) -> impl Iterator<Item = (bool, u64, usize, Lane)> {
+        let classes = self.ready.iter().enumerate();
+        classes.filter_map(move |(class, ready)| {
+            let number = *ready.of(lane).front()?;
+            let room = self.running[class] < self.limits[class];
+            room.then_some((lane != Lane::Probe, number, class, lane))
+        })
+    }
+
+    /// One that runs cannot go on: it gives its place up, and keeps that in its key's line.
+    pub(crate) fn set_aside(&mut self, number: u64) {
+        if let Some(item) = self.items.get_mut(&number)
+            && item.state == State::Runs
+        {
+            item.state = State::Aside;
+            self.running[item.class] -= 1;
+            *self.all.of(item.lane) -= 1;
+        }
+    }
+
+    /// One that was set aside waits for its turn again.
+    pub(crate) fn bring_back(&mut self, number: u64) {
+        if let Some(item) = self.items.get_mut(&number)
+            && item.state == State::Aside
+        {
+            item.state = State::Waits;
+            self.make_ready(number);
+        }
     }
 
     /// Starts others along with those of a batch, in its place and as `takes` says: first what follows them in their keys
@@ -126,7 +211,7 @@ impl Keys {
             .iter()
             .all(|key| self.follow(key, class, &mut takes, &mut more));
         let mut passed_over = Vec::new();
-        while open && let Some(head) = self.ready[class].pop_front() {
+        while open && let Some(head) = self.ready[class].deliveries.pop_front() {
             match takes(head) {
                 Take::Yes => open = self.lead_along(head, class, &mut takes, &mut more),
                 Take::No => passed_over.push(head),
@@ -137,7 +222,7 @@ impl Keys {
             }
         }
         for head in passed_over.into_iter().rev() {
-            self.ready[class].push_front(head);
+            self.ready[class].deliveries.push_front(head);
         }
         more
     }
@@ -206,11 +291,12 @@ impl Keys {
             };
             if item.state == State::Runs {
                 self.running[item.class] -= 1;
+                *self.all.of(item.lane) -= 1;
             }
             item.state = State::Waits;
             let line = item.key.as_ref().and_then(|key| self.lines.get(key));
             if line.is_none_or(|line| line.front() == Some(&number)) {
-                self.ready[item.class].push_front(number);
+                self.ready[item.class].of_mut(item.lane).push_front(number);
             }
         }
     }
@@ -225,7 +311,7 @@ impl Keys {
         let mut waiting: Vec<u64> = self
             .items
             .iter()
-            .filter(|(_, item)| item.state == State::Waits)
+            .filter(|(_, item)| matches!(item.state, State::Waits | State::Aside))
             .map(|(number, _)| *number)
             .filter(|number| which(*number))
             .collect();
@@ -242,10 +328,14 @@ impl Keys {
             return;
         };
         match item.state {
-            State::Runs => self.running[item.class] -= 1,
+            State::Runs => {
+                self.running[item.class] -= 1;
+                *self.all.of(item.lane) -= 1;
+            }
             State::RunsAlong => {}
-            State::Waits => {
+            State::Waits | State::Aside => {
                 if let Some(ready) = self.ready.get_mut(item.class) {
+                    let ready = ready.of_mut(item.lane);
                     ready.retain(|waiting| *waiting != number);
                 }
             }
@@ -266,9 +356,10 @@ impl Keys {
                 self.lines.remove(key);
             }
             Some(next) if was_first => {
-                let waits = self.items.get(next);
-                if let Some(item) = waits.filter(|item| item.state == State::Waits) {
-                    self.ready[item.class].push_back(*next);
+                let next = *next;
+                let waits = self.items.get(&next);
+                if waits.is_some_and(|item| item.state == State::Waits) {
+                    self.make_ready(next);
                 }
             }
             Some(_) => {}
@@ -277,7 +368,7 @@ impl Keys {
 
     /// How many run.
     pub(crate) fn running(&self) -> usize {
-        self.running.iter().sum()
+        self.all.all()
     }
 }
 

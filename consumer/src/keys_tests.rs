@@ -13,9 +13,14 @@ fn key(name: u8) -> KeyId {
     }
 }
 
+/// With a connection for each place.
+fn with_places(limit: usize, limits: Vec<usize>) -> Keys {
+    Keys::new(Places::within_pool(limit, 1_000), limits)
+}
+
 #[test]
 fn one_key_runs_one_at_a_time_and_others_beside_it() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     keys.arrive(1, Some(key(1)), 0);
     keys.arrive(2, Some(key(1)), 0);
     keys.arrive(3, Some(key(2)), 0);
@@ -29,7 +34,7 @@ fn one_key_runs_one_at_a_time_and_others_beside_it() {
 
 #[test]
 fn messages_without_a_key_run_side_by_side() {
-    let mut keys = Keys::new(2, vec![10]);
+    let mut keys = with_places(2, vec![10]);
     for number in 1..=3 {
         keys.arrive(number, None, 0);
     }
@@ -42,7 +47,7 @@ fn messages_without_a_key_run_side_by_side() {
 
 #[test]
 fn a_class_at_its_limit_does_not_stop_the_others() {
-    let mut keys = Keys::new(10, vec![1, 10]);
+    let mut keys = with_places(10, vec![1, 10]);
     keys.arrive(1, None, 0);
     keys.arrive(2, None, 0);
     keys.arrive(3, None, 1);
@@ -53,7 +58,7 @@ fn a_class_at_its_limit_does_not_stop_the_others() {
 
 #[test]
 fn what_waits_can_be_dropped_while_what_runs_goes_on() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in 1..=3 {
         keys.arrive(number, Some(key(1)), 0);
     }
@@ -67,16 +72,98 @@ fn what_waits_can_be_dropped_while_what_runs_goes_on() {
     assert_eq!(keys.start(), Some(4));
 }
 
+#[test]
+fn a_full_consumer_still_has_places_for_what_has_waited_and_for_a_probe() {
+    let mut keys = with_places(1, vec![9, 9]);
+    keys.arrive(1, None, 0);
+    keys.arrive(2, None, 0);
+    keys.arrive_due(3, 1, Lane::Due);
+    keys.arrive_due(4, 1, Lane::Due);
+    keys.arrive_due(5, 1, Lane::Probe);
+
+    let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
+
+    assert_eq!(started, [5, 1, 3]);
+    assert_eq!(keys.running(), 3);
+}
+
+#[test]
+fn with_a_connection_for_each_delivery_only_others_get_the_next_places() {
+    let mut keys = Keys::new(Places::within_pool(16, 4), vec![9]);
+    for number in 1..=6 {
+        keys.arrive(number, None, 0);
+    }
+    let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
+    assert_eq!(started, [1, 2, 3, 4], "as many as without the others");
+
+    keys.arrive_due(7, 0, Lane::Due);
+    keys.arrive_due(8, 0, Lane::Probe);
+    assert_eq!(keys.start(), None);
+    keys.end(1);
+    assert_eq!(keys.start(), Some(8));
+    keys.end(2);
+    assert_eq!(keys.start(), Some(7));
+    keys.end(3);
+    assert_eq!(keys.start(), Some(5));
+}
+
+#[test]
+fn a_probe_goes_first_in_a_class_that_is_full_but_not_beside_it() {
+    let mut keys = with_places(4, vec![1]);
+    keys.arrive(1, None, 0);
+    keys.start();
+    keys.arrive(2, None, 0);
+    keys.arrive_due(3, 0, Lane::Due);
+    keys.arrive_due(4, 0, Lane::Probe);
+
+    assert_eq!(keys.start(), None, "one at a time");
+    keys.end(1);
+    assert_eq!(keys.start(), Some(4));
+}
+
+#[test]
+fn what_is_set_aside_gives_its_place_up_and_keeps_its_key() {
+    let mut keys = with_places(1, vec![9]);
+    keys.arrive(1, Some(key(1)), 0);
+    keys.arrive(2, Some(key(1)), 0);
+    keys.arrive(3, Some(key(2)), 0);
+
+    assert_eq!(keys.start(), Some(1));
+    keys.set_aside(1);
+    assert_eq!(keys.start(), Some(3), "and not 2, which follows 1");
+    keys.end(3);
+    assert_eq!(keys.start(), None);
+    keys.bring_back(1);
+    keys.bring_back(1);
+    assert_eq!(keys.start(), Some(1));
+    keys.end(1);
+    assert_eq!(keys.start(), Some(2));
+}
+
+#[test]
+fn what_is_set_aside_can_be_dropped() {
+    let mut keys = with_places(1, vec![9]);
+    keys.arrive(1, Some(key(1)), 0);
+    keys.start();
+    keys.set_aside(1);
+
+    assert_eq!(keys.drop_waiting(|_| true), [1]);
+    keys.bring_back(1);
+    assert_eq!(keys.start(), None);
+    assert!(keys.items.is_empty() && keys.lines.is_empty());
+}
+
 proptest! {
     /// Any interleaving of arrivals, starts, ends and drops.
     #[test]
     fn no_key_ever_runs_twice_at_a_time_or_out_of_order(
-        steps in prop::collection::vec((0..4_u8, 0..5_u8, 0..2_usize), 1..300)
+        steps in prop::collection::vec((0..6_u8, 0..5_u8, 0..2_usize), 1..300)
     ) {
-        let mut keys = Keys::new(3, vec![2, 2]);
+        let mut keys = with_places(3, vec![2, 2]);
         let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
         let mut running: Vec<u64> = Vec::new();
         let mut last_started: HashMap<u8, u64> = HashMap::new();
+        let mut aside: Vec<u64> = Vec::new();
         let mut number = 0;
         for (step, name, class) in steps {
             match step {
@@ -88,13 +175,21 @@ proptest! {
                 }
                 1 => if let Some(started) = keys.start() {
                     if let Some(name) = key_of[&started] {
-                        prop_assert!(last_started.insert(name, started).is_none_or(|last| last < started));
+                        prop_assert!(last_started.insert(name, started).is_none_or(|last| last <= started));
                     }
                     running.push(started);
                 },
                 2 => if !running.is_empty() {
                     let ended = running.remove(usize::from(name) % running.len());
                     keys.end(ended);
+                },
+                3 => if !running.is_empty() {
+                    let one = running.remove(usize::from(name) % running.len());
+                    keys.set_aside(one);
+                    aside.push(one);
+                },
+                4 => for one in aside.drain(..) {
+                    keys.bring_back(one);
                 },
                 _ => drop(keys.drop_waiting(|number| number % 5 == u64::from(name))),
             }
@@ -108,7 +203,7 @@ proptest! {
 
     #[test]
     fn everything_that_arrives_runs_once(arrivals in prop::collection::vec((0..4_u8, 0..2_usize), 0..100)) {
-        let mut keys = Keys::new(2, vec![1, 2]);
+        let mut keys = with_places(2, vec![1, 2]);
         for (number, (name, class)) in (0_u64..).zip(&arrivals) {
             keys.arrive(number, (*name > 0).then(|| key(*name)), *class);
         }
@@ -130,7 +225,7 @@ fn all(_: u64) -> Take {
 
 #[test]
 fn a_batch_takes_a_key_in_order_and_up_to_the_first_gap() {
-    let mut keys = Keys::new(10, vec![10, 10]);
+    let mut keys = with_places(10, vec![10, 10]);
     for (number, class) in [(1, 0), (2, 0), (3, 1), (4, 0)] {
         keys.arrive(number, Some(key(1)), class);
     }
@@ -150,7 +245,7 @@ fn a_batch_takes_a_key_in_order_and_up_to_the_first_gap() {
 
 #[test]
 fn what_may_not_be_part_of_a_batch_keeps_its_turn_and_what_is_behind_it() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     keys.arrive(1, None, 0);
     for number in [2, 3] {
         keys.arrive(number, Some(key(1)), 0);
@@ -167,7 +262,7 @@ fn what_may_not_be_part_of_a_batch_keeps_its_turn_and_what_is_behind_it() {
 
 #[test]
 fn a_batch_that_is_full_leaves_the_rest_in_order() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in 1..=5 {
         keys.arrive(number, None, 0);
     }
@@ -185,7 +280,7 @@ fn a_batch_that_is_full_leaves_the_rest_in_order() {
 
 #[test]
 fn what_has_run_in_a_batch_and_waits_again_comes_first_and_one_by_one() {
-    let mut keys = Keys::new(10, vec![10]);
+    let mut keys = with_places(10, vec![10]);
     for number in [1, 2, 3] {
         keys.arrive(number, Some(key(1)), 0);
     }
@@ -210,7 +305,7 @@ proptest! {
     fn no_key_is_ever_in_two_batches_or_out_of_order(
         steps in prop::collection::vec((0..5_u8, 0..4_u8, 1..6_usize), 1..200)
     ) {
-        let mut keys = Keys::new(3, vec![2]);
+        let mut keys = with_places(3, vec![2]);
         let mut key_of: HashMap<u64, Option<u8>> = HashMap::new();
         let mut settled: HashMap<u8, u64> = HashMap::new();
         let mut batches: Vec<Vec<u64>> = Vec::new();

@@ -54,6 +54,14 @@ impl Meters {
             "Attempts that did not end at their deadline, because the handler blocks its thread"
         );
         metrics::describe_counter!(
+            "onceward_paused_total",
+            "Pauses of a type of which most messages failed"
+        );
+        metrics::describe_gauge!(
+            "onceward_paused_types",
+            "Types that are paused because most of their messages fail"
+        );
+        metrics::describe_counter!(
             "onceward_skipped_by_retention_total",
             "Messages that the broker's retention removed before they were delivered"
         );
@@ -87,6 +95,15 @@ impl Meters {
     pub(crate) fn overdue(&self) {
         counter!("onceward_handler_overdue_total", "consumer" => self.consumer.clone())
             .increment(1);
+    }
+
+    pub(crate) fn paused(&self) {
+        counter!("onceward_paused_total", "consumer" => self.consumer.clone()).increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub(crate) fn paused_types(&self, count: usize) {
+        gauge!("onceward_paused_types", "consumer" => self.consumer.clone()).set(count as f64);
     }
 
     pub(crate) fn jumped(&self, count: u64) {

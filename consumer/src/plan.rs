@@ -1,11 +1,17 @@
 //! Decides what becomes of a delivery after each run. Pure: no clock, no I/O.
 
+pub(crate) mod failing;
+pub(crate) mod guard;
+pub(crate) mod places;
+
 use std::time::Duration;
 
 use onceward_core::{Backoff, SubscribeErrorKind};
 
 use crate::HandlerSettings;
 use crate::handler::Verdict;
+pub(crate) use failing::{LEASE, LineWait, Tells, Until};
+pub(crate) use places::Lane;
 
 /// How often a conflict with another transaction is repeated for free.
 const FREE_REPEATS: u32 = 10;
@@ -72,6 +78,8 @@ pub(crate) enum DeadReason {
     TransactionEnded,
     /// Another message with its id was settled before.
     IdConflict,
+    /// Each time its handler ran alone, the process died.
+    Crashed,
     /// It is older than its mark would be, and the consumer has been there before.
     TooOld,
     /// Another message of its key was settled with its sequence.
@@ -91,9 +99,27 @@ impl DeadReason {
             Self::Attempts => "attempts",
             Self::TransactionEnded => "transaction_ended",
             Self::IdConflict => "id_conflict",
+            Self::Crashed => "crashed",
             Self::TooOld => "too_old",
             Self::SequenceReused => "sequence_reused",
             Self::SequenceUnknown => "sequence_unknown",
+        }
+    }
+
+    /// Whether its handler has run: then its start may be known.
+    pub(crate) const fn was_handled(self) -> bool {
+        match self {
+            Self::Payload
+            | Self::Rejected
+            | Self::Attempts
+            | Self::TransactionEnded
+            | Self::Crashed => true,
+            Self::Undecodable
+            | Self::NoHandler
+            | Self::IdConflict
+            | Self::TooOld
+            | Self::SequenceReused
+            | Self::SequenceUnknown => false,
         }
     }
 }
@@ -125,6 +151,10 @@ pub(crate) enum Run {
     Outage,
     /// The handler committed or rolled back by itself.
     Ended,
+    /// It was not run: another life has started it and not ended it, and there is something beside it.
+    Unfinished,
+    /// It was not run: it has killed its process too often.
+    Crashed,
     /// It was not run: it is of no use any more.
     Expired,
     /// The consumer stops.
@@ -153,8 +183,12 @@ pub(crate) enum Next {
     Settled(Outcome),
     /// Run the handler again after this long; the key waits.
     Again(Duration),
+    /// Run the handler again, with nothing beside it.
+    Alone,
     /// Let it wait in the database for this long.
     Defer(Duration),
+    /// Let it wait in the database until its type, which is paused, is handled again.
+    WaitForType,
     /// Wait until the database answers, at least this long; then again.
     Pause(Duration),
     /// Settle it without its handler, as of no use any more.
@@ -192,6 +226,8 @@ impl Tally {
             | Run::LinedUp
             | Run::Duplicate
             | Run::IdConflict
+            | Run::Unfinished
+            | Run::Crashed
             | Run::TooOld
             | Run::SequenceReused
             | Run::SequenceUnknown
@@ -248,6 +284,8 @@ pub(crate) fn after_run(
         Run::Stopped => Next::Leave,
         Run::Ended => Next::GiveUp(DeadReason::TransactionEnded),
         Run::IdConflict => Next::GiveUp(DeadReason::IdConflict),
+        Run::Unfinished => Next::Alone,
+        Run::Crashed => Next::GiveUp(DeadReason::Crashed),
         Run::TooOld => Next::GiveUp(DeadReason::TooOld),
         Run::SequenceReused => Next::GiveUp(DeadReason::SequenceReused),
         Run::SequenceUnknown => Next::GiveUp(DeadReason::SequenceUnknown),

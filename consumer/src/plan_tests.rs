@@ -19,8 +19,8 @@ fn decide(runs: &[Run], attempts: u32) -> (Next, usize, Tally) {
         tally = tally.count(*run);
         let next = after_run(*run, tally, &settings(attempts), Came::FromBroker, 0.5);
         match next {
-            Next::Again(_) | Next::Defer(_) | Next::Pause(_) => {}
-            Next::Settled(_) | Next::Expire | Next::GiveUp(_) | Next::Leave => {
+            Next::Again(_) | Next::Alone | Next::Defer(_) | Next::Pause(_) => {}
+            Next::Settled(_) | Next::WaitForType | Next::Expire | Next::GiveUp(_) | Next::Leave => {
                 return (next, n + 1, tally);
             }
         }
@@ -169,7 +169,12 @@ proptest! {
 
         match after_run(run, tally, &settings(1_000), Came::FromBroker, chance) {
             Next::Again(wait) | Next::Defer(wait) | Next::Pause(wait) => prop_assert!(wait <= Duration::from_secs(30)),
-            Next::Settled(_) | Next::Expire | Next::GiveUp(_) | Next::Leave => prop_assert!(false),
+            Next::Settled(_)
+            | Next::Alone
+            | Next::WaitForType
+            | Next::Expire
+            | Next::GiveUp(_)
+            | Next::Leave => prop_assert!(false),
         }
     }
 

@@ -63,6 +63,9 @@ where ctid = any (array(
   order by p.settled_at
   limit $2))";
 
+/// Starts of messages that never came again. Scans the table, which is small: it holds what was in work at a crash.
+const OLD_STARTS: &str = "delete from {schema}.starts where started_at < $1";
+
 /// What is to be done with a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -148,6 +151,10 @@ pub(crate) async fn sweep(
             }
         }
     }
+    sqlx::query(sql::over(schema, OLD_STARTS))
+        .bind(now - retention)
+        .execute(pool)
+        .await?;
     if swept != Swept::default() {
         info!(?swept, "old marks were removed");
     }

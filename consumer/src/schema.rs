@@ -3,8 +3,9 @@
 use onceward_core::Schema;
 use serde::Serialize;
 use sqlx::{FromRow, PgPool};
+use time::OffsetDateTime;
 
-use crate::ConsumerError;
+use crate::{ConsumerError, sql};
 
 /// A right that a consumer's role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -54,7 +55,7 @@ with wanted (kind, name, privilege) as (
     ('table', 'key_sequences', 'UPDATE')
   union all
   select 'table', name, privilege
-  from unnest(array['retries', 'held_keys']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
+  from unnest(array['retries', 'held_keys', 'paused_types', 'starts']) as name, unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
   union all
   select 'table', 'processed_messages_' || slot, privilege
   from generate_series(0, 11) as slot, unnest(array['SELECT', 'DELETE', 'TRUNCATE']) as privilege
@@ -119,6 +120,50 @@ from pg_namespace n
 join pg_proc p on p.pronamespace = n.oid
 where n.nspname = $1
   and p.proname in ('enqueue', 'append', 'refuse', 'uuid_v7', 'lane_number', 'check_names', 'checked_headers')";
+
+/// A type that is paused, because most of its messages fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct PausedType {
+    /// Whose.
+    pub consumer: String,
+    /// The type.
+    #[serde(rename = "type")]
+    #[sqlx(rename = "type")]
+    pub kind: String,
+    /// What the message failed with that paused it.
+    pub error: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub paused_at: OffsetDateTime,
+    /// How many keys, and messages without one, wait for it.
+    pub waiting: i64,
+}
+
+/// By primary key; for each, `held_keys_waits_for`.
+const PAUSED_TYPES: &str = "
+select
+  p.consumer, p.type, p.error, p.paused_at,
+  (
+    select count(*)
+    from {schema}.held_keys h
+    where h.consumer = p.consumer
+      and h.waits_for = p.type) as waiting
+from {schema}.paused_types p
+where p.resumed_at is null
+order by p.consumer, p.type";
+
+/// The types that are paused, of all consumers.
+///
+/// # Errors
+/// Any database error.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn paused_types(pool: &PgPool, schema: &Schema) -> Result<Vec<PausedType>, sqlx::Error> {
+    sqlx::query_as(sql::over(schema, PAUSED_TYPES))
+        .fetch_all(pool)
+        .await
+}
 
 /// Refuses to start where a consumer could not do its work. `sends`: it enqueues too.
 pub(crate) async fn check(

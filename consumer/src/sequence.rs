@@ -221,6 +221,7 @@ fn is_of_numbers(reason: DeadReason) -> bool {
         | DeadReason::Attempts
         | DeadReason::TransactionEnded
         | DeadReason::IdConflict
+        | DeadReason::Crashed
         | DeadReason::TooOld => false,
     }
 }

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use onceward_core::Backoff;
-use sqlx::PgPool;
-use tracing::debug;
 
 use crate::BatchSettings;
 
@@ -60,7 +58,9 @@ impl HandlerSettings {
 /// How much a consumer holds and runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many handlers run at a time; at most as many as the pool has connections. Default 16.
+    /// How many deliveries are handled at a time, at most as many as the pool has connections. Messages that have waited in the database
+    /// have a quarter as many places beside, at least one, and so has what is tried of paused types. If the pool has not a connection for
+    /// each place and two beside (16 take 26), they have only the places that deliveries leave them. Default 16.
     pub concurrency: usize,
     /// How many deliveries are in memory. Default 1,000.
     pub messages: usize,
@@ -86,28 +86,50 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Each handler holds a connection: more of them than the pool has would only wait for one another.
-    pub(crate) fn of_pool(&self, pool: &PgPool) -> Self {
-        let connections = pool.options().get_max_connections();
-        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
-        let mut limits = self.clone();
-        if limits.concurrency > connections {
-            debug!(
-                connections,
-                wanted = limits.concurrency,
-                "the pool limits the concurrency"
-            );
-            limits.concurrency = connections;
-        }
-        limits
-    }
-
     /// What is wrong with them, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.concurrency == 0 {
             Some("concurrency must be at least 1")
         } else if self.messages == 0 || self.bytes == 0 || self.ahead == 0 {
             Some("messages, bytes and ahead must be at least 1")
+        } else {
+            None
+        }
+    }
+}
+
+/// When a type is paused: a bug or a dead dependency makes most of its messages fail. Its messages then wait in the database
+/// without an attempt, for all members, and one at a time is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailingTypes {
+    /// How many distinct messages of a type each member looks back at, at most 1,000: it is paused when twice as many have failed as
+    /// were handled, and at least half of so many. 0: no type is ever paused. Default 20.
+    pub recent: usize,
+    /// How many messages of the consumer may wait in the database, about. Beyond it, messages of a paused type stay with the broker,
+    /// and so does what comes after them in their partition. Default 100,000.
+    pub deferred: u64,
+    /// How often a message of a paused type is tried, 100 ms to one hour. Default 2 s.
+    pub probe_every: Duration,
+}
+
+impl Default for FailingTypes {
+    fn default() -> Self {
+        Self {
+            recent: 20,
+            deferred: 100_000,
+            probe_every: Duration::from_secs(2),
+        }
+    }
+}
+
+impl FailingTypes {
+    /// What is wrong with them, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+        if self.recent > 1_000 {
+            Some("recent must be at most 1,000")
+        } else if !range.contains(&self.probe_every) {
+            Some("probe_every must be 100 ms to one hour")
         } else {
             None
         }

@@ -379,3 +379,29 @@ async fn a_run_until_idle_handles_what_is_due_and_leaves_what_is_not() {
     assert_eq!((settled.handled, settled.deferred), (0, 1));
     assert_eq!(stage.retries().await, 1);
 }
+
+#[tokio::test]
+async fn a_message_that_waits_and_whose_mark_was_removed_is_a_duplicate_and_no_outage() {
+    let stage = Stage::new().await;
+    let failures = Failures::of(&[(1, 1), (2, 2)], LONG);
+    stage.publish(1, Some(1));
+    stage.publish(2, None);
+    stage.broker.drop_acks(true);
+    let running = stage.run(builder(&stage, &failures));
+    stage.wait_for_retries(2).await;
+    running.kill().await;
+    stage.broker.drop_acks(false);
+    sqlx::query("delete from onceward.processed_messages")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+
+    stage.publish(3, Some(3));
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let again = builder(&stage, &failures).build().unwrap();
+    let settled = again.run_until_idle(subscriber).await.unwrap();
+
+    assert_eq!((settled.duplicates, settled.handled), (2, 1));
+    assert_eq!(stage.effects().await, [3]);
+    assert_eq!(stage.retries().await, 2);
+}

@@ -282,6 +282,41 @@ async fn the_role_of_consumers_has_all_rights_that_a_consumer_needs() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn a_role_that_only_the_pool_takes_on_is_taken_on_beside_it_too() {
+    let stage = Stage::new().await;
+    let role = onceward_testkit::unique("role");
+    let setup = format!("create role {role} login noinherit in role onceward_consumer");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let options = PgPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async {
+            let set = sqlx::query("set role onceward_consumer").execute(connection);
+            set.await.map(drop)
+        })
+    });
+    let pool = options
+        .connect(&stage.database.url_as(&role))
+        .await
+        .unwrap();
+    // The first one of a partition is a suspect.
+    stage.publish(1, None);
+
+    let running = stage.run(stage.builder().pool(pool.clone()).on("*", write_effect));
+    stage.settled(1).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    pool.close().await;
+    let tidy = format!("drop role {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tidy))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+}
+
 async fn start(pool: PgPool) -> ConsumerError {
     let consumer = Consumer::builder("billing")
         .pool(pool)

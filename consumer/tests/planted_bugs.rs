@@ -149,6 +149,32 @@ async fn acked_before_the_commit_is_durable_a_crash_of_the_server_loses_the_mess
     assert!(lost > 0, "no message was lost");
 }
 
+#[tokio::test]
+async fn with_neighbours_counted_innocents_are_buried_with_the_message_that_kills() {
+    /// The neighbour is slow, and in work at each crash.
+    async fn hangs(begun: Arc<Semaphore>, _: Order, _: &mut Tx) -> Result<(), HandlerError> {
+        begun.add_permits(1);
+        std::future::pending().await
+    }
+    let _planted = alone(Fault::NeighboursCounted).await;
+    let stage = Stage::new().await;
+    stage.publish(1, Some(1));
+    stage.publish(2, Some(2));
+    let begun = Arc::new(Semaphore::new(0));
+    for _ in 0..3 {
+        let running = stage.run(stage.builder().on_with("*", begun.clone(), hangs));
+        begun.acquire_many(2).await.unwrap().forget();
+        running.kill().await;
+    }
+
+    let last = stage.run(stage.builder().on("*", write_effect));
+    stage.settled(2).await;
+    last.stop().await;
+
+    let reasons: Vec<String> = stage.letters().await.into_iter().map(|one| one.0).collect();
+    assert_eq!(reasons, ["crashed", "crashed"], "one of them is innocent");
+}
+
 /// Two members get the same messages in opposite orders, and meet in the middle. Gives the deadlocks that the server has seen.
 async fn two_batches_in_opposite_order() -> i64 {
     async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {

@@ -28,6 +28,10 @@ struct Recorder {
     swallow_one_in: Option<u32>,
     /// How long it takes.
     delay: Duration,
+    /// A message with this payload kills the process, as one does that takes all its memory.
+    deadly: Option<String>,
+    /// Messages of this type fail.
+    broken: Option<String>,
 }
 
 fn happens(one_in: Option<u32>) -> bool {
@@ -47,6 +51,12 @@ impl Recorder {
         for message in messages {
             let id = message.id.as_uuid().ok_or("the id is no uuid")?;
             effects::record(tx, id).await?;
+            if (self.deadly.as_ref()).is_some_and(|deadly| message.payload == deadly.as_bytes()) {
+                std::process::abort();
+            }
+            if self.broken.as_deref() == Some(message.kind.as_str()) {
+                return Err("its type is broken".into());
+            }
         }
         if happens(self.fail_one_in) {
             return Err("planned to fail".into());
@@ -83,13 +93,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_ansi(false)
         .init();
     let pool = PgPoolOptions::new()
-        .max_connections(12)
+        .max_connections(20)
         .connect(&setting("E2E_DATABASE_URL")?)
         .await?;
     let recorder = Recorder {
         fail_one_in: number("E2E_FAIL_ONE_IN"),
         swallow_one_in: number("E2E_SWALLOW_ONE_IN"),
         delay: Duration::from_millis(number("E2E_DELAY_MS").unwrap_or(0).into()),
+        deadly: env::var("E2E_DEADLY").ok(),
+        broken: env::var("E2E_BROKEN_TYPE").ok(),
     };
     let settings = HandlerSettings {
         deadline: Duration::from_millis(number("E2E_DEADLINE_MS").unwrap_or(30_000).into()),

@@ -6,13 +6,13 @@ use onceward_core::Schema;
 use sha2::{Digest, Sha256};
 
 /// The version of the schema that this release makes and knows.
-pub const LATEST: i32 = 7;
+pub const LATEST: i32 = 8;
 
 /// Where the schema's name goes in the SQL files.
 const PLACEHOLDER: &str = "{{schema}}";
 
 /// All steps of this release, oldest first. A step that was released is never changed.
-pub(crate) const ALL: [Migration; 7] = [
+pub(crate) const ALL: [Migration; 8] = [
     Migration {
         version: 1,
         name: "log",
@@ -40,13 +40,18 @@ pub(crate) const ALL: [Migration; 7] = [
     },
     Migration {
         version: 6,
+        name: "guard",
+        sql: include_str!("../sql/0006_guard.sql"),
+    },
+    Migration {
+        version: 7,
         name: "sequences",
-        sql: include_str!("../sql/0006_sequences.sql"),
+        sql: include_str!("../sql/0007_sequences.sql"),
     },
     Migration {
         version: LATEST,
         name: "roles",
-        sql: include_str!("../sql/0007_roles.sql"),
+        sql: include_str!("../sql/0008_roles.sql"),
     },
 ];
 

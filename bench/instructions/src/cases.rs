@@ -18,6 +18,7 @@ use crate::keys::{KeyId, Keys};
 use crate::log::{Cursor, Found, Sequenced, Snapshot};
 use crate::mark::Mark;
 use crate::pause::Allowance;
+use crate::plan::places::Places;
 use crate::plan::{Fate, fate};
 use crate::window::{Bounds, Line, Window};
 
@@ -293,7 +294,7 @@ fn turns(key: impl Fn(i64) -> Option<i64>) -> Outcome<Case> {
     let messages = (1..=CHUNK).map(|seq| message(seq, key(seq)));
     let messages = messages.collect::<Outcome<Vec<_>>>()?;
     Ok(Box::new(move || {
-        let mut keys = Keys::new(16, vec![16]);
+        let mut keys = Keys::new(Places { limit: 16, all: 24 }, vec![16]);
         for (number, message) in (0..).zip(&messages) {
             keys.arrive(number, KeyId::of(message), 0);
         }

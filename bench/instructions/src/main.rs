@@ -22,7 +22,7 @@ mod mark;
 #[allow(dead_code, reason = "as above")]
 #[path = "../../../relay/src/pause.rs"]
 mod pause;
-#[path = "../../../relay/src/plan.rs"]
+#[allow(dead_code, reason = "as above")]
 mod plan;
 mod table;
 #[allow(dead_code, reason = "as above")]

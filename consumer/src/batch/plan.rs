@@ -101,6 +101,8 @@ pub(crate) enum BatchNext {
     Again(Duration),
     /// Wait until the database answers, at least this long; then again.
     Pause(Duration),
+    /// Run it again without those that are to be handled alone.
+    Without,
     /// Handle its messages one by one.
     Split,
     /// Give its messages up: another attempt might have their effects twice.
@@ -126,6 +128,7 @@ pub(crate) fn after_batch(run: Run, runs: Runs, chance: f64) -> BatchNext {
         Run::Outage => BatchNext::Split,
         Run::Ended => BatchNext::GiveUp,
         Run::Stopped => BatchNext::Leave,
+        Run::Unfinished => BatchNext::Without,
         // Somebody else works on one of them, for longer than a batch waits; or one of them is guilty.
         Run::Elsewhere | Run::Failed(_) | Run::Conflict => BatchNext::Split,
         // None of these is said of a batch. Alone, each message is told what it is.
@@ -135,7 +138,8 @@ pub(crate) fn after_batch(run: Run, runs: Runs, chance: f64) -> BatchNext {
         | Run::TooOld
         | Run::SequenceReused
         | Run::SequenceUnknown
-        | Run::Expired => BatchNext::Split,
+        | Run::Expired
+        | Run::Crashed => BatchNext::Split,
     }
 }
 

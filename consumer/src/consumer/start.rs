@@ -6,18 +6,23 @@ use onceward_core::{Capabilities, Subscriber};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::Consumer;
 use crate::age::outlives_marks;
 use crate::clock::DatabaseClock;
 use crate::health::Health;
+use crate::keeper::{Keep, Keeper, Link};
 use crate::member::Member;
 use crate::meters::Meters;
 use crate::nudge::Nudge;
+use crate::plan::places::Places;
+use crate::room::Room;
 use crate::sql::Statements;
 use crate::transaction::{Database, Sequences};
+use crate::types::Types;
 use crate::work::Workshop;
-use crate::{ConsumerError, Settled, gauges, ring, schema};
+use crate::{ConsumerError, Limits, Settled, gauges, ring, schema};
 
 impl Consumer {
     pub(super) async fn start<S: Subscriber>(
@@ -28,19 +33,35 @@ impl Consumer {
     ) -> Result<Settled, ConsumerError> {
         let sends = self.outbound.is_some();
         schema::check(&self.pool, &self.schema, sends).await?;
+        let link = Link::beside(&self.pool);
+        // What is done to the connections of a pool may give them another role.
+        schema::check(link.own(), &self.schema, false).await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
         let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
-        let limits = self.limits.of_pool(&self.pool);
+        let places = self.places();
+        let limits = Limits {
+            concurrency: places.limit,
+            ..self.limits.clone()
+        };
         warn_of_retention(&subscriber.capabilities());
         info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
+        let statements = Statements::new(self.schema);
+        let (keeper, asked) = Keeper::new();
+        let keep = Keep {
+            link,
+            statements: statements.clone(),
+            consumer: self.name.clone(),
+            member: Uuid::now_v7(),
+        };
+        background.spawn(keep.run(asked));
         let shop = Workshop {
             database: Database {
                 pool: self.pool,
-                statements: Statements::new(self.schema),
+                statements,
                 consumer: self.name,
                 outbound: self.outbound,
                 sequences,
@@ -51,8 +72,14 @@ impl Consumer {
             health,
             meters,
             kill: CancellationToken::new(),
+            types: Types::new(self.failing_types),
+            keeper,
+            room: Room::of_process(),
         };
-        let member = Member::new(Arc::new(shop), limits, until_idle, subscriber);
+        // Before anything is handled: a type may be paused.
+        let asked = shop.ask_for_paused_types().await;
+        asked.map_err(ConsumerError::Database)?;
+        let member = Member::new(Arc::new(shop), (limits, places), until_idle, subscriber);
         tokio::select! {
             ended = Box::pin(member.run(stop)) => ended,
             Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
@@ -68,6 +95,22 @@ impl Consumer {
         let (name, meters) = (self.name.clone(), meters.clone());
         background.spawn(gauges::keep(pool, schema, name, meters));
         background
+    }
+
+    /// Each handler holds a connection: more places than the pool has connections would only wait for one another.
+    fn places(&self) -> Places {
+        let connections = self.pool.options().get_max_connections();
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let wanted = self.limits.concurrency;
+        let places = Places::within_pool(wanted, connections);
+        if places.limit < wanted {
+            let concurrency = places.limit;
+            info!(
+                connections,
+                wanted, concurrency, "the pool limits the concurrency"
+            );
+        }
+        places
     }
 }
 

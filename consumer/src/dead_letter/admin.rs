@@ -58,7 +58,7 @@ pub struct Summary {
     /// The message's key.
     pub key: Option<String>,
     /// Why, as a code: `undecodable`, `payload`, `no_handler`, `rejected`, `attempts`, `transaction_ended`,
-    /// `id_conflict`, `too_old`, `sequence_reused`, `sequence_unknown`.
+    /// `id_conflict`, `crashed`, `too_old`, `sequence_reused`, `sequence_unknown`.
     pub reason: String,
     /// The last error.
     pub error: String,

@@ -1,13 +1,17 @@
 //! What a person decides about dead letters: to replay them, here or as new messages, or to discard them.
 
+use std::time::Duration;
+
 use onceward_core::{Schema, wire};
-use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::history::Attempt;
+use crate::joining::Joining;
 use crate::line::line;
 use crate::sql;
+use crate::stored::Stored;
 
 /// Where a replayed dead letter goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +39,17 @@ pub enum Replayed {
 struct Row {
     consumer: String,
     message_id: Uuid,
-    original_id: Option<String>,
-    topic: String,
-    key: Option<String>,
-    #[sqlx(rename = "type")]
-    kind: Option<String>,
-    headers: Json<Map<String, Value>>,
-    payload: Vec<u8>,
+    #[sqlx(flatten)]
+    content: Stored,
+    error: String,
+    history: Json<Vec<Attempt>>,
+    attempts: i32,
 }
 
 /// Locks the letter. By primary key.
 const TAKE: &str = "
-select consumer, message_id, original_id, topic, key, type, headers, payload
+select
+  consumer, message_id, original_id, topic, key, type, headers, payload, source, created_at, origin, error, history, attempts
 from {schema}.dead_letters
 where id = $1
   and state in ('dead', 'discarded')
@@ -59,24 +62,6 @@ values ({schema}.mark_slot($2), $1, $2, 1)
 on conflict (slot, consumer, message_id) do update
 set outcome = 1, settled_at = clock_timestamp()
 returning digest";
-
-/// Holds the line, or locks it if it is held. By primary key.
-const HOLD: &str = "
-insert into {schema}.held_keys (consumer, line, topic, key, due_at)
-values ($1, $2, $3, $4, clock_timestamp())
-on conflict (consumer, line) do update
-set line = excluded.line";
-
-/// Puts the letter at the end of its line, which this transaction has locked. Its attempts so far are forgiven.
-const ADD: &str = "
-insert into {schema}.retries (
-  consumer, line, message_id, mark_slot, digest, original_id, topic, key, type, headers, payload, source, created_at,
-  origin, attempts, forgiven, history, error, due_at, dead_letter)
-select
-  consumer, $2, message_id, {schema}.mark_slot(message_id), $3, original_id, topic, key, type, headers, payload, source,
-  created_at, origin, attempts, attempts, history, error, clock_timestamp(), id
-from {schema}.dead_letters
-where id = $1";
 
 /// By primary key.
 const SAY_REPLAYED: &str = "
@@ -126,7 +111,7 @@ pub async fn replay(
     let Some(row) = row else {
         return Ok(Replayed::NotThere);
     };
-    let Some(kind) = row.kind.as_deref() else {
+    let Some(kind) = row.content.kind.as_deref() else {
         return Ok(Replayed::NoType);
     };
     let (new, what) = match to {
@@ -160,20 +145,30 @@ async fn line_up(
         .bind(row.message_id)
         .fetch_one(&mut *connection)
         .await?;
-    let line = line(&row.topic, row.key.as_deref(), row.message_id);
-    sqlx::query(sql::over(schema, HOLD))
-        .bind(&row.consumer)
-        .bind(line)
-        .bind(&row.topic)
-        .bind(&row.key)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(sql::over(schema, ADD))
-        .bind(id)
-        .bind(line)
-        .bind(digest)
-        .execute(connection)
-        .await?;
+    let joining = Joining {
+        consumer: &row.consumer,
+        line: line(
+            &row.content.topic,
+            row.content.key.as_deref(),
+            row.message_id,
+        ),
+        mark: row.message_id,
+        digest: digest.as_deref(),
+        content: &row.content,
+        attempts: row.attempts,
+        // All of its attempts so far.
+        forgiven: row.attempts,
+        history: &row.history.0,
+        error: &row.error,
+        delay: Duration::ZERO,
+        line_delay: Duration::ZERO,
+        waits_for: None,
+        dead_letter: Some(id),
+    };
+    let hold = joining.hold(sql::over(schema, sql::HOLD));
+    hold.execute(&mut *connection).await?;
+    let add = joining.add(sql::over(schema, sql::ADD));
+    add.execute(connection).await?;
     Ok(())
 }
 
@@ -183,14 +178,15 @@ async fn enqueue(
     row: &Row,
     kind: &str,
 ) -> Result<Uuid, sqlx::Error> {
-    let of = row.original_id.clone();
+    let content = &row.content;
+    let of = content.original_id.clone();
     let of = of.unwrap_or_else(|| row.message_id.to_string());
-    let (mut headers, content_type) = super::outbound::headers(&row.headers.0);
+    let (mut headers, content_type) = super::outbound::headers(&content.headers.0);
     headers.insert(wire::REPLAY_OF.to_owned(), of.into());
     sqlx::query_scalar(sql::over(schema, sql::ENQUEUE))
-        .bind(&row.topic)
-        .bind(&row.payload)
-        .bind(&row.key)
+        .bind(&content.topic)
+        .bind(&content.payload)
+        .bind(&content.key)
         .bind(kind)
         .bind(Json(headers))
         .bind(content_type)

@@ -9,12 +9,17 @@ use tracing::{debug, error, info, warn};
 
 use super::Member;
 use super::errands::Errand;
+use super::fresh::Stand;
 use super::reader::Ask;
 use super::timers::{Revocation, Tick, extension};
 use crate::ConsumerError;
 use crate::lag::lag;
 use crate::plan::{self, Reading};
 use crate::trouble::chain;
+use crate::work::Job;
+
+/// How many deliveries are asked for at a time.
+const BATCH: usize = 256;
 
 /// How long before the broker takes a partition away it is given back, whatever still runs.
 const MARGIN: Duration = Duration::from_millis(200);
@@ -23,6 +28,22 @@ const MARGIN: Duration = Duration::from_millis(200);
 const EXTEND_AGAIN: Duration = Duration::from_millis(500);
 
 impl<T: Clone + Send + Sync + 'static> Member<T> {
+    /// Asks for more deliveries, if there is room and somebody to work on them.
+    pub(super) fn ask_for_more(&mut self) {
+        if self.reading || !self.may_start() {
+            return;
+        }
+        let limit = (self.limits.messages, self.limits.bytes);
+        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
+        if room == 0 {
+            // Nothing more can come that a batch could wait for.
+            self.start_batches();
+        } else if self.timers.may_read() {
+            self.reading = true;
+            self.ask(Ask::Read(room));
+        }
+    }
+
     pub(super) fn on_read(
         &mut self,
         read: Result<Vec<Arrival<T>>, SubscribeError>,
@@ -101,7 +122,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let position = delivery.origin.position;
         let place = self.flights.arrive(number, delivery, &self.shop);
         self.positions.arrive(&place.partition, number, position);
-        if let Some(full) = self.shares.arrive(&place.partition, place.number) {
+        let stand = Stand {
+            key: place.key.clone(),
+            together: self.shop.together(place.class),
+        };
+        let full = self.shares.arrive(&place.partition, number, stand);
+        if let Some(full) = full {
             debug!(partition = %full, "paused: it holds all it may");
             self.start_batches();
             self.ask(Ask::Pause(full, true));
@@ -115,6 +141,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let waiting = self.keys.drop_waiting(|number| number == place.number);
             self.give_back(&waiting);
         }
+    }
+
+    /// The turn of a delivery has come.
+    pub(super) fn begin(&mut self, number: u64) -> Option<Job> {
+        let fresh = self.shares.is_fresh(number);
+        self.flights.start(number, fresh)
     }
 
     /// Starts nothing new of it; what runs may end. Its waits for another attempt end now.

@@ -92,7 +92,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn start_batch(&mut self, numbers: &[u64]) {
         let mut jobs: Vec<Job> = Vec::with_capacity(numbers.len());
         for number in numbers {
-            match self.flights.start(*number) {
+            match self.begin(*number) {
                 Some(job) => jobs.push(job),
                 None => self.keys.end(*number),
             }

@@ -10,6 +10,7 @@ use crate::alarm::Alarm;
 use crate::keys::KeyId;
 use crate::lag::Progress;
 use crate::mark::Mark;
+use crate::plan::guard::is_suspect;
 use crate::work::{Body, Job, Workshop};
 
 /// A delivery in memory.
@@ -105,6 +106,7 @@ impl<T: Clone> Flights<T> {
                 number,
                 body,
                 mark,
+                suspect: false,
                 origin: delivery.origin,
                 route,
                 leave,
@@ -117,18 +119,34 @@ impl<T: Clone> Flights<T> {
         place
     }
 
-    /// Its turn has come.
-    pub(super) fn start(&mut self, number: u64) -> Option<Job> {
-        self.flights.get_mut(&number)?.job.take()
+    /// The type of a delivery whose turn has not come, if a handler is to get it.
+    pub(super) fn kind(&self, number: u64) -> Option<&str> {
+        let job = self.flights.get(&number)?.job.as_ref()?;
+        match &job.body {
+            Body::Message(message) => Some(message.kind.as_str()),
+            Body::Undecodable(_) => None,
+        }
     }
 
-    /// Of a delivery that may be part of a batch, its route and its weight.
+    /// Its turn has come. `fresh`: it is among the first ones of an ownership.
+    pub(super) fn start(&mut self, number: u64, fresh: bool) -> Option<Job> {
+        let mut job = self.flights.get_mut(&number)?.job.take()?;
+        job.suspect |= is_suspect(job.origin.redelivered, fresh);
+        Some(job)
+    }
+
+    /// Of a delivery that may be part of a batch, its route and its weight. One that came before may
+    /// have killed a process: the others are to be spared. One whose type is paused only waits.
     pub(super) fn batch_of(&self, number: u64, shop: &Workshop) -> Option<(usize, usize)> {
         let flight = self.flights.get(&number).filter(|flight| !flight.alone)?;
         let job = flight.job.as_ref()?;
-        let (Body::Message(_), Some(place)) = (&job.body, job.route) else {
+        let (Body::Message(message), Some(place)) = (&job.body, job.route) else {
             return None;
         };
+        let came_before = job.origin.redelivered.is_some_and(|times| times > 0);
+        if came_before || shop.types.is_paused(message.kind.as_str()) {
+            return None;
+        }
         let batches = shop.routes.get(place)?.batch.is_some();
         batches.then_some((place, flight.weight))
     }

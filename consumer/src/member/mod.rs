@@ -3,8 +3,11 @@
 
 mod arrivals;
 mod batches;
+mod due;
 mod errands;
 mod flights;
+mod fresh;
+mod pauses;
 mod poller;
 mod positions;
 mod reader;
@@ -20,13 +23,15 @@ use std::time::Instant;
 use onceward_core::{Backlog, Partition, SubscribeError, Subscriber};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::keys::Keys;
-use crate::plan::{self, Outcome};
+use crate::plan::Outcome;
+use crate::plan::places::{self, Places};
 use crate::settled::Settled;
-use crate::transaction::Due;
+use crate::transaction::{Due, DueLine};
+use crate::trial::Trial;
 use crate::work::{Done, Report, Workshop};
 use crate::{ConsumerError, Limits};
 use batches::Batches;
@@ -39,9 +44,6 @@ use stop::Stopping;
 use timers::Timers;
 use waiting::Waiting;
 
-/// How many deliveries are asked for at a time.
-const BATCH: usize = 256;
-
 /// What reader and acks report to the loop.
 #[derive(Debug)]
 enum Event<T> {
@@ -52,6 +54,10 @@ enum Event<T> {
     Acked(Vec<u64>),
     /// What is due in the database; none: it did not tell.
     Due(Option<Due>),
+    /// A line whose first message is to be tried for all of its type.
+    Probe(DueLine, Trial),
+    /// What is known of paused types may have changed.
+    Types,
     /// How far it was written that the member has come; none: it was not written.
     Written(Option<Vec<(Partition, u64)>>),
     /// New deadlines; an error leaves the old ones.
@@ -69,6 +75,8 @@ pub(crate) struct Member<T> {
     batches: Batches,
     /// Due lines of the database.
     waiting: Waiting,
+    /// Deliveries that can neither be handled nor deferred.
+    held: Vec<u64>,
     timers: Timers,
     /// Deliveries and due lines are numbered together, in the order of arrival.
     next: u64,
@@ -85,6 +93,8 @@ pub(crate) struct Member<T> {
     asks: UnboundedSender<Ask>,
     /// How many due lines to look for.
     looks: UnboundedSender<usize>,
+    /// Ends the looks at paused types when it is dropped.
+    pauses: Option<DropGuard>,
     records: UnboundedSender<Vec<(Partition, u64)>>,
     /// Not bounded itself: what is in it is in flight, and that is.
     errands: UnboundedSender<Errand<T>>,
@@ -94,7 +104,7 @@ pub(crate) struct Member<T> {
 impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(crate) fn new<S: Subscriber<Token = T>>(
         shop: Arc<Workshop>,
-        limits: Limits,
+        (limits, places): (Limits, Places),
         until_idle: bool,
         subscriber: S,
     ) -> Self {
@@ -102,27 +112,37 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
         let (looks, wanted) = unbounded_channel();
+        let pauses = CancellationToken::new();
         let (records, recorded) = unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(poller::run(shop.clone(), wanted, report.clone()));
+        let tries = pauses::run(
+            shop.clone(),
+            places::own(places.limit),
+            report.clone(),
+            pauses.clone(),
+        );
+        io.spawn(tries);
         io.spawn(recorder::run(shop.clone(), recorded, report.clone()));
         io.spawn(errands::run(subscriber.acker(), run, report.clone()));
         io.spawn(reader::run(subscriber, asked, report));
-        let class_limits = shop
+        // Where the user has set none, also what has waited and what is tried has its places.
+        let class_limits: Vec<usize> = shop
             .routes
             .iter()
             .map(|route| route.settings.as_ref().unwrap_or(&shop.defaults))
-            .map(|settings| settings.concurrency.unwrap_or(limits.concurrency))
+            .map(|settings| settings.concurrency.unwrap_or(places.all))
             // What has no handler.
-            .chain([limits.concurrency])
+            .chain([places.all])
             .collect();
         Self {
-            keys: Keys::new(limits.concurrency, class_limits),
+            waiting: Waiting::new(class_limits.clone(), limits.concurrency, Instant::now()),
+            keys: Keys::new(places, class_limits),
             flights: Flights::new(shop.clock.now().into()),
-            shares: Shares::new(limits.messages, limits.ahead),
+            shares: Shares::new(limits.messages, limits.ahead, shop.at_a_time(&limits)),
+            held: Vec::new(),
             positions: Positions::default(),
             batches: Batches::default(),
-            waiting: Waiting::new(limits.concurrency, Instant::now()),
             timers: Timers::new(Instant::now()),
             next: 1,
             stopping: None,
@@ -136,17 +156,30 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             io,
             asks,
             looks,
+            pauses: Some(pauses.drop_guard()),
             records,
             errands,
             events,
         }
     }
 
-    /// Works until `stop`, and then until what runs has ended or the grace is over.
+    /// Works until `stop`, and then until what runs has ended or the grace is over. An error ends what runs as a deadline would: an end
+    /// by an error is no crash.
     ///
     /// # Cancel safety
-    /// Dropped, handlers end at once and are rolled back; what was delivered comes again.
+    /// Dropped, handlers end at once and are rolled back; what was delivered comes again. It looks like a crash.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<Settled, ConsumerError> {
+        let worked = self.work(stop).await;
+        let (shop, settled) = (self.shop.clone(), self.settled);
+        match &worked {
+            Ok(()) => self.close().await,
+            Err(_) => self.quit().await,
+        }
+        shop.keeper.flush().await;
+        worked.map(|()| settled)
+    }
+
+    async fn work(&mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let mut health = self.shop.health.changes();
         while !self.is_done() {
             self.start_work();
@@ -157,14 +190,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_to_stop(),
                 Some(event) = self.events.recv() => self.on_event(event)?,
                 Some(done) = self.workers.join_next() => self.on_done(done)?,
-                Some(ended) = self.io.join_next() => return Err(ConsumerError::task(ended.err())),
+                Some(ended) = self.io.join_next() => self.on_io_ended(ended)?,
                 _ = health.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => self.on_time(Instant::now()),
             }
         }
-        let settled = self.settled;
-        self.close().await;
-        Ok(settled)
+        Ok(())
     }
 
     /// Starts what may start.
@@ -184,7 +215,15 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if self.begin_batch(number) {
                 continue;
             }
-            let Some(job) = self.flights.start(number) else {
+            if let Some(kind) = self.flights.kind(number)
+                && self.shop.handles(kind)
+                && self.shop.types.holds(kind)
+            {
+                self.keys.set_aside(number);
+                self.held.push(number);
+                continue;
+            }
+            let Some(job) = self.begin(number) else {
                 self.keys.end(number);
                 continue;
             };
@@ -201,49 +240,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.shop.health.is_up() && self.stopping.is_none()
     }
 
-    /// Asks for more deliveries, if there is room and somebody to work on them.
-    fn ask_for_more(&mut self) {
-        if self.reading || !self.may_start() {
-            return;
-        }
-        let limit = (self.limits.messages, self.limits.bytes);
-        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
-        if room == 0 {
-            // Nothing more can come that a batch could wait for.
-            self.start_batches();
-        } else if self.timers.may_read() {
-            self.reading = true;
-            self.ask(Ask::Read(room));
-        }
-    }
-
     /// When to look by itself.
     fn wake(&self) -> Instant {
         let timer = self.timers.next(self.stopping.as_ref());
         let others = [self.waiting.next(), self.batches.next()];
         let others = others.into_iter().flatten().filter(|_| self.may_start());
         others.fold(timer, Instant::min)
-    }
-
-    /// Looks for messages that have waited, when some may be due and there is room for them.
-    fn look_for_due(&mut self) {
-        if self.may_start()
-            && let Some(room) = self.waiting.wants(Instant::now())
-        {
-            // Fails only when the poller has ended, which the loop sees by itself.
-            self.looks.send(room).ok();
-        }
-    }
-
-    fn on_due(&mut self, due: Option<Due>) {
-        for line in self.waiting.told(due, Instant::now()) {
-            let number = self.next_number();
-            let route = self.shop.route_of(&line.kind);
-            let class = route.unwrap_or(self.shop.routes.len());
-            self.waiting.arrive(number, line);
-            // Their order is kept in the database.
-            self.keys.arrive(number, None, class);
-        }
     }
 
     fn next_number(&mut self) -> u64 {
@@ -275,6 +277,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                     self.on_due(due);
                 }
             }
+            Event::Probe(line, trial) => {
+                if self.stopping.is_none() {
+                    self.on_probe(line, trial);
+                }
+            }
+            Event::Types => self.bring_back_held(),
             Event::Written(positions) => self.positions.written(positions),
             Event::Extended(numbers, deadlines) => {
                 self.on_extended(&numbers, deadlines);
@@ -317,6 +325,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.positions.settled(number);
         self.settled.count(outcome);
         if outcome != Outcome::Duplicate {
+            self.shares.settled(number);
             pass(Failpoint::AfterCommitBeforeAck);
         }
         // Only now: the commit is durable.

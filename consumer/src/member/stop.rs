@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use onceward_core::Backlog;
+use tokio::task::JoinError;
 use tracing::{info, warn};
 
 use super::Member;
 use super::reader::Ask;
+use crate::ConsumerError;
 
 /// How long handlers have to roll back at the end of the grace.
 const ROLL_BACK: Duration = Duration::from_secs(4);
@@ -35,6 +37,8 @@ impl Stopping {
 
 impl<T: Clone + Send + Sync + 'static> Member<T> {
     pub(super) fn begin_to_stop(&mut self) {
+        // Else it would take lines for tries that nobody makes.
+        self.pauses = None;
         self.stopping = Some(Stopping {
             grace: Instant::now() + self.limits.grace,
             cancelled: false,
@@ -87,6 +91,23 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.stopping.is_some() && self.flights.is_empty() && self.waiting.is_empty()
     }
 
+    /// A task beside the loop may end only once it was told to.
+    pub(super) fn on_io_ended(&self, ended: Result<(), JoinError>) -> Result<(), ConsumerError> {
+        match ended {
+            Ok(()) if self.stopping.is_some() => Ok(()),
+            ended => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    /// Ends what runs, when nothing more can come of it.
+    pub(super) async fn quit(mut self) {
+        self.shop.kill.cancel();
+        let ended = async { while self.workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(ROLL_BACK, ended).await.is_err() {
+            warn!("handlers did not end; they are left");
+        }
+    }
+
     /// Lets the last errands be run, and leaves.
     pub(super) async fn close(mut self) {
         self.ask(Ask::Close(CLOSE));
@@ -96,6 +117,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         // Without a sender the acks end after their last errand, and the looks after the one that is on its way.
         drop(self.errands);
         drop(self.looks);
+        drop(self.pauses);
         drop(self.records);
         let ended = async { while self.io.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE * 2, ended).await.is_err() {

@@ -7,24 +7,47 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::alarm::Alarm;
+use crate::plan::LEASE;
+use crate::plan::places::{room_for_due, takes_class};
 use crate::transaction::{Due, DueLine};
+use crate::trial::Trial;
 use crate::work::Errand;
 
 /// Other members and commands add messages that this one is not told of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between looks that find only lines for which there is no room: others may be due behind them. Each time twice as long, up to a
+/// regular look: a look takes the lines that it finds, which costs the database a write for each.
+const LOOK_PAST: Duration = Duration::from_millis(100);
+
+/// How many lines are in hand at most.
+const MOST: usize = 1_000;
+
+/// How long to wait after so many looks in vain.
+fn look_past(in_vain: u32) -> Duration {
+    (LOOK_PAST * 2_u32.pow(in_vain.clamp(1, 8) - 1)).min(LOOK_EVERY)
+}
 
 /// Lines from the look that found them until they are worked on.
 #[derive(Debug)]
 pub(super) struct Waiting {
     lines: HashMap<u64, Line>,
     known: HashSet<Uuid>,
-    /// How many at a time.
+    /// How many lines of each class are in hand, and how many of it may run.
+    in_hand: Vec<usize>,
+    limits: Vec<usize>,
+    /// How many may run in all.
     limit: usize,
+    /// How many were asked for.
+    asked: usize,
+    /// How many looks in a row have found only lines for which there is no room.
+    in_vain: u32,
     /// When to look; none: a look is on its way.
     look: Option<Instant>,
     /// When something becomes due that was heard of while a look was on its way.
     heard: Option<Instant>,
-    /// Whether the last look found nothing that is due before the next regular one, and nothing was heard of since.
+    /// Whether the last look found nothing that is due within a lease, and nothing was heard of since that is due before the next
+    /// regular look.
     idle: bool,
 }
 
@@ -33,16 +56,23 @@ struct Line {
     uuid: Uuid,
     /// Until its turn comes.
     due: Option<DueLine>,
+    class: usize,
     leave: CancellationToken,
     alarm: Alarm,
+    /// It is tried for all of its type.
+    trial: Option<Trial>,
 }
 
 impl Waiting {
-    pub(super) fn new(limit: usize, now: Instant) -> Self {
+    pub(super) fn new(limits: Vec<usize>, limit: usize, now: Instant) -> Self {
         Self {
             lines: HashMap::new(),
             known: HashSet::new(),
+            in_hand: vec![0; limits.len()],
+            limits,
             limit,
+            asked: 0,
+            in_vain: 0,
             look: Some(now),
             heard: None,
             idle: false,
@@ -51,10 +81,14 @@ impl Waiting {
 
     /// When to look; none: a look is on its way, or there is no room.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.look.filter(|_| self.lines.len() < self.limit)
+        self.look.filter(|_| self.room() > 0)
     }
 
-    /// How many lines to look for, those included that are known. None: not now.
+    fn room(&self) -> usize {
+        room_for_due(&self.in_hand, &self.limits, self.limit, MOST)
+    }
+
+    /// How many lines to look for. None: not now.
     pub(super) fn wants(&mut self, now: Instant) -> Option<usize> {
         let at = self.next()?;
         if at > now {
@@ -62,24 +96,57 @@ impl Waiting {
         }
         self.look = None;
         self.heard = None;
-        Some(self.limit)
+        // What there is room for may be far behind what there is none for.
+        self.asked = if self.in_vain > 0 { MOST } else { self.room() };
+        Some(self.asked)
     }
 
-    /// The end of a look. Gives the lines that are new; none: the look failed.
-    pub(super) fn told(&mut self, due: Option<Due>, now: Instant) -> Vec<DueLine> {
+    /// The end of a look. Gives the lines to take, with their classes; none: the look failed. Lines for which there is no room
+    /// are passed over: they are due again once their lease ends.
+    pub(super) fn told(
+        &mut self,
+        due: Option<Due>,
+        now: Instant,
+        class_of: impl Fn(&str) -> usize,
+    ) -> Vec<(DueLine, usize)> {
         let Some(due) = due else {
             self.look = Some(now + LOOK_EVERY);
             return Vec::new();
         };
-        let regular = now + LOOK_EVERY;
-        let next = now + due.next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
-        let next = self.heard.take().map_or(next, |at| at.min(next));
-        self.look = Some(next);
-        self.idle = due.lines.is_empty() && next == regular;
-        let lines = due.lines.into_iter();
-        lines
-            .filter(|line| !self.known.contains(&line.line))
-            .collect()
+        let found = due.lines.len();
+        let mut in_hand = self.in_hand.clone();
+        let classes = in_hand.len();
+        let taken: Vec<_> = due
+            .lines
+            .into_iter()
+            .filter(|line| !self.knows(line))
+            .filter_map(|line| {
+                let class = class_of(&line.kind);
+                let count = in_hand.get_mut(class)?;
+                let takes = takes_class(*count, classes, MOST);
+                *count += usize::from(takes);
+                takes.then_some((line, class))
+            })
+            .collect();
+        let in_vain = found > 0 && found >= self.asked && taken.is_empty();
+        self.in_vain = if in_vain { self.in_vain + 1 } else { 0 };
+        let next = match due.next {
+            // There may be more.
+            _ if in_vain => now + look_past(self.in_vain),
+            _ if found > 0 && found >= self.asked => now,
+            Some(next) => now + next.min(LOOK_EVERY),
+            None => now + LOOK_EVERY,
+        };
+        let heard = self.heard.take();
+        // What is due within a lease may be due already, and taken in vain.
+        self.idle = found == 0 && due.next.is_none_or(|next| next > LEASE) && heard.is_none();
+        self.look = Some(heard.map_or(next, |at| at.min(next)));
+        taken
+    }
+
+    /// Whether the line is in hand.
+    pub(super) fn knows(&self, line: &DueLine) -> bool {
+        self.known.contains(&line.line)
     }
 
     /// Something becomes due after this long. What is a regular look or more away is found by one of those.
@@ -97,13 +164,18 @@ impl Waiting {
         *next = Some(next.map_or(at, |before| before.min(at)));
     }
 
-    pub(super) fn arrive(&mut self, number: u64, due: DueLine) {
+    pub(super) fn arrive(&mut self, number: u64, due: DueLine, class: usize, trial: Option<Trial>) {
         self.known.insert(due.line);
+        if let Some(count) = self.in_hand.get_mut(class) {
+            *count += 1;
+        }
         let line = Line {
             uuid: due.line,
             due: Some(due),
+            class,
             leave: CancellationToken::new(),
             alarm: Alarm::new(),
+            trial,
         };
         self.lines.insert(number, line);
     }
@@ -114,6 +186,7 @@ impl Waiting {
         Some(Errand {
             number,
             due: line.due.take()?,
+            trial: line.trial.take(),
             leave: line.leave.clone(),
             alarm: line.alarm.clone(),
         })
@@ -122,7 +195,12 @@ impl Waiting {
     /// It is worked on no more. False: the number is none of ours.
     pub(super) fn end(&mut self, number: u64) -> bool {
         match self.lines.remove(&number) {
-            Some(line) => self.known.remove(&line.uuid),
+            Some(line) => {
+                if let Some(count) = self.in_hand.get_mut(line.class) {
+                    *count = count.saturating_sub(1);
+                }
+                self.known.remove(&line.uuid)
+            }
             None => false,
         }
     }
@@ -143,6 +221,7 @@ impl Waiting {
     pub(super) fn clear(&mut self) {
         self.lines.clear();
         self.known.clear();
+        self.in_hand.fill(0);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -156,109 +235,5 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(n: u128) -> DueLine {
-        DueLine {
-            line: Uuid::from_u128(n),
-            kind: "t".to_owned(),
-        }
-    }
-
-    fn found(lines: &[u128], next: Option<u64>) -> Option<Due> {
-        Some(Due {
-            lines: lines.iter().map(|n| line(*n)).collect(),
-            next: next.map(Duration::from_millis),
-        })
-    }
-
-    fn millis(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
-
-    #[test]
-    fn a_line_is_worked_on_once_at_a_time() {
-        let now = Instant::now();
-        let mut waiting = Waiting::new(4, now);
-        assert_eq!(waiting.wants(now), Some(4));
-        assert_eq!(waiting.wants(now), None, "a look is on its way");
-
-        for due in waiting.told(found(&[1, 2], None), now) {
-            waiting.arrive(u64::try_from(due.line.as_u128()).unwrap(), due);
-        }
-        let again = waiting.told(found(&[1, 2, 3], None), now);
-
-        assert_eq!(again, [line(3)]);
-        assert!(waiting.start(1).is_some());
-        assert!(waiting.start(1).is_none());
-        assert!(waiting.end(1));
-        assert!(!waiting.end(1));
-        assert_eq!(waiting.told(found(&[1, 2, 3], None), now).len(), 2);
-    }
-
-    #[test]
-    fn the_next_look_is_when_something_becomes_due_and_at_least_every_second() {
-        let now = Instant::now();
-        let mut waiting = Waiting::new(4, now);
-
-        for (next, at) in [(Some(300), 300), (Some(5_000), 1_000), (None, 1_000)] {
-            waiting.wants(now);
-            waiting.told(found(&[], next), now);
-
-            assert_eq!(waiting.next(), Some(now + millis(at)));
-            waiting.look_after(millis(0), now);
-        }
-    }
-
-    #[test]
-    fn what_is_heard_of_during_a_look_is_not_forgotten() {
-        let now = Instant::now();
-        let mut waiting = Waiting::new(4, now);
-        waiting.wants(now);
-
-        waiting.look_after(millis(50), now);
-        waiting.told(found(&[], None), now);
-
-        assert_eq!(waiting.next(), Some(now + millis(50)));
-    }
-
-    #[test]
-    fn nothing_is_looked_for_while_there_is_no_room() {
-        let now = Instant::now();
-        let mut waiting = Waiting::new(1, now);
-        waiting.wants(now);
-        for due in waiting.told(found(&[1], Some(0)), now) {
-            waiting.arrive(1, due);
-        }
-
-        assert_eq!(waiting.next(), None);
-        waiting.end(1);
-        assert!(waiting.next().is_some());
-    }
-
-    #[test]
-    fn it_is_idle_once_a_look_finds_nothing_and_nothing_is_heard_of() {
-        let now = Instant::now();
-        let mut waiting = Waiting::new(1, now);
-        assert!(!waiting.is_idle());
-
-        waiting.wants(now);
-        waiting.told(found(&[], Some(60_000)), now);
-        assert!(waiting.is_idle(), "a minute away is not soon");
-
-        waiting.wants(now + LOOK_EVERY);
-        waiting.told(found(&[], Some(30)), now);
-        assert!(!waiting.is_idle(), "30 ms away is soon");
-
-        waiting.wants(now + LOOK_EVERY);
-        waiting.told(found(&[], None), now);
-        assert!(waiting.is_idle());
-
-        waiting.look_after(LOOK_EVERY, now);
-        assert!(waiting.is_idle(), "the regular look finds it");
-
-        waiting.look_after(millis(0), now);
-        assert!(!waiting.is_idle());
-    }
-}
+#[path = "waiting_tests.rs"]
+mod tests;

@@ -11,40 +11,52 @@ where consumer = $1
 for no key update";
 
 /// Holds a line, or locks it if it is held: `do nothing` would take no lock, and a row added behind it could be
-/// stranded. $1 consumer, $2 line, $3 topic, $4 key, $5 seconds until it is due.
-pub(super) const HOLD: &str = "
-insert into {schema}.held_keys (consumer, line, topic, key, due_at)
-values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5))
+/// stranded. $1 consumer, $2 line, $3 topic, $4 key, $5 seconds until it is due, $6 the paused type that it waits for.
+pub(crate) const HOLD: &str = "
+insert into {schema}.held_keys (consumer, line, topic, key, due_at, waits_for)
+values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5), $6)
 on conflict (consumer, line) do update
 set line = excluded.line";
 
 /// Puts a message at the end of its line, which this transaction has locked.
-pub(super) const ADD: &str = "
+pub(crate) const ADD: &str = "
 insert into {schema}.retries (
   consumer, line, message_id, mark_slot, digest, original_id, topic, key, type, headers, payload, source, created_at,
-  origin, attempts, forgiven, history, error, due_at)
+  origin, attempts, forgiven, history, error, due_at, dead_letter)
 values (
   $1, $2, $3, {schema}.mark_slot($3), $4, $5, $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, clock_timestamp() + make_interval(secs => $18))";
+  $13, $14, $15, $16, $17, clock_timestamp() + make_interval(secs => $18), $19)";
 
-/// The first messages of due lines on which nobody works. Due lines by `held_keys_due`, the first of each by
-/// `retries_line`; what is claimed is passed over. The locks end with the statement, and are too weak to be in the way of
-/// somebody who settles. $1 consumer, $2 how many.
+/// Takes due lines for a while, so that no other member takes them too, and tells the types of their first messages: null for a
+/// line that has none. Due lines by `held_keys_due`, up to the time that is asked for once, so that those that are not due cost
+/// nothing; the first of each by `retries_line`; what is locked is passed over.
+/// $1 consumer, $2 how many, $3 seconds of the lease.
 pub(super) const DUE: &str = "
-select h.line, r.type
-from {schema}.held_keys h
-join {schema}.retries r on r.id = (
-  select f.id
-  from {schema}.retries f
-  where f.consumer = h.consumer
-    and f.line = h.line
-  order by f.id
-  limit 1)
+with due as materialized (
+  select h.line
+  from {schema}.held_keys h
+  where h.consumer = $1
+    and h.due_at <= (select clock_timestamp())
+  order by h.due_at
+  limit $2
+  for no key update skip locked
+)
+update {schema}.held_keys h
+set
+  due_at = clock_timestamp() + make_interval(secs => $3),
+  waits_for = null
+from due
 where h.consumer = $1
-  and h.due_at <= clock_timestamp()
-order by h.due_at
-limit $2
-for key share of r skip locked";
+  and h.line = due.line
+returning
+  h.line,
+  (
+    select r.type
+    from {schema}.retries r
+    where r.consumer = h.consumer
+      and r.line = h.line
+    order by r.id
+    limit 1)";
 
 /// The database's time, and seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
 pub(super) const NEXT_DUE: &str = "
@@ -54,7 +66,7 @@ select
     select extract(epoch from due_at - clock_timestamp())::float8
     from {schema}.held_keys
     where consumer = $1
-      and due_at > clock_timestamp()
+      and due_at > (select clock_timestamp())
     order by due_at
     limit 1
   )";
@@ -106,12 +118,22 @@ where consumer = $1
 order by id
 limit 1";
 
-/// By primary key. $1 consumer, $2 line, $3 seconds until it is due.
+/// By primary key. $1 consumer, $2 line, $3 seconds until it is due, $4 the paused type that it waits for.
 pub(super) const MOVE_LINE: &str = "
+update {schema}.held_keys
+set due_at = clock_timestamp() + make_interval(secs => $3), waits_for = $4
+where consumer = $1
+  and line = $2";
+
+/// Moves the end of the lease of a line that was taken, and of no other: one that is due later waits for its own time. By primary key.
+/// $1 consumer, $2 line, $3 seconds until it ends, $4 seconds of a lease.
+pub(super) const LEASE_LINE: &str = "
 update {schema}.held_keys
 set due_at = clock_timestamp() + make_interval(secs => $3)
 where consumer = $1
-  and line = $2";
+  and line = $2
+  and waits_for is null
+  and due_at <= clock_timestamp() + make_interval(secs => $4)";
 
 /// By primary key. $1 consumer, $2 line.
 pub(super) const END_LINE: &str = "

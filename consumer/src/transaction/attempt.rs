@@ -8,42 +8,24 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ended::{Ended, after_commit, after_undo, describe, handle, without_mark};
-use super::mark::{Marked, Proof, Row, Says};
+use super::ended::{Ended, after_commit, handle, without_mark};
+use super::guard::Guard;
+use super::mark::{Marked, Proof, Says};
+use super::opened::{Opened, PAUSED, Refused};
+use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
+use crate::joining::waits_already;
+use crate::line::line_of;
 use crate::mark::Mark;
-use crate::plan::Run;
+use crate::plan::{Run, Until};
 use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{Trouble, chain, classify};
-
-/// The error of a message whose id another one has.
-pub(crate) const ID_CONFLICT: &str =
-    "another message with this id was settled before, with another type or payload";
-
-/// The error of a delivery that nobody can tell from one that was settled.
-const TOO_OLD: &str = "it is older than marks are kept, and the consumer has come farther before: \
-     whether it was handled cannot be told";
-
-/// The error of a message with the number of another.
-const SEQUENCE_REUSED: &str = "another message of its key was settled with this sequence: its producer's numbering began anew, \
-     or gave a number twice";
-
-/// The error of a message whose number nobody can tell from one that was settled.
-const SEQUENCE_UNKNOWN: &str =
-    "its key had too many gaps in its sequence: whether it was handled cannot be told";
-
-/// The error of a message whose handler has committed or rolled back on its own.
-const ENDED: &str = "the handler has ended the transaction by itself (SQL commit or rollback)";
-
-/// As above; its number does not tell who has settled it.
-const ENDED_BY_NUMBER: &str = "the handler has ended the transaction by itself (SQL commit or rollback); \
-     it is told by its sequence, and another member may have handled it since";
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -57,6 +39,8 @@ pub(crate) struct Order<'a> {
     pub(crate) kill: &'a CancellationToken,
     /// Rings when the handler does not end at its deadline.
     pub(crate) alarm: &'a Alarm,
+    /// Keeps its start, if it may kill its process.
+    pub(crate) guard: Option<Guard<'a>>,
 }
 
 /// How a delivery lines up, should its key be held.
@@ -65,8 +49,17 @@ pub(crate) struct Place<'a> {
     pub(crate) line: Option<Uuid>,
     /// Whether its mark may have been forgotten.
     pub(crate) in_doubt: bool,
+    /// Its type, if that is paused: then it lines up until that is resumed, and is not handled.
+    pub(crate) waits_for: Option<&'a str>,
     pub(crate) origin: &'a Origin,
     pub(crate) history: &'a History,
+}
+
+/// Why a delivery lines up.
+struct Behind<'a> {
+    line: Uuid,
+    until: Until<'a>,
+    error: &'a str,
 }
 
 /// What an attempt came to, with its error for people.
@@ -91,24 +84,6 @@ impl Ran {
     }
 }
 
-/// How an attempt at a delivery begins.
-enum Opened {
-    /// The mark is ours, and nobody is before it.
-    Free(Marked),
-    /// The mark is ours, and earlier messages of the key wait.
-    Held(Marked, Uuid),
-    /// The mark was there.
-    Settled,
-    /// The mark was there, and is that of another message.
-    Conflict,
-    /// The mark was not there, and may have been forgotten.
-    TooOld,
-    /// Another message was settled with its number.
-    Reused,
-    /// It lay in a gap that is closed.
-    Unknown,
-}
-
 impl Database {
     /// Runs the handler once, in the transaction of the mark.
     pub(crate) async fn attempt(&self, order: &Order<'_>, place: &Place<'_>) -> Ran {
@@ -116,35 +91,35 @@ impl Database {
         if planted(Fault::DedupeOutside) {
             return self.attempt_with_dedupe_outside(order).await;
         }
-        let mut session = match self.begin(order.deadline).await {
+        let guarded = order.guard.is_some();
+        let mut session = match self.begin_attempt(order.deadline, guarded).await {
             Ok(session) => session,
             Err(error) => return Ran::new(Run::Outage, chain(&error)),
         };
         pass(Failpoint::BeforeMark);
         match self.open(&mut session, order, place).await {
-            Ok(Opened::Free(marked)) => self.run(order, session, &marked, None).await,
+            Ok(Opened::Free(marked)) => match place.waits_for {
+                None => self.run(order, session, &marked, None).await,
+                Some(kind) => {
+                    let behind = Behind {
+                        line: line_of(order.message, order.mark.id),
+                        until: Until::Resumed { kind, tried: false },
+                        error: PAUSED,
+                    };
+                    self.line_up(order, place, behind, session, &marked).await
+                }
+            },
             Ok(Opened::Held(marked, line)) => {
-                self.line_up(order, place, line, session, &marked).await
+                let behind = Behind {
+                    line,
+                    until: Until::After(Duration::ZERO),
+                    error: "",
+                };
+                self.line_up(order, place, behind, session, &marked).await
             }
-            Ok(Opened::Settled) => {
+            Ok(Opened::Not(refused)) => {
                 session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::Duplicate, "")
-            }
-            Ok(Opened::Conflict) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::IdConflict, ID_CONFLICT)
-            }
-            Ok(Opened::TooOld) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::TooOld, TOO_OLD)
-            }
-            Ok(Opened::Reused) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::SequenceReused, SEQUENCE_REUSED)
-            }
-            Ok(Opened::Unknown) => {
-                session.roll_back(ROLL_BACK).await;
-                Ran::new(Run::SequenceUnknown, SEQUENCE_UNKNOWN)
+                refused.ran()
             }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
@@ -173,9 +148,9 @@ impl Database {
                     besides: Besides::Mark,
                     ..
                 } => {}
-                Taken::Settled => return Ok(Opened::Settled),
-                Taken::Reused(_) => return Ok(Opened::Reused),
-                Taken::Unknown => return Ok(Opened::Unknown),
+                Taken::Settled => return Ok(Opened::Not(Refused::Settled)),
+                Taken::Reused(_) => return Ok(Opened::Not(Refused::Reused)),
+                Taken::Unknown => return Ok(Opened::Not(Refused::Unknown)),
             }
         }
         let marked = self
@@ -183,11 +158,11 @@ impl Database {
             .await?;
         let Some(marked) = marked else {
             let conflict = self.is_conflict(connection, order.mark).await?;
-            return Ok(if conflict {
-                Opened::Conflict
+            return Ok(Opened::Not(if conflict {
+                Refused::Conflict
             } else {
-                Opened::Settled
-            });
+                Refused::Settled
+            }));
         };
         self.look_at_line(connection, order, place, marked).await
     }
@@ -201,7 +176,7 @@ impl Database {
     ) -> Result<Opened, sqlx::Error> {
         // A number may be new to its key, and the message have been settled by its mark before the consumer went by numbers.
         if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
-            return Ok(Opened::TooOld);
+            return Ok(Opened::Not(Refused::TooOld));
         }
         match place.line {
             Some(line) if !planted(Fault::KeysInMemory) => {
@@ -216,25 +191,25 @@ impl Database {
         }
     }
 
-    /// Defers a delivery behind those of its key that wait, without a handler.
+    /// Defers a delivery without a handler: behind those of its key that wait, or until its type is resumed.
     async fn line_up(
         &self,
         order: &Order<'_>,
         place: &Place<'_>,
-        line: Uuid,
+        behind: Behind<'_>,
         mut session: Session,
         marked: &Marked,
     ) -> Ran {
         let content = Stored::of_message(order.message, place.origin);
         let waiting = Waiting {
             mark: order.mark,
-            line,
+            line: behind.line,
             content: &content,
             // It waits for others; that is no attempt.
             attempts: order.attempt - 1,
             history: place.history,
-            error: "",
-            delay: Duration::ZERO,
+            error: behind.error,
+            until: behind.until,
         };
         let connection = session.connection();
         let written = async {
@@ -254,7 +229,12 @@ impl Database {
             }
             Err(error) => {
                 session.roll_back(ROLL_BACK).await;
-                return Ran::new(without_mark(classify(&error)), chain(&error));
+                let run = if waits_already(&error) {
+                    Run::Duplicate
+                } else {
+                    without_mark(classify(&error))
+                };
+                return Ran::new(run, chain(&error));
             }
         }
         pass(Failpoint::BeforeCommit);
@@ -272,6 +252,10 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Ran {
+        if let Err(ran) = Self::may_start(order).await {
+            session.roll_back(ROLL_BACK).await;
+            return ran;
+        }
         let deadline = Instant::now() + order.deadline;
         let (session, ended) = handle(order, session, deadline).await;
         pass(Failpoint::AfterHandler);
@@ -284,9 +268,18 @@ impl Database {
                 (session, ended)
             }
         };
+        // While the transaction is open: once it is not, another member may find the start, and take us for dead. Beside it the
+        // database is asked at once, as whether it can be reached now tells an outage from a deadline.
         let ended = ended.in_time(deadline);
-        self.undo((order.mark, marked), session, ended, order.deadline)
-            .await
+        let (reached, ()) = tokio::join!(self.reach(&ended, marked), Self::has_ended(order));
+        let undo = Undo {
+            mark: order.mark,
+            marked,
+            ended,
+            reached,
+            deadline: order.deadline,
+        };
+        self.undo(session, undo).await
     }
 
     /// Proves the mark and commits. An error is to be undone.
@@ -304,6 +297,7 @@ impl Database {
         let next = match self.check(order, &mut session, marked, claimed).await {
             Ok(Some(next)) => next,
             Ok(None) => {
+                Self::has_ended(order).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
@@ -319,7 +313,10 @@ impl Database {
                 next,
                 ..Ran::new(Run::Handled, "")
             },
-            Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
+            Err(error) => {
+                Self::has_ended(order).await;
+                Ran::new(after_commit(classify(&error)), chain(&error))
+            }
         })
     }
 
@@ -332,6 +329,13 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Duration>>, sqlx::Error> {
+        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
+            return Ok(Some(None));
+        }
+        if order.guard.is_some() {
+            self.forget_starts(session.connection(), &[order.mark.id])
+                .await?;
+        }
         let mut next = None;
         if let Some(claimed) = claimed {
             if !self.is_ours(order, session, marked).await? {
@@ -356,44 +360,5 @@ impl Database {
             .prove(session.connection(), order.mark, marked, order.deadline)
             .await?;
         Ok(proof == Proof::Ours)
-    }
-
-    /// Ends the transaction on the server, and tells what the attempt came to.
-    pub(super) async fn undo(
-        &self,
-        (mark, marked): (&Mark, &Marked),
-        session: Session,
-        ended: Ended,
-        deadline: Duration,
-    ) -> Ran {
-        let mut reached = None;
-        if matches!(ended, Ended::Deadline | Ended::Killed) {
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let rolled_back = session.roll_back(ROLL_BACK).await;
-        let clean = rolled_back.is_some();
-        if let Some(mut session) = rolled_back {
-            let connection = session.connection();
-            // Only one who is asked can know; if the answer is lost, the next attempt's conflict decides.
-            if let Ok(true) = self.left_its_mark(connection, mark, marked).await {
-                return ended_by_handler(marked);
-            }
-        } else if reached.is_none() {
-            // A query that the handler has dropped may still run and hold the mark.
-            reached = Some(self.cancel(marked).await.is_ok());
-        }
-        let error = describe(&ended, deadline);
-        Ran::new(after_undo(&ended, clean, reached != Some(false)), error)
-    }
-}
-
-pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
-    let error = match marked.row {
-        Row::Mark { .. } => ENDED,
-        Row::Numbers { .. } => ENDED_BY_NUMBER,
-    };
-    Ran {
-        ended: Some(marked.xid.clone()),
-        ..Ran::new(Run::Ended, error)
     }
 }

@@ -3,18 +3,15 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{ANSWER, Claimed, Database, within};
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::history::History;
+use crate::joining::Joining;
 use crate::mark::Mark;
+use crate::plan::Until;
 use crate::stored::Stored;
-use crate::trouble::clean;
-
-/// Longer waits than these are none that anybody means, and beyond what Postgres can add to a time.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A message that is to wait at the end of its line.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub(crate) struct Waiting<'a> {
     pub(crate) attempts: u32,
     pub(crate) history: &'a History,
     pub(crate) error: &'a str,
-    pub(crate) delay: Duration,
+    pub(crate) until: Until<'a>,
 }
 
 impl Database {
@@ -50,36 +47,26 @@ impl Database {
         connection: &mut PgConnection,
         waiting: &Waiting<'_>,
     ) -> Result<(), sqlx::Error> {
-        let (content, delay) = (waiting.content, seconds(waiting.delay));
-        let hold = sqlx::query(self.statements.hold.sql())
-            .bind(self.consumer.as_str())
-            .bind(waiting.line)
-            .bind(&content.topic)
-            .bind(&content.key)
-            .bind(delay)
-            .execute(&mut *connection);
-        within(ANSWER * 5, hold).await?;
-        let add = sqlx::query(self.statements.add.sql())
-            .bind(self.consumer.as_str())
-            .bind(waiting.line)
-            .bind(waiting.mark.id)
-            .bind(waiting.mark.digest.as_ref().map(|digest| &digest[..]))
-            .bind(&content.original_id)
-            .bind(&content.topic)
-            .bind(&content.key)
-            .bind(&content.kind)
-            .bind(&content.headers)
-            .bind(&content.payload[..])
-            .bind(&content.source)
-            .bind(content.created_at)
-            .bind(&content.origin)
-            .bind(i32::try_from(waiting.attempts).unwrap_or(i32::MAX))
-            .bind(0)
-            .bind(Json(waiting.history.attempts()))
-            .bind(clean(waiting.error))
-            .bind(delay)
-            .execute(connection);
-        within(ANSWER * 5, add).await.map(drop)
+        let line = self.wait_of_line(connection, waiting.until).await?;
+        let joining = Joining {
+            consumer: self.consumer.as_str(),
+            line: waiting.line,
+            mark: waiting.mark.id,
+            digest: waiting.mark.digest.as_ref().map(|digest| &digest[..]),
+            content: waiting.content,
+            attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
+            forgiven: 0,
+            history: waiting.history.attempts(),
+            error: waiting.error,
+            delay: waiting.until.of_message(),
+            line_delay: line.delay,
+            waits_for: line.waits_for,
+            dead_letter: None,
+        };
+        let hold = joining.hold(self.statements.hold.sql());
+        within(ANSWER * 5, hold.execute(&mut *connection)).await?;
+        let add = joining.add(self.statements.add.sql());
+        within(ANSWER * 5, add.execute(connection)).await.map(drop)
     }
 
     /// Takes a claimed message out of its line. Tells when the next one is due; none: nobody waited behind it.
@@ -109,33 +96,37 @@ impl Database {
                 .fetch_optional(&mut *connection);
             within(ANSWER, ask).await?
         };
-        self.set_line(connection, claimed.line, head).await?;
+        match head {
+            Some(due) => {
+                self.move_line(connection, claimed.line, due, None).await?;
+            }
+            None => {
+                let end = sqlx::query(self.statements.end_line.sql())
+                    .bind(consumer)
+                    .bind(claimed.line)
+                    .execute(connection);
+                within(ANSWER, end).await?;
+            }
+        }
         Ok(head.map(duration))
     }
 
-    /// Says when the first of a line is due; none: the line has ended.
-    pub(super) async fn set_line(
+    /// Says in how many seconds the first of a line is due, and which paused type it waits for.
+    pub(super) async fn move_line(
         &self,
         connection: &mut PgConnection,
         line: Uuid,
-        due: Option<f64>,
+        due: f64,
+        waits_for: Option<&str>,
     ) -> Result<(), sqlx::Error> {
-        let consumer = self.consumer.as_str();
-        let set = match due {
-            Some(due) => sqlx::query(self.statements.move_line.sql())
-                .bind(consumer)
-                .bind(line)
-                .bind(due),
-            None => sqlx::query(self.statements.end_line.sql())
-                .bind(consumer)
-                .bind(line),
-        };
-        within(ANSWER, set.execute(connection)).await.map(drop)
+        let set = sqlx::query(self.statements.move_line.sql())
+            .bind(self.consumer.as_str())
+            .bind(line)
+            .bind(due)
+            .bind(waits_for)
+            .execute(connection);
+        within(ANSWER, set).await.map(drop)
     }
-}
-
-pub(super) fn seconds(delay: Duration) -> f64 {
-    delay.min(LONGEST).as_secs_f64()
 }
 
 /// What has passed is due now.

@@ -177,6 +177,19 @@ impl Database {
         })
     }
 
+    /// Forgets the starts of messages whose marks this transaction holds.
+    pub(super) async fn forget_starts(
+        &self,
+        connection: &mut PgConnection,
+        marks: &[Uuid],
+    ) -> Result<(), sqlx::Error> {
+        let forget = sqlx::query(self.statements.forget_starts.sql())
+            .bind(self.consumer.as_str())
+            .bind(marks)
+            .execute(connection);
+        within(ANSWER, forget).await.map(drop)
+    }
+
     /// Whether a transaction that was rolled back has left its mark all the same: then the handler had committed it.
     pub(super) async fn left_its_mark(
         &self,

@@ -4,15 +4,19 @@ mod attempt;
 mod batch;
 mod cancel;
 mod ended;
+mod guard;
 mod line;
 mod mark;
+mod opened;
 mod outbound;
+mod pause;
 #[cfg(feature = "faults")]
 mod planted;
 mod position;
 mod retry;
 mod sequence;
 mod settle;
+mod undo;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -24,18 +28,24 @@ use sqlx::{PgPool, Postgres};
 use crate::ConsumerName;
 use crate::faults::{Fault, planted};
 use crate::session::Session;
-use crate::sql::Statements;
+use crate::sql::{Statements, Waits};
 
-pub(crate) use attempt::{ID_CONFLICT, Order, Place, Ran};
+pub(crate) use attempt::{Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
+pub(crate) use guard::Guard;
 pub(crate) use line::Waiting;
 use mark::Marked;
+pub(crate) use opened::ID_CONFLICT;
+pub(crate) use pause::{PausedType, Turn};
 pub(crate) use retry::{Claimed, Due, DueLine, Verdict};
 pub(crate) use sequence::Sequences;
 pub(crate) use settle::{SettleAs, ToSettle};
 
 /// On top of what the server itself allows, for an answer to arrive.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a statement beside the handlers may take on the server, and half of it for a lock.
+const BRIEF: Duration = Duration::from_secs(4);
 
 /// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it. Not to wait it out is safe: what
 /// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
@@ -59,7 +69,24 @@ pub(crate) struct Database {
 
 impl Database {
     async fn begin(&self, deadline: Duration) -> Result<Session, sqlx::Error> {
-        self.begin_with(deadline, Duration::MAX).await
+        self.begin_with(deadline, Duration::MAX, Waits::ForHandler)
+            .await
+    }
+
+    /// Begins a transaction for a handler whose start is written before, if it is `guarded`.
+    async fn begin_attempt(
+        &self,
+        deadline: Duration,
+        guarded: bool,
+    ) -> Result<Session, sqlx::Error> {
+        self.begin_with(deadline, Duration::MAX, Waits::of(guarded))
+            .await
+    }
+
+    /// Begins a transaction for what is beside the handlers. It ends on the server too if it does not get its locks: a statement that only
+    /// this side has given up on keeps its connection, and the next try would take another one, until there are none.
+    async fn begin_brief(&self) -> Result<Session, sqlx::Error> {
+        self.begin(BRIEF).await
     }
 
     /// Begins a transaction that waits for locks no longer than `patience`.
@@ -67,9 +94,11 @@ impl Database {
         &self,
         deadline: Duration,
         patience: Duration,
+        waits: Waits,
     ) -> Result<Session, sqlx::Error> {
         let connection = self.connection().await?;
-        let statement = Statements::begin(deadline, patience, !planted(Fault::AckBeforeDurable));
+        let durable = !planted(Fault::AckBeforeDurable);
+        let statement = Statements::begin(deadline, patience, waits, durable);
         within(ANSWER, Session::begin(connection, statement)).await
     }
 }
@@ -86,9 +115,27 @@ impl Database {
         loop {
             let got = within(ANSWER, self.pool.acquire()).await;
             match got {
-                Err(sqlx::Error::Io(_)) if all_in_use() && Instant::now() < until => {}
+                Err(sqlx::Error::Io(_)) if all_in_use() => {
+                    if Instant::now() >= until {
+                        return Err(sqlx::Error::PoolTimedOut);
+                    }
+                }
                 got => return got,
             }
+        }
+    }
+}
+
+/// Ends a transaction as its last statement did.
+async fn conclude<T>(session: Session, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    match answer {
+        Ok(answer) => {
+            within(COMMIT, session.commit()).await?;
+            Ok(answer)
+        }
+        Err(error) => {
+            session.roll_back(ROLL_BACK).await;
+            Err(error)
         }
     }
 }

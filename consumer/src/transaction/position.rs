@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use onceward_core::{Origin, Partition};
 use sqlx::PgConnection;
 
-use super::{ANSWER, Database, within};
+use super::{ANSWER, Database, conclude, within};
 use crate::age::is_settled_before;
 use crate::trouble::clean;
 
@@ -21,18 +21,14 @@ impl Database {
                 Some((clean(partition.as_str()), i64::try_from(*position).ok()?))
             })
             .unzip();
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
         let note = sqlx::query(self.statements.note_positions.sql())
             .bind(self.consumer.as_str())
             .bind(partitions)
             .bind(highest)
-            .execute(&mut *connection);
+            .execute(session.connection());
         let noted = within(ANSWER, note).await.map(drop);
-        if noted.is_err() {
-            // It may be dead without knowing it.
-            connection.close_on_drop();
-        }
-        noted
+        conclude(session, noted).await
     }
 
     /// Of deliveries whose marks may be forgotten, which the consumer has passed already: nobody can tell whether it has

@@ -4,31 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::Message;
-use sqlx::FromRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::ended::without_mark;
-use super::line::{duration, seconds};
+use super::line::duration;
 use super::mark::Says;
 use super::settle::DEADLINE;
-use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, within};
+use super::{ANSWER, COMMIT, Database, Order, ROLL_BACK, Ran, conclude, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
 use crate::history::{Attempt, History};
+use crate::joining::seconds;
 use crate::mark::Mark;
-use crate::plan::{Run, Settling};
+use crate::plan::{LEASE, Run, Settling, Until};
 use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{chain, classify, clean};
 
-/// A line whose first message is due.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+/// A line whose first message is due, which is ours for a while. That keeps others from looking at it in vain; whoever claims the
+/// message has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DueLine {
     pub(crate) line: Uuid,
     /// The type of that message, as far as anybody knows before it is claimed.
-    #[sqlx(rename = "type")]
     pub(crate) kind: String,
 }
 
@@ -79,39 +80,63 @@ pub(crate) enum Verdict<'a> {
     },
     Ignored,
     Expired,
-    /// It waits again, at the head of its line.
+    /// It waits again, at the head of its line, after an attempt that counts.
     PutOff {
         delay: Duration,
         attempts: u32,
         history: &'a History,
         error: &'a str,
     },
+    /// It waits for its type, at the head of its line, as it was.
+    WaitForType {
+        kind: &'a str,
+        /// As of [`Until::Resumed`].
+        tried: bool,
+    },
 }
 
 impl Database {
-    /// Which lines are due, at most `limit`, on which nobody works. A look: whoever claims one first has it.
+    /// Takes lines that are due, at most `limit`, for [`LEASE`]; with the database's time.
     pub(crate) async fn due(&self, limit: usize) -> Result<(OffsetDateTime, Due), sqlx::Error> {
-        let mut connection = self.connection().await?;
+        let mut session = self.begin_brief().await?;
+        let connection = session.connection();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let look = async {
-            let lines = sqlx::query_as(self.statements.due.sql())
+            let taken = sqlx::query_as::<_, (Uuid, Option<String>)>(self.statements.due.sql());
+            let taken = taken
                 .bind(self.consumer.as_str())
                 .bind(limit)
+                .bind(LEASE.as_secs_f64())
                 .fetch_all(&mut *connection)
                 .await?;
+            let lines = taken
+                .into_iter()
+                .filter_map(|(line, kind)| Some(DueLine { line, kind: kind? }));
             let (now, next) = sqlx::query_as(self.statements.next_due.sql())
                 .bind(self.consumer.as_str())
                 .fetch_one(&mut *connection)
                 .await?;
-            let next = Option::map(next, duration);
-            Ok((now, Due { lines, next }))
+            let due = Due {
+                lines: lines.collect(),
+                next: Option::map(next, duration),
+            };
+            Ok((now, due))
         };
         let looked = within(ANSWER, look).await;
-        if looked.is_err() {
-            // It may be dead without knowing it.
-            connection.close_on_drop();
-        }
-        looked
+        conclude(session, looked).await
+    }
+
+    /// Moves the end of the lease of a line that is ours: zero lets others have it at once.
+    pub(crate) async fn lease(&self, line: Uuid, lasts: Duration) -> Result<(), sqlx::Error> {
+        let mut session = self.begin_brief().await?;
+        let lease = sqlx::query(self.statements.lease_line.sql())
+            .bind(self.consumer.as_str())
+            .bind(line)
+            .bind(lasts.as_secs_f64())
+            .bind(LEASE.as_secs_f64())
+            .execute(session.connection());
+        let leased = within(ANSWER, lease).await;
+        conclude(session, leased).await.map(drop)
     }
 
     /// Begins a transaction that holds the first message of a line. None: it is not due any more, or somebody works on it.
@@ -120,7 +145,7 @@ impl Database {
         line: Uuid,
         deadline: Duration,
     ) -> Result<Option<(Session, Claimed)>, sqlx::Error> {
-        let mut session = self.begin(deadline).await?;
+        let mut session = self.begin_attempt(deadline, true).await?;
         let ask = sqlx::query_as::<_, Row>(self.statements.claim.sql())
             .bind(self.consumer.as_str())
             .bind(line)
@@ -227,24 +252,9 @@ impl Database {
             Verdict::Dead { ended, .. } => (Says::Dead, *ended),
             Verdict::Ignored => (Says::Ignored, None),
             Verdict::Expired => (Says::Expired, None),
-            Verdict::PutOff {
-                delay,
-                attempts,
-                history,
-                error,
-            } => {
-                let attempts = i32::try_from(*attempts).unwrap_or(i32::MAX);
-                let put_off = sqlx::query(self.statements.put_off.sql())
-                    .bind(claimed.id)
-                    .bind(seconds(*delay))
-                    .bind(attempts)
-                    .bind(Json(history.attempts()))
-                    .bind(clean(error))
-                    .execute(&mut *connection);
-                within(DEADLINE + ANSWER, put_off).await?;
-                let due = Some(seconds(*delay));
-                self.set_line(connection, claimed.line, due).await?;
-                return Ok((Settling::Written, Some(*delay)));
+            Verdict::PutOff { .. } | Verdict::WaitForType { .. } => {
+                let delay = self.put_off(connection, claimed, verdict).await?;
+                return Ok((Settling::Written, Some(delay)));
             }
         };
         let mark = &claimed.mark;
@@ -255,7 +265,7 @@ impl Database {
             (None, None) => false,
         };
         if let (true, Verdict::Dead { letter, .. }) = (ours, verdict) {
-            self.write_letter(connection, mark.id, letter, claimed.dead_letter)
+            self.write_letter(connection, mark, letter, claimed.dead_letter)
                 .await?;
         }
         let next = self.leave_line(connection, claimed).await?;
@@ -265,6 +275,46 @@ impl Database {
             Settling::Duplicate
         };
         Ok((settling, next))
+    }
+
+    /// Says until when a message waits that stays at the head of its line.
+    async fn put_off(
+        &self,
+        connection: &mut PgConnection,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+    ) -> Result<Duration, sqlx::Error> {
+        let until = match verdict {
+            Verdict::PutOff {
+                delay,
+                attempts,
+                history,
+                error,
+            } => {
+                let put_off = sqlx::query(self.statements.put_off.sql())
+                    .bind(claimed.id)
+                    .bind(seconds(*delay))
+                    .bind(i32::try_from(*attempts).unwrap_or(i32::MAX))
+                    .bind(Json(history.attempts()))
+                    .bind(clean(error))
+                    .execute(&mut *connection);
+                within(DEADLINE + ANSWER, put_off).await?;
+                Until::After(*delay)
+            }
+            Verdict::WaitForType { kind, tried } => Until::Resumed {
+                kind,
+                tried: *tried,
+            },
+            // They leave the line.
+            Verdict::Dead { .. } | Verdict::Ignored | Verdict::Expired => {
+                Until::After(Duration::ZERO)
+            }
+        };
+        let wait = self.wait_of_line(connection, until).await?;
+        let due = seconds(wait.delay);
+        self.move_line(connection, claimed.line, due, wait.waits_for)
+            .await?;
+        Ok(wait.delay)
     }
 }
 

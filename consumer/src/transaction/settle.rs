@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use onceward_core::Message;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::mark::Says;
 use super::{ANSWER, COMMIT, Database, ROLL_BACK, Waiting, within};
 use crate::dead_letter::Letter;
 use crate::faults::{Failpoint, pass};
+use crate::joining::waits_already;
 use crate::mark::Mark;
 use crate::plan::Settling;
 use crate::sequence::Decides;
@@ -46,6 +46,10 @@ impl Database {
                 pass(Failpoint::BeforeCommit);
                 within(COMMIT, session.commit()).await?;
                 Ok(Settling::Written)
+            }
+            Err(error) if waits_already(&error) => {
+                session.roll_back(ROLL_BACK).await;
+                Ok(Settling::Duplicate)
             }
             other => {
                 session.roll_back(ROLL_BACK).await;
@@ -87,7 +91,7 @@ impl Database {
         }
         match &settle.what {
             SettleAs::Ignored | SettleAs::Expired => {}
-            SettleAs::Dead(letter) => self.write_letter(connection, mark.id, letter, None).await?,
+            SettleAs::Dead(letter) => self.write_letter(connection, mark, letter, None).await?,
             SettleAs::Deferred(waiting) => self.add(connection, waiting).await?,
         }
         Ok(Settling::Written)
@@ -97,10 +101,14 @@ impl Database {
     pub(super) async fn write_letter(
         &self,
         connection: &mut PgConnection,
-        mark: Uuid,
+        mark: &Mark,
         letter: &Letter<'_>,
         replayed: Option<i64>,
     ) -> Result<(), sqlx::Error> {
+        if letter.reason.was_handled() {
+            // Not before: without the letter it would be handled again as if nothing were.
+            self.forget_starts(connection, &[mark.id]).await?;
+        }
         let again = match replayed {
             Some(id) => {
                 let again = letter.again(&self.statements, &self.consumer, id);
@@ -110,11 +118,11 @@ impl Database {
             None => false,
         };
         if !again {
-            let insert = letter.insert(&self.statements, &self.consumer, mark);
+            let insert = letter.insert(&self.statements, &self.consumer, mark.id);
             within(DEADLINE + ANSWER, insert.execute(&mut *connection)).await?;
         }
         match &self.outbound {
-            Some(topic) => self.send_on(connection, topic, mark, letter).await,
+            Some(topic) => self.send_on(connection, topic, mark.id, letter).await,
             None => Ok(()),
         }
     }

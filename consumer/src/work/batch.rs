@@ -11,6 +11,7 @@ use crate::batch::{AnyBatch, BatchNext, Runs, after_batch, who_runs_alone};
 use crate::dead_letter::Letter;
 use crate::history::History;
 use crate::plan::{DeadReason, Outcome, Run};
+use crate::room::Stay;
 use crate::stored::Stored;
 use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, SettleAs};
 
@@ -39,14 +40,25 @@ impl Workshop {
     async fn handle_batch(&self, jobs: Vec<Job>, handler: &dyn AnyBatch) -> Vec<Fate> {
         let mut before = Runs::default();
         loop {
+            if self.waits_for_its_type(&jobs) {
+                return again(jobs, false);
+            }
+            let Some(stay) = self.batch_comes_in(&jobs).await else {
+                return again(jobs, false);
+            };
             let began = (self.clock.now(), Instant::now());
             let ran = self.try_batch(&jobs, handler).await;
+            drop(stay);
             self.meters.ran(began.1.elapsed());
             before.add(ran.run);
             let next = after_batch(ran.run, before, fastrand::f64());
             log_batch(jobs.len(), &ran, next);
             let goes_on = match next {
-                BatchNext::Settled => return settled(jobs, &ran.lots),
+                BatchNext::Settled => {
+                    self.learn_from_batch(&jobs, &ran.lots);
+                    return settled(jobs, &ran.lots);
+                }
+                BatchNext::Without => return without(jobs, &ran.lots),
                 BatchNext::Split => {
                     self.meters.split();
                     return again(jobs, true);
@@ -61,6 +73,33 @@ impl Workshop {
             };
             if !goes_on {
                 return again(jobs, false);
+            }
+        }
+    }
+
+    /// Waits for leave to run beside others. None: one of the deliveries must be left.
+    async fn batch_comes_in(&self, jobs: &[Job]) -> Option<Stay<'_>> {
+        let deadline = self.settings(jobs.first()?.route).deadline;
+        tokio::select! {
+            // What may start at once may end, whatever is revoked.
+            biased;
+            stay = self.come_in(false, deadline, &self.kill) => stay,
+            () = one_is_left(jobs) => None,
+        }
+    }
+
+    /// Whether the type of one of them has been paused meanwhile. Alone, that one waits without an attempt.
+    fn waits_for_its_type(&self, jobs: &[Job]) -> bool {
+        let mut kinds = jobs.iter().filter_map(kind_of);
+        kinds.any(|kind| self.types.is_paused(kind))
+    }
+
+    /// Learns that what a batch has handled works. What failed in one tells nothing of any of its types: alone, each does.
+    fn learn_from_batch(&self, jobs: &[Job], lots: &[Lot]) {
+        let handled = jobs.iter().zip(lots).filter(|(_, lot)| **lot == Lot::Ours);
+        for (job, _) in handled {
+            if let Some(kind) = kind_of(job) {
+                self.types.note(kind, job.mark.id, false);
             }
         }
     }
@@ -82,6 +121,7 @@ impl Workshop {
             deadline: self.settings(first.route).deadline,
             kill: &self.kill,
             alarm: &first.alarm,
+            keeper: &self.keeper,
         };
         self.database.attempt_batch(&order).await
     }
@@ -119,11 +159,19 @@ impl Workshop {
     }
 }
 
+fn kind_of(job: &Job) -> Option<&str> {
+    match &job.body {
+        Body::Message(message) => Some(message.kind.as_str()),
+        Body::Undecodable(_) => None,
+    }
+}
+
 fn entry(job: &Job, now: OffsetDateTime) -> Option<Entry<'_>> {
     match &job.body {
         Body::Message(message) => Some(Entry {
             message,
             mark: &job.mark,
+            suspect: job.suspect,
             in_doubt: is_doubtful(message, &job.origin, now),
             origin: &job.origin,
         }),
@@ -156,14 +204,24 @@ fn settled(jobs: Vec<Job>, lots: &[Lot]) -> Vec<Fate> {
     jobs.into_iter().zip(lots).map(fate).collect()
 }
 
+/// All of them again, those that are to be handled alone by themselves.
+fn without(jobs: Vec<Job>, lots: &[Lot]) -> Vec<Fate> {
+    let fate = |(job, lot): (Job, &Lot)| Fate::Again(Box::new(job), *lot == Lot::Alone);
+    jobs.into_iter().zip(lots).map(fate).collect()
+}
+
 /// Waits. False: one of the deliveries must be left.
 async fn unless_left(jobs: &[Job], wait: impl Future<Output = ()>) -> bool {
-    let left = jobs.iter().map(|job| Box::pin(job.leave.cancelled()));
     tokio::select! {
         biased;
-        _ = select_all(left) => false,
+        () = one_is_left(jobs) => false,
         () = wait => true,
     }
+}
+
+async fn one_is_left(jobs: &[Job]) {
+    let left = jobs.iter().map(|job| Box::pin(job.leave.cancelled()));
+    select_all(left).await;
 }
 
 fn log_batch(messages: usize, ran: &BatchRan, next: BatchNext) {
@@ -175,7 +233,7 @@ fn log_batch(messages: usize, ran: &BatchRan, next: BatchNext) {
             warn!(messages, run = ?ran.run, "a batch failed; its messages are handled one by one");
         }
         BatchNext::GiveUp => warn!(messages, %error, "a batch is given up"),
-        BatchNext::Again(_) | BatchNext::Pause(_) | BatchNext::Leave => {
+        BatchNext::Without | BatchNext::Again(_) | BatchNext::Pause(_) | BatchNext::Leave => {
             info!(messages, run = ?ran.run, ?next, %error, "a batch is not settled yet");
         }
     }

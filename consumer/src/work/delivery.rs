@@ -12,13 +12,28 @@ use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
 use crate::line::line_of;
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Settling};
+use crate::plan::failing::while_paused;
+use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Until};
 use crate::stored::Stored;
-use crate::transaction::{ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
+use crate::transaction::{Guard, ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
 use crate::trouble::chain;
+
+/// When to look whether a message is due that was deferred for a type which may have been resumed meanwhile.
+const IN_CASE: Duration = Duration::from_millis(500);
 
 /// The mark is there, and is that of another message.
 struct IdConflict;
+
+/// How a delivery is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Its handler runs, beside others.
+    Beside,
+    /// Its handler runs, and nothing beside it.
+    Alone,
+    /// Its type is paused: it waits, unless it was settled before or cannot be told from one that was.
+    Waits,
+}
 
 impl Workshop {
     /// Works on a delivery until it is settled, or must be left.
@@ -88,12 +103,27 @@ impl Workshop {
         due: &mut Option<Duration>,
     ) -> Option<Outcome> {
         let settings = self.settings(job.route);
+        let kind = message.kind.as_str();
         let mut past = Past::default();
+        let mut turn = Turn::Beside;
         loop {
-            let ran = self.try_once(job, message, handler, &mut past).await;
+            if self.types.is_paused(kind) {
+                turn = Turn::Waits;
+                *due = Some(IN_CASE);
+            }
+            let ran = self.try_once(job, message, handler, &mut past, turn).await;
             let chance = fastrand::f64();
-            let next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
+            let mut next = plan::after_run(ran.run, past.tally, settings, Came::FromBroker, chance);
+            self.learn(kind, job.mark.id, &ran).await;
+            if turn != Turn::Waits && self.types.is_paused(kind) {
+                next = while_paused(next);
+            }
             log_run(message, &ran, past.tally, next);
+            turn = if next == Next::Alone {
+                Turn::Alone
+            } else {
+                Turn::Beside
+            };
             match next {
                 Next::Settled(outcome) => return Some(outcome),
                 Next::Leave => return None,
@@ -101,8 +131,11 @@ impl Workshop {
                 Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
                 Next::Defer(delay) => {
                     *due = Some(delay);
-                    return self.defer(job, message, &past, &ran.error, delay).await;
+                    let until = Until::After(delay);
+                    return self.defer(job, message, &past, &ran.error, until).await;
                 }
+                // The next turn of the loop sees to it.
+                Next::Alone | Next::WaitForType => {}
                 Next::Expire => return self.settle(job, SettleAs::Expired, None).await,
                 Next::GiveUp(reason) => {
                     return self.give_up(job, message, &past, &ran, reason).await;
@@ -117,8 +150,18 @@ impl Workshop {
         message: &Arc<Message>,
         handler: &dyn AnyHandler,
         past: &mut Past,
+        turn: Turn,
     ) -> Ran {
         let deadline = self.settings(job.route).deadline;
+        let (alone, waits) = (turn == Turn::Alone, turn == Turn::Waits);
+        let _stay = if waits {
+            None
+        } else {
+            let Some(stay) = self.come_in(alone, deadline, &job.leave).await else {
+                return Ran::new(Run::Stopped, "");
+            };
+            Some(stay)
+        };
         let order = Order {
             handler,
             message,
@@ -127,11 +170,17 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &job.alarm,
+            guard: (job.suspect && !waits).then_some(Guard {
+                keeper: &self.keeper,
+                alone,
+                leave: &job.leave,
+            }),
         };
         let keyed = message.key.is_some();
         let place = Place {
             line: keyed.then(|| line_of(message, job.mark.id)),
             in_doubt: is_doubtful(message, &job.origin, self.clock.now()),
+            waits_for: waits.then(|| message.kind.as_str()),
             origin: &job.origin,
             history: &past.history,
         };
@@ -147,7 +196,7 @@ impl Workshop {
         message: &Message,
         past: &Past,
         error: &str,
-        delay: Duration,
+        until: Until<'_>,
     ) -> Option<Outcome> {
         let waiting = Waiting {
             mark: &job.mark,
@@ -156,7 +205,7 @@ impl Workshop {
             attempts: past.tally.attempts,
             history: &past.history,
             error,
-            delay,
+            until,
         };
         self.settle(job, SettleAs::Deferred(waiting), None).await
     }
@@ -251,7 +300,9 @@ impl Workshop {
                     }
                 }
                 Next::GiveUp(_) => return Err(IdConflict),
-                Next::Leave | Next::Expire => return Ok(None),
+                Next::Leave | Next::Expire | Next::Alone | Next::WaitForType => {
+                    return Ok(None);
+                }
             }
         }
     }

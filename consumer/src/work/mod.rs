@@ -2,6 +2,8 @@
 
 mod batch;
 mod delivery;
+mod guard;
+mod pause;
 mod retry;
 mod told;
 
@@ -19,11 +21,15 @@ use crate::clock::DatabaseClock;
 use crate::handler::AnyHandler;
 use crate::health::Health;
 use crate::history::History;
+use crate::keeper::Keeper;
 use crate::mark::Mark;
 use crate::meters::Meters;
 use crate::plan::{Outcome, Tally};
+use crate::room::Room;
 use crate::router::{Route, choose};
 use crate::transaction::{Database, DueLine, Ran};
+use crate::trial::Trial;
+use crate::types::Types;
 
 /// What all work shares.
 #[derive(Debug)]
@@ -36,6 +42,12 @@ pub(crate) struct Workshop {
     pub(crate) meters: Meters,
     /// Ends handlers at the end of the grace.
     pub(crate) kill: CancellationToken,
+    /// Which types fail.
+    pub(crate) types: Types,
+    /// The starts of handlers.
+    pub(crate) keeper: Keeper,
+    /// Where handlers run, beside one another or alone.
+    pub(crate) room: &'static Room,
 }
 
 /// What was delivered.
@@ -53,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) mark: Mark,
     pub(crate) origin: Origin,
     pub(crate) route: Option<usize>,
+    /// Whether it may have been in work when a process died.
+    pub(crate) suspect: bool,
     /// Ends its waits: nothing new is started of it.
     pub(crate) leave: CancellationToken,
     /// Rings when an attempt does not end at its deadline.
@@ -74,6 +88,8 @@ impl Job {
 pub(crate) struct Errand {
     pub(crate) number: u64,
     pub(crate) due: DueLine,
+    /// It is tried for all of its type, which is paused.
+    pub(crate) trial: Option<Trial>,
     /// As of a [`Job`].
     pub(crate) leave: CancellationToken,
     pub(crate) alarm: Alarm,
@@ -145,6 +161,11 @@ impl Workshop {
     fn handler(&self, route: Option<usize>) -> Option<Option<&dyn AnyHandler>> {
         let route = self.routes.get(route?)?;
         Some(route.handler.as_deref())
+    }
+
+    /// Whether there is a handler for a type.
+    pub(crate) fn handles(&self, kind: &str) -> bool {
+        matches!(self.handler(self.route_of(kind)), Some(Some(_)))
     }
 
     /// Waits out an outage. None: the delivery must be left.

@@ -7,11 +7,16 @@ use tracing::{debug, error, warn};
 
 use super::told::log_run;
 use super::{Errand, Past, Report, Workshop, has_expired, wait};
+use crate::HandlerSettings;
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
+use crate::plan::LEASE;
+use crate::plan::failing::{after_probe, while_paused};
 use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
-use crate::transaction::{Claimed, Order, Ran, Verdict};
+use crate::room::Stay;
+use crate::session::Session;
+use crate::transaction::{Claimed, Guard, Order, Ran, Verdict};
 use crate::trouble::{Trouble, chain, classify};
 
 /// How long a message may be looked at on the server.
@@ -44,7 +49,19 @@ impl Workshop {
     async fn first_of_line(&self, errand: &Errand, due: &mut Option<Duration>) -> Option<Outcome> {
         let route = self.route_of(&errand.due.kind);
         let verdict = match self.handler(route) {
-            Some(Some(handler)) => return self.handle_waiting(errand, route, handler, due).await,
+            Some(Some(handler)) => {
+                let kind = errand.due.kind.as_str();
+                if errand.trial.is_none() && self.types.is_paused(kind) {
+                    let claimed = self.look(errand).await?;
+                    let verdict = if has_expired(&claimed.message, self.clock.now()) {
+                        Verdict::Expired
+                    } else {
+                        Verdict::WaitForType { kind, tried: false }
+                    };
+                    return self.end(&claimed, &verdict, due).await;
+                }
+                return self.handle_waiting(errand, route, handler, due).await;
+            }
             Some(None) => None,
             None => Some(format!("no handler for type {:?}", errand.due.kind)),
         };
@@ -69,9 +86,10 @@ impl Workshop {
     ) -> Option<Outcome> {
         let settings = self.settings(route);
         let mut tally = Tally::default();
+        let mut alone = false;
         loop {
             let began = (self.clock.now(), Instant::now());
-            let attempted = self.claim_and_try(errand, handler, settings.deadline);
+            let attempted = self.claim_and_try(errand, handler, settings.deadline, alone);
             let Attempted { claimed, ran } = attempted.await?;
             let mut past = Past {
                 tally: Tally {
@@ -83,9 +101,10 @@ impl Workshop {
             };
             self.count(&mut past, &ran, began);
             tally = past.tally;
-            let chance = fastrand::f64();
-            let next = plan::after_run(ran.run, tally, settings, Came::FromRetries, chance);
+            self.learn_from(errand, &claimed, &ran).await;
+            let next = self.next(errand, settings, ran.run, tally);
             log_run(&claimed.message, &ran, tally, next);
+            alone = next == Next::Alone;
             let verdict = match next {
                 Next::Settled(outcome) => {
                     *due = ran.next;
@@ -107,6 +126,11 @@ impl Workshop {
                     history: &past.history,
                     error: &ran.error,
                 },
+                Next::Alone => continue,
+                Next::WaitForType => Verdict::WaitForType {
+                    kind: &errand.due.kind,
+                    tried: errand.trial.is_some(),
+                },
                 Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
                     letter: letter(&claimed, reason, &ran.error, &past.history),
@@ -117,15 +141,38 @@ impl Workshop {
         }
     }
 
+    /// What becomes of the message after a run.
+    fn next(&self, errand: &Errand, settings: &HandlerSettings, run: Run, tally: Tally) -> Next {
+        let next = plan::after_run(run, tally, settings, Came::FromRetries, fastrand::f64());
+        if errand.trial.is_some() {
+            after_probe(run, next)
+        } else if self.types.is_paused(&errand.due.kind) {
+            while_paused(next)
+        } else {
+            next
+        }
+    }
+
+    async fn learn_from(&self, errand: &Errand, claimed: &Claimed, ran: &Ran) {
+        let kind = &errand.due.kind;
+        match &errand.trial {
+            Some(trial) => self.learn_from_probe(kind, trial, ran).await,
+            None => self.learn(kind, claimed.mark.id, ran).await,
+        }
+    }
+
     /// Claims the message and runs its handler. None: it is not there for us, or its type is not what was said.
     async fn claim_and_try(
         &self,
         errand: &Errand,
         handler: &dyn AnyHandler,
         deadline: Duration,
+        alone: bool,
     ) -> Option<Attempted> {
+        // If that is in vain, the line is found again when it is due again.
+        let _stay = self.come_in_for(errand, deadline, alone).await?;
         let claimed = self.database.claim(errand.due.line, deadline).await;
-        let (session, claimed) = self.claimed(errand, claimed)?;
+        let (session, claimed) = self.claimed(errand, claimed).await?;
         if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
             let ran = Ran::new(Run::Expired, "");
@@ -139,6 +186,12 @@ impl Workshop {
             deadline,
             kill: &self.kill,
             alarm: &errand.alarm,
+            // Nobody knows what came of earlier attempts.
+            guard: Some(Guard {
+                keeper: &self.keeper,
+                alone,
+                leave: &errand.leave,
+            }),
         };
         let ran = self.database.retry(&order, session, &claimed).await;
         Some(Attempted { claimed, ran })
@@ -147,23 +200,65 @@ impl Workshop {
     /// Claims the message and lets it go again, to settle it without a handler.
     async fn look(&self, errand: &Errand) -> Option<Claimed> {
         let claimed = self.database.claim(errand.due.line, LOOK).await;
-        let (session, claimed) = self.claimed(errand, claimed)?;
+        let (session, claimed) = self.claimed(errand, claimed).await?;
         drop(session.roll_back(Duration::from_secs(1)).await);
         Some(claimed)
     }
 
-    fn claimed<T>(
+    /// Waits for leave to run, as a delivery does. The line stays ours meanwhile: each member that took it would keep its other
+    /// handlers out for it as well.
+    async fn come_in_for(
         &self,
         errand: &Errand,
-        claimed: Result<Option<(T, Claimed)>, sqlx::Error>,
-    ) -> Option<(T, Claimed)> {
+        deadline: Duration,
+        alone: bool,
+    ) -> Option<Stay<'_>> {
+        let come_in = self.come_in(alone, deadline, &errand.leave);
+        if !alone {
+            return come_in.await;
+        }
+        tokio::select! {
+            biased;
+            stay = come_in => stay,
+            () = self.keep_lease(errand) => None,
+        }
+    }
+
+    /// Never ends.
+    async fn keep_lease(&self, errand: &Errand) {
+        let mut renew = tokio::time::interval(LEASE / 3);
+        loop {
+            renew.tick().await;
+            self.lease(errand, LEASE).await;
+        }
+    }
+
+    /// If this cannot be written, others find the line later, or sooner.
+    async fn lease(&self, errand: &Errand, lasts: Duration) {
+        let line = errand.due.line;
+        if let Err(error) = self.database.lease(line, lasts).await {
+            debug!(%line, error = %chain(&error), "the lease of a line could not be moved");
+        }
+    }
+
+    async fn claimed(
+        &self,
+        errand: &Errand,
+        claimed: Result<Option<(Session, Claimed)>, sqlx::Error>,
+    ) -> Option<(Session, Claimed)> {
         match claimed {
             Ok(Some((session, claimed))) => {
-                let kind = claimed.message.kind.as_str();
-                // Dropped, the session ends the transaction.
-                (kind == errand.due.kind).then_some((session, claimed))
+                if claimed.message.kind.as_str() == errand.due.kind {
+                    return Some((session, claimed));
+                }
+                drop(session.roll_back(Duration::from_secs(1)).await);
+                // It is taken up again as what it is.
+                self.lease(errand, Duration::ZERO).await;
+                None
             }
             Ok(None) => None,
+            // All of them are in use: that is no outage, and the line is due again soon.
+            Err(sqlx::Error::PoolTimedOut) => None,
             Err(error) if classify(&error) == Trouble::Outage => {
                 self.health.outage(&chain(&error));
                 None
@@ -188,7 +283,7 @@ impl Workshop {
             Verdict::Ignored => Some(Outcome::Ignored),
             Verdict::Expired => Some(Outcome::Expired),
             // It was deferred before, and still is.
-            Verdict::PutOff { .. } => None,
+            Verdict::PutOff { .. } | Verdict::WaitForType { .. } => None,
         };
         let mark = claimed.mark.id;
         match self.database.settle_claimed(claimed, verdict).await {
@@ -198,7 +293,14 @@ impl Workshop {
                     Verdict::Dead { letter, .. } => {
                         warn!(%mark, reason = letter.reason.code(), "dead letter");
                     }
-                    Verdict::Ignored | Verdict::Expired | Verdict::PutOff { .. } => {
+                    // Its line waits for nothing: its type is handled again, and this member has not heard of it yet.
+                    Verdict::WaitForType { kind, .. } if next == Some(Duration::ZERO) => {
+                        self.types.resumed(kind);
+                    }
+                    Verdict::Ignored
+                    | Verdict::Expired
+                    | Verdict::PutOff { .. }
+                    | Verdict::WaitForType { .. } => {
                         debug!(%mark, ?outcome, "settled without a handler");
                     }
                 }
@@ -232,3 +334,7 @@ fn letter<'a>(
         history,
     }
 }
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

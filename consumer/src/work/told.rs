@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use onceward_core::Message;
 use time::OffsetDateTime;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Job, Past, Workshop};
 use crate::handler::Verdict;
@@ -37,6 +37,12 @@ pub(super) fn log_run(message: &Message, ran: &Ran, tally: Tally, next: Next) {
         }
         Run::IdConflict => {
             warn!(%id, kind = %message.kind, "another message with this id was settled before");
+        }
+        Run::Unfinished => {
+            warn!(%id, kind = %message.kind, "a message was in work when a process died; it is handled alone");
+        }
+        Run::Crashed => {
+            error!(%id, kind = %message.kind, error = %ran.error, "a message is given up on");
         }
         Run::TooOld => {
             warn!(%id, kind = %message.kind, "too old to tell whether it was settled before");

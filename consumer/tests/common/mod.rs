@@ -78,8 +78,13 @@ impl Stage {
 
     /// As a relay would.
     pub(crate) fn publish(&self, order: i64, key: Option<i64>) -> Uuid {
+        self.publish_of(TOPIC, order, key)
+    }
+
+    /// As a relay would, with a type.
+    pub(crate) fn publish_of(&self, kind: &str, order: i64, key: Option<i64>) -> Uuid {
         let event = serde_json::json!({ "order": order });
-        let mut draft = Message::json(TOPIC, &event).unwrap();
+        let mut draft = Message::json(TOPIC, &event).unwrap().kind(kind);
         if let Some(key) = key {
             draft = draft.key(key);
         }

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .install()?;
     }
     let pool = PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(26)
         .connect(&setting("DATABASE_URL")?)
         .await?;
     sqlx::raw_sql(include_str!("../schema.sql"))

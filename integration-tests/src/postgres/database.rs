@@ -33,7 +33,7 @@ impl Database {
         .await;
         let url = with_name(admin_url, &name);
         let pool = PgPoolOptions::new()
-            .max_connections(10)
+            .max_connections(20)
             .connect(&url)
             .await
             .expect("a database that was just created can be connected to");

@@ -38,8 +38,9 @@ const OF_THE_RELAY: [(&str, Needs); 9] = [
     ("before-release:1", Needs::Stop),
 ];
 
-const OF_THE_CONSUMER: [&str; 5] = [
+const OF_THE_CONSUMER: [&str; 6] = [
     "before-mark:30",
+    "after-start:10",
     "after-handler:30",
     "before-commit:30",
     "after-commit-before-ack:30",
@@ -47,8 +48,9 @@ const OF_THE_CONSUMER: [&str; 5] = [
 ];
 
 /// The same with messages that wait for another attempt.
-const OF_A_CONSUMER_THAT_DEFERS: [&str; 5] = [
+const OF_A_CONSUMER_THAT_DEFERS: [&str; 6] = [
     "before-mark:40",
+    "after-start:40",
     "after-handler:40",
     "leaving-line:20",
     "before-commit:40",

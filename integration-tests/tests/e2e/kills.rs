@@ -27,7 +27,7 @@ pub(crate) fn moments(of: &str) -> Rng {
 }
 
 /// A random moment of the run: not a wait for anything.
-async fn moment(rng: &mut Rng) {
+pub(crate) async fn moment(rng: &mut Rng) {
     tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
 }
 
@@ -53,7 +53,7 @@ async fn kill_relays(stage: &Stage, cycles: u32) -> [Program; 2] {
 }
 
 /// Kills a consumer that handles, again and again; the other takes over. Returns both.
-async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
+pub(crate) async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
     let mut rng = moments("kills of consumers");
     let mut members = [stage.consumer(changes), stage.consumer(changes)];
     let mut last = usize::MAX;

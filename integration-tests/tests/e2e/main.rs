@@ -9,8 +9,10 @@
 mod bad_messages;
 mod crashes;
 mod detours;
+mod failing_type;
 mod failover;
 mod failpoints;
+mod guard;
 mod kills;
 mod network;
 mod outage;

@@ -5,6 +5,7 @@ use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
 
+use crate::guard::{SLOW, letters, with_a_message_that_kills};
 use crate::stage::{Changes, SOON, Stage};
 
 /// A stage whose messages are all published already.
@@ -158,4 +159,19 @@ async fn a_retry_that_forgets_its_followers_turns_the_ledger_red() {
     let verdict = verdict_after(&stage, &Changes::fault("followers-forgotten").deferring()).await;
 
     assert!(verdict.missing_effects > 0, "{verdict}");
+}
+
+#[tokio::test]
+async fn neighbours_counted_by_the_crash_guard_turn_the_ledger_red() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+
+    let counted = Changes::fault("neighbours-counted");
+    let left = with_a_message_that_kills(stage, counted, 0, &SLOW).await;
+
+    let verdict = left.stage.ledger.verdict().await;
+    assert!(verdict.missing_effects > 0, "{verdict}");
+    let letters = letters(&left.stage).await;
+    assert!(letters.contains(&("crashed".to_owned(), left.deadly)));
+    let buried = u64::try_from(letters.len() - 1).unwrap();
+    assert_eq!(verdict.missing_effects, buried, "{verdict}");
 }

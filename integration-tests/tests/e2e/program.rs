@@ -70,6 +70,27 @@ impl Program {
         assert_eq!(signal, Some(6), "{} ended with {status}", self.name);
     }
 
+    /// Whether it has died by itself, as by a failpoint.
+    pub(crate) fn has_died(&self) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let ended = self.child.try_wait();
+        let signal = ended.and_then(|status| status.signal());
+        assert_eq!(
+            signal.is_some(),
+            ended.is_some(),
+            "{} ended with {ended:?}",
+            self.name
+        );
+        signal == Some(6)
+    }
+
+    /// SIGKILL, if it has not died meanwhile. True: it had not.
+    pub(crate) fn kill_unless_it_died(&self) -> bool {
+        self.child.kill();
+        !self.has_died()
+    }
+
     /// SIGTERM, upon which it must end well.
     pub(crate) async fn stop(&self) {
         self.term();

@@ -9,7 +9,7 @@ use crate::failpoints::{LIMIT, write_too_large};
 use crate::kills::{cycles, kill_both};
 use crate::stage::{Changes, SOON, Stage};
 
-fn by_sequence(changes: Changes) -> Changes {
+pub(crate) fn by_sequence(changes: Changes) -> Changes {
     changes.variable("E2E_BY_SEQUENCE", "1")
 }
 

@@ -181,6 +181,13 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "update onceward.held_keys set due_at = now()",
         "delete from onceward.retries",
         "delete from onceward.held_keys",
+        "insert into onceward.paused_types (consumer, type, probe_at) values ('billing', 't', now())",
+        "select from onceward.paused_types for key share",
+        "update onceward.paused_types set probe_at = now()",
+        "delete from onceward.paused_types",
+        "insert into onceward.starts (consumer, message_id, member) values ('billing', gen_random_uuid(), gen_random_uuid())",
+        "update onceward.starts set alone = true",
+        "delete from onceward.starts",
         "insert into onceward.consumer_positions (consumer, partition, highest_settled) values ('billing', 'orders/0', 7)",
         "update onceward.consumer_positions set highest_settled = highest_settled",
         "insert into onceward.key_sequences (consumer, line, topic, key, high, high_mark, seen, seen_at)
@@ -224,6 +231,7 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "update onceward.dead_letters set state = 'discarded'",
         "delete from onceward.streams",
         "delete from onceward.consumer_positions where consumer = 'gone'",
+        "update onceward.paused_types set resumed_at = now() where consumer = 'billing' and type = 't'",
         "delete from onceward.key_sequences where consumer = 'gone'",
         "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
          select onceward.mark_slot(id), 'billing', id, 1 from (select gen_random_uuid() as id) m",
@@ -243,6 +251,8 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.processed_messages",
         "delete from onceward.retries",
         "update onceward.retries set attempts = 1",
+        "update onceward.paused_types set probe_at = now()",
+        "delete from onceward.starts",
     ] {
         assert_eq!(super::code(run(&mut admin, sql).await), FORBIDDEN, "{sql}");
     }

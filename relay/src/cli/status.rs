@@ -3,6 +3,7 @@
 use clap::Args;
 use onceward::schema::{self, StreamOverview, UnroutedTopic};
 use onceward_consumer::dead_letter::{self, DeadLetterCount};
+use onceward_consumer::schema::PausedType;
 use onceward_core::Schema;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,6 +31,8 @@ struct Answer {
     unrouted: Vec<Unrouted>,
     /// None if this user may not see them.
     dead_letters: Option<Vec<DeadLetterCount>>,
+    /// As above.
+    paused_types: Option<Vec<PausedType>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,10 +52,14 @@ impl Status {
         let counts = reached
             .ask("the count of dead letters", dead_letters(pool, schema))
             .await?;
+        let paused = reached
+            .ask("the paused types", paused_types(pool, schema))
+            .await?;
         let answer = Answer {
             streams: Stream::all(context, streams),
             unrouted: unrouted.into_iter().map(Unrouted::from).collect(),
             dead_letters: counts,
+            paused_types: paused,
         };
         context.output.answer(&answer, people)
     }
@@ -81,6 +88,18 @@ async fn dead_letters(
     }
 }
 
+/// As for dead letters.
+async fn paused_types(
+    pool: &PgPool,
+    schema: &Schema,
+) -> Result<Option<Vec<PausedType>>, sqlx::Error> {
+    match onceward_consumer::schema::paused_types(pool, schema).await {
+        Ok(types) => Ok(Some(types)),
+        Err(error) if database::is_forbidden(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl From<UnroutedTopic> for Unrouted {
     fn from(topic: UnroutedTopic) -> Self {
         Self {
@@ -104,7 +123,28 @@ fn people(answer: &Answer) -> String {
         ));
     }
     text.push_str(&letters(answer.dead_letters.as_deref()));
+    text.push_str(&failing(answer.paused_types.as_deref().unwrap_or_default()));
     text
+}
+
+fn failing(types: &[PausedType]) -> String {
+    if types.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["CONSUMER", "FAILING TYPE", "SINCE", "KEYS", "ERROR"]);
+    for one in types {
+        table.row([
+            one.consumer.clone(),
+            plain(&one.kind),
+            time(one.paused_at),
+            one.waiting.to_string(),
+            plain(&one.error),
+        ]);
+    }
+    format!(
+        "\n{}Most messages of a failing type fail: one at a time is tried, the others wait. Mend its handler, or what that depends on.\n",
+        table.render()
+    )
 }
 
 fn streams(answer: &Answer) -> String {

@@ -13,7 +13,10 @@ async fn doctor_finds_nothing_wrong_with_a_fresh_schema() {
     let answer = shell.json(&["doctor"]).await;
 
     assert_eq!(answer["healthy"], true, "{answer}");
-    assert_eq!(answer["server"]["schema_version"], 7);
+    assert_eq!(
+        answer["server"]["schema_version"],
+        onceward_migrations::LATEST
+    );
 }
 
 #[tokio::test]

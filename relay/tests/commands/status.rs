@@ -16,7 +16,7 @@ async fn status_of_a_database_without_streams_says_so() {
     assert!(people.contains("no streams yet"), "{people}");
     assert_eq!(
         programs,
-        json!({ "streams": [], "unrouted": [], "dead_letters": [] })
+        json!({ "streams": [], "unrouted": [], "dead_letters": [], "paused_types": [] })
     );
 }
 

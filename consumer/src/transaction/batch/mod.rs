@@ -1,5 +1,6 @@
 //! One attempt at several messages: all marks, handler, proof, commit.
 
+mod guard;
 mod open;
 
 use std::sync::Arc;
@@ -12,17 +13,19 @@ use uuid::Uuid;
 
 use open::Opened;
 
-use super::attempt::ended_by_handler;
 use super::ended::{Ended, after_commit, handle_batch, without_mark};
 use super::mark::Marked;
+use super::undo::{Undo, ended_by_handler};
 use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
 use crate::alarm::Alarm;
 use crate::batch::AnyBatch;
 use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::handler::HandlerError;
+use crate::keeper::Keeper;
 use crate::mark::Mark;
 use crate::plan::Run;
 use crate::session::Session;
+use crate::sql::Waits;
 use crate::trouble::{Trouble, chain, classify};
 
 /// How long a batch waits for a lock: one message that somebody else works on must not hold up the others for long.
@@ -37,6 +40,8 @@ pub(crate) struct BatchOrder<'a> {
     /// As of an [`Order`](super::Order).
     pub(crate) kill: &'a CancellationToken,
     pub(crate) alarm: &'a Alarm,
+    /// Keeps the starts of those that may kill their process.
+    pub(crate) keeper: &'a Keeper,
 }
 
 /// A message of a batch.
@@ -44,6 +49,8 @@ pub(crate) struct BatchOrder<'a> {
 pub(crate) struct Entry<'a> {
     pub(crate) message: &'a Arc<Message>,
     pub(crate) mark: &'a Mark,
+    /// Whether it may have been in work when a process died.
+    pub(crate) suspect: bool,
     /// Whether its mark may have been forgotten.
     pub(crate) in_doubt: bool,
     pub(crate) origin: &'a Origin,
@@ -91,7 +98,8 @@ impl From<Ran> for BatchRan {
 impl Database {
     /// Runs the handler once for all that is new of the batch, in the transaction of its marks.
     pub(crate) async fn attempt_batch(&self, order: &BatchOrder<'_>) -> BatchRan {
-        let begun = self.begin_with(order.deadline, PATIENCE).await;
+        let waits = Waits::of(order.entries.iter().any(|entry| entry.suspect));
+        let begun = self.begin_with(order.deadline, PATIENCE, waits).await;
         let mut session = match begun {
             Ok(session) => session,
             Err(error) => return BatchRan::new(Run::Outage, chain(&error)),
@@ -108,6 +116,10 @@ impl Database {
                 return BatchRan::new(without_mark(classify(&error)), chain(&error));
             }
         };
+        if let Err(ran) = Self::may_start_batch(order, &opened.lots).await {
+            session.roll_back(ROLL_BACK).await;
+            return ran;
+        }
         let ran = match &opened.marked {
             Some(marked) => self.run_batch(order, session, &opened, marked).await,
             None => {
@@ -152,13 +164,23 @@ impl Database {
             }
         };
         let ended = ended.in_time(deadline);
+        let (reached, ()) = tokio::join!(
+            self.reach(&ended, marked),
+            Self::batch_has_ended(order, &opened.lots)
+        );
         // If the handler has committed, it has committed all marks alike.
         let mark = Mark {
             id: opened.marks.first().copied().unwrap_or_default(),
             digest: None,
         };
-        self.undo((&mark, marked), session, ended, order.deadline)
-            .await
+        let undo = Undo {
+            mark: &mark,
+            marked,
+            ended,
+            reached,
+            deadline: order.deadline,
+        };
+        self.undo(session, undo).await
     }
 
     /// Proves all marks and commits. An error is to be undone.
@@ -173,12 +195,11 @@ impl Database {
             let error = HandlerError::from("the handler has left a savepoint open");
             return Err((session, error));
         }
-        let proven = self
-            .prove_all(session.connection(), opened, order.deadline)
-            .await;
+        let proven = self.prove_all(session.connection(), order, opened).await;
         match proven {
             Ok(true) => {}
             Ok(false) => {
+                Self::batch_has_ended(order, &opened.lots).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
@@ -191,25 +212,31 @@ impl Database {
         pass(Failpoint::BeforeCommit);
         Ok(match within(COMMIT, session.commit()).await {
             Ok(()) => Ran::new(Run::Handled, ""),
-            Err(error) => Ran::new(after_commit(classify(&error)), chain(&error)),
+            Err(error) => {
+                Self::batch_has_ended(order, &opened.lots).await;
+                Ran::new(after_commit(classify(&error)), chain(&error))
+            }
         })
     }
 
     async fn prove_all(
         &self,
         connection: &mut PgConnection,
+        order: &BatchOrder<'_>,
         opened: &Opened,
-        deadline: Duration,
     ) -> Result<bool, sqlx::Error> {
         if planted(Fault::CommitWithoutProof) {
             return Ok(true);
+        }
+        if order.entries.iter().any(|entry| entry.suspect) {
+            self.forget_starts(connection, &opened.marks).await?;
         }
         let ask = sqlx::query_as(self.statements.proofs.sql())
             .bind(self.consumer.as_str())
             .bind(&opened.slots)
             .bind(&opened.marks)
             .fetch_one(connection);
-        let (count, _): (i64, String) = within(deadline + ANSWER, ask).await?;
+        let (count, _): (i64, String) = within(order.deadline + ANSWER, ask).await?;
         Ok(usize::try_from(count) == Ok(opened.marks.len()))
     }
 }

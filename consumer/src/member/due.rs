@@ -1,0 +1,55 @@
+//! Lines that are due, and deliveries that were held: how they come to their turn.
+
+use std::time::Instant;
+
+use super::Member;
+use crate::plan::Lane;
+use crate::transaction::{Due, DueLine};
+use crate::trial::Trial;
+
+impl<T: Clone + Send + Sync + 'static> Member<T> {
+    /// Looks for messages that have waited, when some may be due and there is room for them.
+    pub(super) fn look_for_due(&mut self) {
+        if self.may_start()
+            && let Some(room) = self.waiting.wants(Instant::now())
+        {
+            // Fails only when the poller has ended, which the loop sees by itself.
+            self.looks.send(room).ok();
+        }
+    }
+
+    pub(super) fn on_due(&mut self, due: Option<Due>) {
+        let shop = self.shop.clone();
+        let class_of = |kind: &str| shop.route_of(kind).unwrap_or(shop.routes.len());
+        for (line, class) in self.waiting.told(due, Instant::now(), class_of) {
+            self.take(line, class, None);
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, line: DueLine, trial: Trial) {
+        let class = self.shop.route_of(&line.kind);
+        // One that is worked on as it is need not be tried; if it fails, it waits for its type again.
+        if !self.waiting.knows(&line) {
+            let class = class.unwrap_or(self.shop.routes.len());
+            self.take(line, class, Some(trial));
+        }
+    }
+
+    fn take(&mut self, line: DueLine, class: usize, trial: Option<Trial>) {
+        let number = self.next_number();
+        let lane = if trial.is_some() {
+            Lane::Probe
+        } else {
+            Lane::Due
+        };
+        self.waiting.arrive(number, line, class, trial);
+        self.keys.arrive_due(number, class, lane);
+    }
+
+    /// Deliveries that were held get another turn.
+    pub(super) fn bring_back_held(&mut self) {
+        for number in self.held.drain(..) {
+            self.keys.bring_back(number);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Tests of one message that has waited, in a real database.
+
+use onceward_core::Schema;
+use onceward_testkit::postgres::{Database as TestDatabase, Postgres};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+use crate::alarm::Alarm;
+use crate::clock::DatabaseClock;
+use crate::handler::Whole;
+use crate::health::Health;
+use crate::keeper::Keeper;
+use crate::meters::Meters;
+use crate::room::Room;
+use crate::router::Route;
+use crate::sql::Statements;
+use crate::transaction::{Database, DueLine};
+use crate::types::Types;
+use crate::{ConsumerName, FailingTypes, Handler, HandlerError, Tx};
+
+const KIND: &str = "t";
+
+struct Nothing;
+
+impl Handler for Nothing {
+    async fn handle(&self, _: &onceward_core::Message, _: &mut Tx) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+async fn workshop() -> (TestDatabase, Arc<Workshop>) {
+    workshop_with(Keeper::new().0).await
+}
+
+async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
+    let test = Postgres::shared().await.database().await;
+    onceward_migrations::run(test.pool()).await.unwrap();
+    let consumer = ConsumerName::try_from("billing").unwrap();
+    let shop = Workshop {
+        meters: Meters::new(&consumer),
+        database: Database {
+            pool: test.pool().clone(),
+            statements: Statements::new(Schema::default()),
+            consumer,
+            outbound: None,
+            sequences: None,
+        },
+        routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
+        defaults: HandlerSettings::default(),
+        clock: DatabaseClock::ask(test.pool()).await.unwrap(),
+        health: Health::new(),
+        kill: CancellationToken::new(),
+        types: Types::new(FailingTypes::default()),
+        keeper,
+        room: Room::of_process(),
+    };
+    (test, Arc::new(shop))
+}
+
+/// A line of one message, which is due.
+async fn due_line(shop: &Workshop) -> Uuid {
+    let line = Uuid::now_v7();
+    for sql in [
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+         values (onceward.mark_slot($1), 'billing', $1, 1)",
+        "insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', $1, 'orders', now())",
+        "insert into onceward.retries (consumer, line, message_id, mark_slot, topic, type, payload, due_at)
+         values ('billing', $1, $1, onceward.mark_slot($1), 'orders', 't', '', now())",
+    ] {
+        sqlx::query(sql)
+            .bind(line)
+            .execute(&shop.database.pool)
+            .await
+            .unwrap();
+    }
+    line
+}
+
+fn errand(line: Uuid) -> Errand {
+    Errand {
+        number: 1,
+        due: DueLine {
+            line,
+            kind: KIND.to_owned(),
+        },
+        trial: None,
+        leave: CancellationToken::new(),
+        alarm: Alarm::new(),
+    }
+}
+
+#[tokio::test]
+async fn whoever_finds_that_a_line_need_not_wait_for_its_type_knows_that_it_is_resumed() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    // As one who has not heard of the end of the pause yet.
+    shop.types.paused(KIND);
+
+    let report = shop.clone().retry(errand(line)).await;
+
+    assert_eq!(report.due, Some(Duration::ZERO));
+    assert!(
+        !shop.types.is_paused(KIND),
+        "it must not wait in vain again"
+    );
+}
+
+#[tokio::test]
+async fn a_line_whose_type_is_paused_waits_for_that() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    let database = &shop.database;
+    database.pause(KIND, "", Duration::ZERO).await.unwrap();
+    shop.types.paused(KIND);
+
+    let report = shop.clone().retry(errand(line)).await;
+
+    assert!(report.due.unwrap() > Duration::from_secs(3_600));
+    assert!(shop.types.is_paused(KIND));
+}
+
+/// Seconds until the only line is due.
+async fn due_in(shop: &Workshop) -> f64 {
+    sqlx::query_scalar(
+        "select extract(epoch from due_at - clock_timestamp())::float8 from onceward.held_keys",
+    )
+    .fetch_one(&shop.database.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_line_whose_first_message_is_of_another_type_than_was_said_is_due_at_once() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    shop.database.lease(line, LEASE).await.unwrap();
+    let mut errand = errand(line);
+    errand.due.kind = "another".to_owned();
+
+    let report = shop.clone().retry(errand).await;
+
+    assert_eq!(report.due, Some(LATER));
+    assert!(due_in(&shop).await <= 0.0);
+}
+
+#[tokio::test]
+async fn the_lease_of_a_line_that_waits_for_its_own_time_is_not_moved() {
+    let (_test, shop) = workshop().await;
+    let line = due_line(&shop).await;
+    sqlx::query("update onceward.held_keys set due_at = now() + interval '1 hour'")
+        .execute(&shop.database.pool)
+        .await
+        .unwrap();
+
+    shop.database.lease(line, Duration::ZERO).await.unwrap();
+
+    assert!(due_in(&shop).await > 3_000.0);
+}
+
+#[tokio::test]
+async fn a_line_stays_ours_while_its_message_waits_to_be_alone() {
+    let (_test, shop) = workshop().await;
+    let errand = errand(due_line(&shop).await);
+    let long = Duration::from_secs(60);
+    let beside = shop.come_in(false, long, &errand.leave).await.unwrap();
+
+    let stay = async { shop.come_in_for(&errand, long, true).await.is_some() };
+    let renewed = async {
+        let mut renewals = 0;
+        while renewals < 2 {
+            // Only a renewal brings it near the whole lease again.
+            let before = due_in(&shop).await;
+            tokio::task::yield_now().await;
+            renewals += i32::from(due_in(&shop).await > before + 0.5);
+        }
+        drop(beside);
+    };
+    let in_time = tokio::time::timeout(long, futures_util::future::join(stay, renewed)).await;
+
+    assert!(in_time.unwrap().0);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_until_a_start_is_written() {
+    // Nobody answers.
+    let (keeper, _asked) = Keeper::new();
+    let (_test, shop) = workshop_with(keeper).await;
+    let errand = errand(due_line(&shop).await);
+
+    shop.kill.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(4), shop.clone().retry(errand)).await;
+
+    assert_eq!(ended.unwrap().outcome, None);
+}
+
+#[tokio::test]
+async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_written() {
+    // Nobody answers.
+    let (keeper, _asked) = Keeper::new();
+    let (_test, shop) = workshop_with(keeper).await;
+    let errand = errand(due_line(&shop).await);
+    let leave = errand.leave.clone();
+    let is_claimed = || async {
+        let free = sqlx::query("select from onceward.retries for update skip locked")
+            .fetch_optional(&shop.database.pool)
+            .await;
+        free.unwrap().is_none()
+    };
+
+    let retry = tokio::time::timeout(Duration::from_secs(60), shop.clone().retry(errand));
+    let left = async {
+        while !is_claimed().await {
+            tokio::task::yield_now().await;
+        }
+        leave.cancel();
+        Instant::now()
+    };
+    let (ended, left) = futures_util::future::join(retry, left).await;
+
+    assert_eq!(ended.unwrap().outcome, None);
+    // Else it takes 15 seconds.
+    assert!(left.elapsed() < Duration::from_secs(8));
+}
