@@ -41,11 +41,11 @@ async fn goes_on_after_a_lock_of(table: &str) {
         .execute(&mut *other)
         .await
         .unwrap();
-    stage.publish(2, Some(1));
+    stage.publish(2, Some(2));
 
     waits_in_turns(&stage).await;
     other.rollback().await.unwrap();
-    stage.publish(3, Some(1));
+    stage.publish(3, Some(2));
     stage.settled(3).await;
     running.stop().await;
 

@@ -137,6 +137,35 @@ async fn a_replay_goes_behind_what_waits_of_its_key_and_live_messages_go_behind_
 }
 
 #[tokio::test]
+async fn a_run_until_idle_waits_for_what_is_due_and_locked() {
+    let stage = Stage::new().await;
+    let id = buried(&stage, -1, Some(1)).await;
+    let schema = Schema::default();
+    dead_letter::edit(stage.pool(), &schema, id, &payload(1), "alice")
+        .await
+        .unwrap();
+    replay(&stage, id, To::Consumer).await;
+    let mut other = stage.pool().begin().await.unwrap();
+    sqlx::query("select from onceward.held_keys for update")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+
+    stage.publish(2, None);
+    let consumer = builder(&stage).build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let running = tokio::spawn(async move { consumer.run_until_idle(subscriber).await });
+    wait::until_true(SOON, "the effect of another one", || async {
+        stage.effects().await == [2]
+    })
+    .await;
+    other.rollback().await.unwrap();
+    running.await.unwrap().unwrap();
+
+    assert_eq!(stage.effects().await, [2, 1]);
+}
+
+#[tokio::test]
 async fn a_replay_whose_mark_was_forgotten_is_marked_anew() {
     let stage = Stage::new().await;
     let id = buried(&stage, -1, None).await;

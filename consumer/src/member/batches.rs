@@ -7,6 +7,7 @@ use super::Member;
 use crate::batch::Filling;
 use crate::faults::{Fault, planted};
 use crate::keys::Take;
+use crate::plan::Outcome;
 use crate::work::{Done, Fate, Job};
 
 /// Batches that wait for more, one of each handler at most.
@@ -119,6 +120,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             match fate {
                 Fate::Settled(number, outcome) => {
                     self.keys.end(number);
+                    if outcome == Outcome::Deferred {
+                        self.waiting.joined();
+                    }
                     self.settle(number, outcome);
                 }
                 Fate::Again(job, _)

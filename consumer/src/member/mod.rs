@@ -302,8 +302,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn on_report(&mut self, report: Report) {
         let number = report.number;
         self.keys.end(number);
-        if let Some(due) = report.due {
-            self.waiting.look_after(due, Instant::now());
+        match report.due {
+            Some(due) => self.waiting.look_after(due, Instant::now()),
+            None if report.outcome == Some(Outcome::Deferred) => self.waiting.joined(),
+            None => {}
         }
         if self.waiting.end(number) {
             if let Some(outcome) = report.outcome {

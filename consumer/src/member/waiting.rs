@@ -20,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// regular look: a look takes the lines that it finds, which costs the database a write for each.
 const LOOK_PAST: Duration = Duration::from_millis(100);
 
+/// After a look that passed over a line which somebody else has locked: mostly for as long as a message joins it.
+const LOCKED: Duration = Duration::from_millis(50);
+
 /// How many lines are in hand at most.
 const MOST: usize = 1_000;
 
@@ -134,6 +137,7 @@ impl Waiting {
             // There may be more.
             _ if in_vain => now + look_past(self.in_vain),
             _ if found > 0 && found >= self.asked => now,
+            Some(Duration::ZERO) => now + LOCKED,
             Some(next) => now + next.min(LOOK_EVERY),
             None => now + LOOK_EVERY,
         };
@@ -162,6 +166,11 @@ impl Waiting {
             &mut self.heard
         };
         *next = Some(next.map_or(at, |before| before.min(at)));
+    }
+
+    /// A delivery has lined up behind what waits. It may be due, and that line in nobody's hand: nothing is idle before another look.
+    pub(super) fn joined(&mut self) {
+        self.idle = false;
     }
 
     pub(super) fn arrive(&mut self, number: u64, due: DueLine, class: usize, trial: Option<Trial>) {

@@ -209,6 +209,23 @@ fn it_is_idle_once_a_look_finds_nothing_and_nothing_is_heard_of() {
     assert!(waiting.is_idle());
 
     waiting.wants(now + LOOK_EVERY);
-    waiting.told(found([], "t", Some(4_000)), now, class_of);
+    waiting.told(found([], "t", Some(900)), now, class_of);
     assert!(!waiting.is_idle(), "it may be one that was taken in vain");
+
+    waiting.wants(now + LOOK_EVERY);
+    waiting.told(found([], "t", None), now, class_of);
+    waiting.joined();
+    assert!(!waiting.is_idle());
+}
+
+#[test]
+fn what_is_due_and_locked_is_looked_for_again_soon_and_keeps_it_from_being_idle() {
+    let now = Instant::now();
+    let mut waiting = waiting(now);
+
+    waiting.wants(now);
+    waiting.told(found([], "t", Some(0)), now, class_of);
+
+    assert!(!waiting.is_idle());
+    assert_eq!(waiting.next(), Some(now + LOCKED));
 }

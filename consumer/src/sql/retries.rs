@@ -58,7 +58,8 @@ returning
     order by r.id
     limit 1)";
 
-/// The database's time, and seconds until the next line is due that is not yet. By `held_keys_due`. $1 consumer.
+/// The database's time, and seconds until the next line is due: not above zero for one that is due and was not taken, since there was no
+/// room for it or somebody else has it locked. By `held_keys_due`. $1 consumer.
 pub(super) const NEXT_DUE: &str = "
 select
   clock_timestamp(),
@@ -66,7 +67,6 @@ select
     select extract(epoch from due_at - clock_timestamp())::float8
     from {schema}.held_keys
     where consumer = $1
-      and due_at > (select clock_timestamp())
     order by due_at
     limit 1
   )";

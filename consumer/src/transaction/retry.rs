@@ -37,7 +37,7 @@ pub(crate) struct DueLine {
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) lines: Vec<DueLine>,
-    /// When more will be; none: nothing waits.
+    /// When more will be; none: nothing waits. Zero: there is more already, for which there was no room or which somebody else has locked.
     pub(crate) next: Option<Duration>,
 }
 
