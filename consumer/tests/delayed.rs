@@ -405,3 +405,39 @@ async fn a_message_that_waits_and_whose_mark_was_removed_is_a_duplicate_and_no_o
     assert_eq!(stage.effects().await, [3]);
     assert_eq!(stage.retries().await, 2);
 }
+
+#[tokio::test]
+async fn what_waits_in_a_line_follows_one_by_one_without_a_look_for_each() {
+    let stage = Stage::new().await;
+    let failures = Failures::of(&[(1, 1)], LONG);
+    for order in 1..=40 {
+        stage.publish(order, Some(1));
+    }
+    let running = stage.run(builder(&stage, &failures));
+    stage.wait_for_retries(40).await;
+    sqlx::raw_sql(
+        "create sequence leases;
+         create function note() returns trigger language plpgsql as $$ begin perform nextval('leases'); return null; end $$;
+         create trigger note after update on onceward.held_keys for each row
+         when (new.due_at > clock_timestamp() + interval '0.5 s') execute function note();
+         update onceward.retries set due_at = now();
+         update onceward.held_keys set due_at = now()",
+    )
+    .execute(stage.pool())
+    .await
+    .unwrap();
+
+    wait::until_true(SOON, "all of the line", || async {
+        stage.effects().await.len() == 40
+    })
+    .await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, (1..=40).collect::<Vec<_>>());
+    let leases: i64 = sqlx::query_scalar("select last_value from leases")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    // A regular look may find it between two of them.
+    assert!(leases < 20, "{leases}");
+}

@@ -35,6 +35,18 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
     }
 
+    /// A line whose first message has left it has the next one due. It goes behind the others that have their turn.
+    pub(super) fn take_again(&mut self, line: DueLine) {
+        if self.stopping.is_some() {
+            return;
+        }
+        // What came of a look meanwhile has it.
+        if !self.waiting.knows(&line) {
+            let class = self.shop.route_of(&line.kind);
+            self.take(line, class.unwrap_or(self.shop.routes.len()), None);
+        }
+    }
+
     fn take(&mut self, line: DueLine, class: usize, trial: Option<Trial>) {
         let number = self.next_number();
         let lane = if trial.is_some() {

@@ -311,6 +311,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if let Some(outcome) = report.outcome {
                 self.settled.count(outcome);
             }
+            if let Some(line) = report.again {
+                self.take_again(line);
+            }
             return;
         }
         match report.outcome {

@@ -109,9 +109,9 @@ where consumer = $1
   and line = $2
 for update";
 
-/// Seconds until the first of a line is due. By `retries_line`. $1 consumer, $2 line.
+/// Seconds until the first of a line is due, and its type. By `retries_line`. $1 consumer, $2 line.
 pub(super) const HEAD: &str = "
-select extract(epoch from due_at - clock_timestamp())::float8
+select extract(epoch from due_at - clock_timestamp())::float8, type
 from {schema}.retries
 where consumer = $1
   and line = $2

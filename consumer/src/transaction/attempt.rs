@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::ended::{Ended, after_commit, handle, without_mark};
 use super::guard::Guard;
+use super::line::Follower;
 use super::mark::{Marked, Proof, Says};
 use super::opened::{Opened, PAUSED, Refused};
 use super::undo::{Undo, ended_by_handler};
@@ -69,8 +70,8 @@ pub(crate) struct Ran {
     pub(crate) error: String,
     /// The transaction that the handler ended by itself.
     pub(crate) ended: Option<String>,
-    /// When the next message of the line is due, if this one has left it.
-    pub(crate) next: Option<Duration>,
+    /// Who follows in the line, if this one has left it.
+    pub(crate) next: Option<Follower>,
 }
 
 impl Ran {
@@ -321,14 +322,14 @@ impl Database {
     }
 
     /// Takes a claimed message out of its line, between two proofs of the mark: after a transaction that the handler
-    /// has ended, its row would be gone by itself. None: the mark is not ours; else when the next of the line is due.
+    /// has ended, its row would be gone by itself. None: the mark is not ours; else who follows in the line.
     async fn check(
         &self,
         order: &Order<'_>,
         session: &mut Session,
         marked: &Marked,
         claimed: Option<&Claimed>,
-    ) -> Result<Option<Option<Duration>>, sqlx::Error> {
+    ) -> Result<Option<Option<Follower>>, sqlx::Error> {
         if planted(Fault::CommitWithoutProof) && claimed.is_none() {
             return Ok(Some(None));
         }

@@ -26,6 +26,13 @@ pub(crate) struct Waiting<'a> {
     pub(crate) until: Until<'a>,
 }
 
+/// The first of a line, once the one before it has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Follower {
+    pub(crate) due: Duration,
+    pub(crate) kind: String,
+}
+
 impl Database {
     /// Whether earlier messages of the line wait. Nobody can end the line before this transaction.
     pub(super) async fn is_held(
@@ -69,12 +76,12 @@ impl Database {
         within(ANSWER * 5, add.execute(connection)).await.map(drop)
     }
 
-    /// Takes a claimed message out of its line. Tells when the next one is due; none: nobody waited behind it.
+    /// Takes a claimed message out of its line. Tells who follows; none: nobody waited behind it.
     pub(super) async fn leave_line(
         &self,
         connection: &mut PgConnection,
         claimed: &Claimed,
-    ) -> Result<Option<Duration>, sqlx::Error> {
+    ) -> Result<Option<Follower>, sqlx::Error> {
         let consumer = self.consumer.as_str();
         let remove = sqlx::query(self.statements.remove.sql())
             .bind(claimed.id)
@@ -90,15 +97,15 @@ impl Database {
         let head = if planted(Fault::FollowersForgotten) {
             None
         } else {
-            let ask = sqlx::query_scalar::<_, f64>(self.statements.head.sql())
+            let ask = sqlx::query_as::<_, (f64, String)>(self.statements.head.sql())
                 .bind(consumer)
                 .bind(claimed.line)
                 .fetch_optional(&mut *connection);
             within(ANSWER, ask).await?
         };
-        match head {
-            Some(due) => {
-                self.move_line(connection, claimed.line, due, None).await?;
+        match &head {
+            Some((due, _)) => {
+                self.move_line(connection, claimed.line, *due, None).await?;
             }
             None => {
                 let end = sqlx::query(self.statements.end_line.sql())
@@ -108,7 +115,10 @@ impl Database {
                 within(ANSWER, end).await?;
             }
         }
-        Ok(head.map(duration))
+        Ok(head.map(|(due, kind)| Follower {
+            due: duration(due),
+            kind,
+        }))
     }
 
     /// Says in how many seconds the first of a line is due, and which paused type it waits for.

@@ -33,7 +33,7 @@ use crate::sql::{Statements, Waits};
 pub(crate) use attempt::{Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
 pub(crate) use guard::Guard;
-pub(crate) use line::Waiting;
+pub(crate) use line::{Follower, Waiting};
 use mark::Marked;
 pub(crate) use opened::ID_CONFLICT;
 pub(crate) use pause::{PausedType, Turn};

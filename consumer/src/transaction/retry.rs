@@ -269,6 +269,7 @@ impl Database {
                 .await?;
         }
         let next = self.leave_line(connection, claimed).await?;
+        let next = next.map(|follower| follower.due);
         let settling = if ours {
             Settling::Written
         } else {

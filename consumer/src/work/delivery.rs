@@ -54,6 +54,7 @@ impl Workshop {
             number: job.number,
             outcome,
             due,
+            again: None,
         }
     }
 

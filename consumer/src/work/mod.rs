@@ -96,13 +96,15 @@ pub(crate) struct Errand {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) number: u64,
     /// None: it is not settled and comes again.
     pub(crate) outcome: Option<Outcome>,
     /// When a line has a message due because of it.
     pub(crate) due: Option<Duration>,
+    /// The same line, whose next message is due already: it need not be looked for.
+    pub(crate) again: Option<DueLine>,
 }
 
 /// What a worker came to.

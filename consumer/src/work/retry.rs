@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, warn};
+use uuid::Uuid;
 
 use super::told::log_run;
 use super::{Errand, Past, Report, Workshop, has_expired, wait};
@@ -16,7 +17,7 @@ use crate::plan::failing::{after_probe, while_paused};
 use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
 use crate::room::Stay;
 use crate::session::Session;
-use crate::transaction::{Claimed, Guard, Order, Ran, Verdict};
+use crate::transaction::{Claimed, DueLine, Follower, Guard, Order, Ran, Verdict};
 use crate::trouble::{Trouble, chain, classify};
 
 /// How long a message may be looked at on the server.
@@ -31,22 +32,43 @@ struct Attempted {
     ran: Ran,
 }
 
+/// What a line has due once a run at its first message has ended.
+struct Then {
+    due: Option<Duration>,
+    again: Option<DueLine>,
+}
+
+impl Then {
+    /// The message has left its line.
+    fn follows(&mut self, line: Uuid, follower: Option<Follower>) {
+        let due = follower.as_ref().map(|follower| follower.due);
+        self.due = due.filter(|due| !due.is_zero());
+        self.again = follower
+            .filter(|follower| follower.due.is_zero())
+            .map(|Follower { kind, .. }| DueLine { line, kind });
+    }
+}
+
 impl Workshop {
     /// Works on the first message of a line, once it is ours, until it has left the line or waits again.
     pub(crate) async fn retry(self: Arc<Self>, errand: Errand) -> Report {
-        let mut due = Some(LATER);
-        let outcome = self.first_of_line(&errand, &mut due).await;
+        let mut then = Then {
+            due: Some(LATER),
+            again: None,
+        };
+        let outcome = self.first_of_line(&errand, &mut then).await;
         if let Some(outcome) = outcome {
             self.meters.settled(outcome);
         }
         Report {
             number: errand.number,
             outcome,
-            due,
+            due: then.due,
+            again: then.again,
         }
     }
 
-    async fn first_of_line(&self, errand: &Errand, due: &mut Option<Duration>) -> Option<Outcome> {
+    async fn first_of_line(&self, errand: &Errand, then: &mut Then) -> Option<Outcome> {
         let route = self.route_of(&errand.due.kind);
         let verdict = match self.handler(route) {
             Some(Some(handler)) => {
@@ -58,9 +80,9 @@ impl Workshop {
                     } else {
                         Verdict::WaitForType { kind, tried: false }
                     };
-                    return self.end(&claimed, &verdict, due).await;
+                    return self.end(&claimed, &verdict, then).await;
                 }
-                return self.handle_waiting(errand, route, handler, due).await;
+                return self.handle_waiting(errand, route, handler, then).await;
             }
             Some(None) => None,
             None => Some(format!("no handler for type {:?}", errand.due.kind)),
@@ -73,7 +95,7 @@ impl Workshop {
                 ended: None,
             },
         };
-        self.end(&claimed, &verdict, due).await
+        self.end(&claimed, &verdict, then).await
     }
 
     /// Runs the handler until the plan says what becomes of the message.
@@ -82,7 +104,7 @@ impl Workshop {
         errand: &Errand,
         route: Option<usize>,
         handler: &dyn AnyHandler,
-        due: &mut Option<Duration>,
+        then: &mut Then,
     ) -> Option<Outcome> {
         let settings = self.settings(route);
         let mut tally = Tally::default();
@@ -107,7 +129,7 @@ impl Workshop {
             alone = next == Next::Alone;
             let verdict = match next {
                 Next::Settled(outcome) => {
-                    *due = ran.next;
+                    then.follows(errand.due.line, ran.next);
                     return Some(outcome);
                 }
                 Next::Leave => return None,
@@ -137,7 +159,7 @@ impl Workshop {
                     ended: ran.ended.as_deref(),
                 },
             };
-            return self.end(&claimed, &verdict, due).await;
+            return self.end(&claimed, &verdict, then).await;
         }
     }
 
@@ -276,7 +298,7 @@ impl Workshop {
         &self,
         claimed: &Claimed,
         verdict: &Verdict<'_>,
-        due: &mut Option<Duration>,
+        then: &mut Then,
     ) -> Option<Outcome> {
         let outcome = match verdict {
             Verdict::Dead { .. } => Some(Outcome::Dead),
@@ -288,7 +310,7 @@ impl Workshop {
         let mark = claimed.mark.id;
         match self.database.settle_claimed(claimed, verdict).await {
             Ok((Settling::Written, next)) => {
-                *due = next;
+                then.due = next;
                 match verdict {
                     Verdict::Dead { letter, .. } => {
                         warn!(%mark, reason = letter.reason.code(), "dead letter");
@@ -307,7 +329,7 @@ impl Workshop {
                 outcome
             }
             Ok((Settling::Duplicate, next)) => {
-                *due = next;
+                then.due = next;
                 Some(Outcome::Duplicate)
             }
             Ok((Settling::IdConflict | Settling::Elsewhere | Settling::Failed, _)) => None,

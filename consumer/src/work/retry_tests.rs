@@ -91,6 +91,27 @@ fn errand(line: Uuid) -> Errand {
     }
 }
 
+#[test]
+fn a_line_goes_on_by_itself_when_its_next_message_is_due_already() {
+    let line = Uuid::now_v7();
+    let after = |due: Option<u64>| {
+        let mut then = Then {
+            due: Some(LATER),
+            again: None,
+        };
+        let follower = due.map(|due| Follower {
+            due: Duration::from_secs(due),
+            kind: KIND.to_owned(),
+        });
+        then.follows(line, follower);
+        (then.due, then.again.map(|again| (again.line, again.kind)))
+    };
+
+    assert_eq!(after(None), (None, None));
+    assert_eq!(after(Some(0)), (None, Some((line, KIND.to_owned()))));
+    assert_eq!(after(Some(3)), (Some(Duration::from_secs(3)), None));
+}
+
 #[tokio::test]
 async fn whoever_finds_that_a_line_need_not_wait_for_its_type_knows_that_it_is_resumed() {
     let (_test, shop) = workshop().await;
