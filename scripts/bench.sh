@@ -3,6 +3,7 @@
 #
 #   scripts/bench.sh             W1 to W4 and W6, three repeats, at most 15 minutes
 #   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
+#   scripts/bench.sh guard       two minutes: is anything much slower than bench/results.json says? Writes nothing
 #   scripts/bench.sh ARGUMENTS   what they say, without a page: `--help` lists them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

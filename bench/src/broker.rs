@@ -112,6 +112,20 @@ fn partitions(client: &BaseConsumer, topic: &str) -> Outcome<i32> {
     Ok(i32::try_from(topic.partitions().len())?)
 }
 
+/// What a partition holds. One of a fresh topic may be without a leader for a moment, also after it had one.
+fn held_by(client: &BaseConsumer, topic: &str, partition: i32) -> Outcome<u64> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match client.fetch_watermarks(topic, partition, ANSWER) {
+            Ok((low, high)) => return Ok(u64::try_from(high - low)?),
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
+            )) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Tells how much a broker holds of a route, by its own word.
 pub(crate) enum Witness {
     Kafka {
@@ -160,8 +174,7 @@ impl Witness {
                 tokio::task::spawn_blocking(move || {
                     let mut held = 0;
                     for partition in 0..partitions {
-                        let (low, high) = client.fetch_watermarks(&topic, partition, ANSWER)?;
-                        held += u64::try_from(high - low)?;
+                        held += held_by(&client, &topic, partition)?;
                     }
                     Ok(held)
                 })

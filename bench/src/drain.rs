@@ -1,6 +1,7 @@
 //! W1: a committed backlog is drained. The witness is what the broker holds, not the relay's own word.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onceward_testkit::postgres::Database;
@@ -11,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::Arguments;
 use crate::backlog;
 use crate::broker::{self, Broker, Witness};
+use crate::latency::Figure;
 use crate::outcome::Outcome;
 use crate::producer::wal;
 use crate::relay::Relay;
@@ -20,8 +22,9 @@ use crate::world::{Used, World};
 /// How often the broker is asked.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
-/// A drain that takes longer has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+/// A drain that takes longer has failed, unless there is more to drain than this slowest of rates could.
+const DEADLINE: Duration = Duration::from_secs(300);
+const SLOWEST: u64 = 10_000;
 
 /// Where the backlog goes: the name, the broker, and partitions, which only Kafka has.
 const TARGETS: [(&str, Broker, u16); 3] = [
@@ -49,7 +52,7 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) rate: f64,
-    figures: Vec<(&'static str, &'static str, f64)>,
+    pub(crate) figures: Vec<Figure>,
 }
 
 pub(crate) async fn measure(
@@ -73,13 +76,32 @@ pub(crate) async fn measure(
                 // A stream of a new name reads the same log from its beginning.
                 let stream = format!("{}_{run}", name.replace('-', "_"));
                 let to = (broker, route.as_str());
-                let drained = drain(world, arguments, &database, &stream, to).await?;
+                let what = (arguments.relay.as_path(), arguments.messages);
+                let drained = drain(world, what, &database, &stream, to).await?;
                 add(results, at, &drained, ceiling(copy, bare)?);
                 broker.forget(world, &route).await?;
             }
         }
     }
     Ok(())
+}
+
+/// One drain of so many messages, 1,000 a transaction, as the share of its combined ceiling.
+pub(crate) async fn share(
+    world: &World,
+    relay: &Path,
+    (broker, partitions): (Broker, u16),
+    messages: u64,
+) -> Outcome<f64> {
+    let database = world.database().await?;
+    backlog::fill(database.pool(), messages, 1_000).await?;
+    let copy = copy(world, database.pool(), messages).await?;
+    let bare = bare(world, (broker, partitions), messages).await?;
+    let route = broker.route_of(world, partitions).await?;
+    let to = (broker, route.as_str());
+    let drained = drain(world, (relay, messages), &database, "share", to).await?;
+    broker.forget(world, &route).await?;
+    Ok(drained.rate / ceiling(copy, bare)?)
 }
 
 fn add_stage(
@@ -159,20 +181,34 @@ const fn of_broker(broker: Broker, used: Used) -> f64 {
 /// Drains the log of a database by a stream of that name, and reads back what the broker holds.
 pub(crate) async fn drain(
     world: &World,
-    arguments: &Arguments,
+    (binary, messages): (&Path, u64),
     database: &Database,
     stream: &str,
     at: (Broker, &str),
 ) -> Outcome<Drained> {
-    let messages = arguments.messages;
-    let (written, before) = (wal(database.pool()).await?, world.used()?);
     let url = world.relays_url(database);
-    let relay = Relay::start(&arguments.relay, world, &url, stream, at)?;
+    let start = || Relay::start(binary, world, &url, stream, at);
+    let (mut drained, relay) = run(world, database.pool(), (at, messages), start).await?;
+    let copies = copies(world, at, messages).await?;
+    drop(relay);
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    drained.figures.push(("duplicates", "msg", copies as f64));
+    Ok(drained)
+}
+
+/// Has a relay publish so many messages; it goes on then.
+pub(crate) async fn run(
+    world: &World,
+    pool: &PgPool,
+    (at, messages): ((Broker, &str), u64),
+    start: impl FnOnce() -> Outcome<Relay>,
+) -> Outcome<(Drained, Relay)> {
+    let (written, before) = (wal(pool).await?, world.used()?);
+    let relay = start()?;
     let rate = watch(world, &relay, at, messages).await?;
     let (cpu, memory) = (relay.cpu_seconds()?, relay.peak_memory()?);
     let after = world.used()?;
-    let written = wal(database.pool()).await? - written;
-    let copies = copies(world, at, messages).await?;
+    let written = wal(pool).await? - written;
     let broker = of_broker(at.0, after) - of_broker(at.0, before);
     let postgres = after.postgres - before.postgres;
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -182,15 +218,15 @@ pub(crate) async fn drain(
         ("cpu_us_broker", "us/msg", per_message(broker, messages)),
         ("rss_mib", "MiB", memory),
         ("wal", "B/msg", written as f64 / messages as f64),
-        ("duplicates", "msg", copies as f64),
     ];
-    Ok(Drained { rate, figures })
+    Ok((Drained { rate, figures }, relay))
 }
 
 /// Waits until the broker holds all messages; the clock of the rate runs from the first sample that shows one.
 async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) -> Outcome<f64> {
     let mut witness = Witness::of(world, at).await?;
-    let deadline = Instant::now() + DEADLINE;
+    let patience = DEADLINE.max(Duration::from_secs(messages / SLOWEST));
+    let deadline = Instant::now() + patience;
     let mut first = None;
     loop {
         let held = witness.held().await?;
@@ -204,7 +240,7 @@ async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) 
             return Err(why.into());
         }
         if Instant::now() > deadline {
-            return Err(format!("{held} of {messages} after {DEADLINE:?}").into());
+            return Err(format!("{held} of {messages} after {patience:?}").into());
         }
         sleep(SAMPLE_EVERY).await;
     }

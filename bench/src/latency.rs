@@ -71,9 +71,25 @@ pub(crate) async fn one(
     let to = (broker, route.as_str());
     let url = world.relays_url(&database);
     let relay = Relay::start(&arguments.relay, world, &url, "latency", to)?;
-    let total = rate * (arguments.seconds + WARM_UP);
+    run(world, &database, to, (rate, arguments.seconds), &relay).await
+}
+
+/// How many messages a run of so many a second takes, for so many seconds that count.
+pub(crate) const fn messages((rate, seconds): (u64, u64)) -> u64 {
+    rate * (seconds + WARM_UP) / WRITERS * WRITERS
+}
+
+/// One run with a relay that has just been started.
+pub(crate) async fn run(
+    world: &World,
+    database: &Database,
+    to: (Broker, &str),
+    (rate, seconds): (u64, u64),
+    relay: &Relay,
+) -> Outcome<Vec<Figure>> {
+    let total = messages((rate, seconds));
     let before = (relay.cpu_seconds()?, world.used()?);
-    let histogram = write_and_read(world, &database, to, (rate, total)).await?;
+    let histogram = write_and_read(world, database, to, (rate, total)).await?;
     let after = (relay.cpu_seconds()?, world.used()?);
     #[expect(
         clippy::cast_precision_loss,
@@ -114,7 +130,7 @@ async fn write_and_read(
         writers.spawn(async move { write(&pool, writer, (share, pace), &times).await });
     }
     let last = Duration::from_secs(total / rate) + PATIENCE;
-    for _ in 0..total / WRITERS * WRITERS {
+    for _ in 0..total {
         let arrival = timeout(last, arrivals.recv()).await?;
         let (id, at) = arrival.ok_or("the reader ended")?;
         times.lock().map_err(|_| "poisoned")?.read.insert(id, at);

@@ -9,6 +9,8 @@ mod consume;
 mod cpu;
 mod distance;
 mod drain;
+mod growth;
+mod guard;
 mod idle;
 mod latency;
 mod machine;
@@ -23,7 +25,7 @@ mod world;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use machine::Machine;
 use outcome::Outcome;
@@ -31,14 +33,21 @@ use results::Results;
 use world::World;
 
 /// What can be measured.
-const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W6", "W7"];
+const WORKLOADS: [&str; 7] = ["W1", "W2", "W3", "W4", "W5", "W6", "W7"];
 
 /// Measure Onceward, each workload beside its ceiling in the same run.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-struct Arguments {
+struct Line {
     #[command(subcommand)]
     instead: Option<Instead>,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// How it is measured.
+#[derive(Debug, Args)]
+struct Arguments {
     /// Messages of the backlog that is drained.
     #[arg(long, default_value_t = 500_000)]
     messages: u64,
@@ -63,6 +72,8 @@ struct Arguments {
     /// Only these workloads, such as `W1,W3`.
     #[arg(long, value_delimiter = ',', value_parser = WORKLOADS)]
     only: Vec<String>,
+    #[command(flatten)]
+    growth: growth::Settings,
 }
 
 /// What is done instead of measuring.
@@ -80,6 +91,9 @@ enum Instead {
         #[arg(long, default_value = "docs")]
         into: PathBuf,
     },
+    /// Look in two minutes whether anything got much slower: W1, W3 and W4 in short, as ratios to the ceilings of the same run,
+    /// beside those that are recorded. Fails when one stays below 40 % of it in three tries.
+    Guard(guard::Settings),
 }
 
 impl Arguments {
@@ -90,49 +104,51 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let arguments = Arguments::parse();
-    if let Some(Instead::Report {
-        results,
-        machine,
-        into,
-    }) = &arguments.instead
-    {
-        return report::write(results, machine, into);
+    let line = Line::parse();
+    match &line.instead {
+        Some(Instead::Report {
+            results,
+            machine,
+            into,
+        }) => report::write(results, machine, into),
+        Some(Instead::Guard(settings)) => guard::run(settings).await,
+        None => measure(&line.arguments).await,
     }
-    if !arguments.relay.exists() {
-        let path = arguments.relay.display();
-        return Err(
-            format!("no relay at {path}: run `cargo build --release -p onceward-relay`").into(),
-        );
-    }
+}
+
+async fn measure(arguments: &Arguments) -> Outcome {
+    relay::look_for(&arguments.relay)?;
     let world = World::start().await;
     let mut results = Results::default();
     if arguments.wants("W1") {
-        drain::measure(&world, &arguments, &mut results).await?;
+        drain::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W2") {
-        latency::measure(&world, &arguments, &mut results).await?;
+        latency::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W3") {
-        producer::measure(&world, &arguments, &mut results).await?;
+        producer::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W4") {
-        consume::measure(&world, &arguments, &mut results).await?;
-        sqs::measure(&world, &arguments, &mut results).await?;
+        consume::measure(&world, arguments, &mut results).await?;
+        sqs::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W6") {
-        idle::measure(&world, &arguments, &mut results).await?;
+        idle::measure(&world, arguments, &mut results).await?;
     }
     let machine = Machine::look(&world).await?;
     drop(world);
+    if arguments.wants("W5") {
+        growth::measure(arguments, &mut results).await?;
+    }
     if arguments.wants("W7") {
-        distance::measure(&arguments, &mut results).await?;
+        distance::measure(arguments, &mut results).await?;
     }
     println!("{results}");
     results.write(&arguments.output)?;
     machine::write(
         &arguments.machine,
-        &arguments,
+        arguments,
         &results.workloads(),
         &machine,
     )?;

@@ -17,11 +17,12 @@ const PAGE: &str = "performance.md";
 type File = (String, String);
 
 /// What is plotted: workload and metric.
-const PLOTTED: [(&str, &str); 6] = [
+const PLOTTED: [(&str, &str); 7] = [
     ("W1", "rate"),
     ("W2", "p99_ms"),
     ("W3", "rate"),
     ("W4", "rate"),
+    ("W5", "fraction_of_bare"),
     ("W6", "first_p99_ms"),
     ("W7", "rate"),
 ];

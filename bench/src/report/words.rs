@@ -1,7 +1,7 @@
 //! What is said of workloads, metrics and contestants. Whoever measures something else says here what it is.
 
 /// A workload's title, and what is done in it.
-pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
+pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
     (
         "W1",
         "Drain",
@@ -29,6 +29,14 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
          wait for another attempt.",
     ),
     (
+        "W5",
+        "Growth",
+        "A short drain (`1000/tx`, twelve partitions of Kafka) and the latency at 1,000 a second: with messages retained in the log, over the \
+         slots of three days; with a transaction held open that has written to the log; with streams that pass over what another one \
+         publishes; with autovacuum dead and nothing analyzed; and the rate alone of the backlog after an outage, once. `bare-run` is the \
+         same in a fresh database with one stream, right before.",
+    ),
+    (
         "W6",
         "Idle",
         "A relay with one stream and nothing to do for 20 seconds. Then a hundred single messages, each after 50 to 250 ms of nothing: from \
@@ -43,10 +51,12 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
 ];
 
 /// Metrics, in the order of the page.
-pub(super) const METRICS: [(&str, &str); 22] = [
+pub(super) const METRICS: [(&str, &str); 24] = [
     ("rate", "Rate"),
     ("fraction_of_ceiling", "Share of the combined ceiling"),
     ("fraction_of_no_delay", "Share of the rate without a delay"),
+    ("fraction_of_bare", "Share of the rate of the bare run"),
+    ("p99_of_bare", "The 99th of 100, times that of the bare run"),
     ("p50_ms", "Half of the messages are readable within"),
     ("p99_ms", "99 of 100 messages are readable within"),
     ("p999_ms", "999 of 1,000 messages are readable within"),
