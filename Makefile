@@ -3,7 +3,7 @@
 BROKER ?= nats
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fmt lint doc deny count bench bench-guard bench-full
+.PHONY: help setup demo test test-fast fmt lint doc deny count bench bench-guard bench-full bench-peers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,3 +44,6 @@ bench-guard: ## Look in two minutes whether anything got much slower than bench/
 
 bench-full: ## Measure everything, in the background; wants 60 GB of free disk
 	@scripts/bench.sh full
+
+bench-peers: ## Measure other relays beside ours on Kafka (Debezium, outbox-core; Go peers by variables)
+	@scripts/bench.sh peers $(ARGS)

@@ -1,6 +1,7 @@
 //! Fills a log with committed messages.
 
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::outcome::Outcome;
 
@@ -136,10 +137,44 @@ end $$";
     Ok(())
 }
 
+/// What fills a payload that holds its id and its key, so that it has some 300 bytes.
+pub(crate) const PADDING: usize = 232;
+
+/// A payload for those who do not send the id beside it.
+pub(crate) fn payload_of(id: Uuid, key: &str) -> String {
+    let note = "x".repeat(PADDING);
+    format!(r#"{{"id":"{id}","key":"{key}","note":"{note}"}}"#)
+}
+
+/// The id in such a payload, also when somebody has written its JSON anew.
+pub(crate) fn id_in(payload: &[u8]) -> Option<Uuid> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, behind) = text.split_once(r#""id""#)?;
+    let (_, value) = behind.split_once('"')?;
+    value.get(..36)?.parse().ok()
+}
+
 /// A payload like those of the log.
 pub(crate) fn payload() -> Vec<u8> {
     let mut payload = br#"{"order":17,"note":""#.to_vec();
     payload.resize(PAYLOAD - 2, b'x');
     payload.extend_from_slice(br#""}"#);
     payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_in_a_payload_however_its_json_is_written() {
+        let id = Uuid::from_u128(7);
+        let written = payload_of(id, "k17");
+        let anew = format!(r#"{{"key": "k17", "id": "{id}"}}"#);
+
+        assert_eq!(id_in(written.as_bytes()), Some(id));
+        assert_eq!(id_in(anew.as_bytes()), Some(id));
+        assert_eq!(id_in(b"{}"), None);
+        assert!((295..=300).contains(&written.len()), "{}", written.len());
+    }
 }

@@ -8,10 +8,11 @@ use onceward_testkit::postgres::Database;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog;
-use crate::broker::{self, Broker, Witness};
+use crate::broker::{self, Broker, IdIn, Witness};
 use crate::latency::Figure;
 use crate::outcome::Outcome;
 use crate::producer::wal;
@@ -48,10 +49,20 @@ impl Stage {
     }
 }
 
+/// What the second half of a drain came to: whoever has to get warm is warm then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Warm {
+    pub(crate) rate: f64,
+    /// CPU microseconds of the relay for each message.
+    pub(crate) cpu: f64,
+}
+
 /// What one drain came to.
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) rate: f64,
+    /// The second half of the messages; none if there was no look between.
+    pub(crate) warm: Option<Warm>,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -205,7 +216,7 @@ pub(crate) async fn run(
 ) -> Outcome<(Drained, Relay)> {
     let (written, before) = (wal(pool).await?, world.used()?);
     let relay = start()?;
-    let rate = watch(world, &relay, at, messages).await?;
+    let (rate, warm) = watch(world, &relay, at, messages).await?;
     let (cpu, memory) = (relay.cpu_seconds()?, relay.peak_memory()?);
     let after = world.used()?;
     let written = wal(pool).await? - written;
@@ -219,15 +230,25 @@ pub(crate) async fn run(
         ("rss_mib", "MiB", memory),
         ("wal", "B/msg", written as f64 / messages as f64),
     ];
-    Ok((Drained { rate, figures }, relay))
+    let drained = Drained {
+        rate,
+        warm,
+        figures,
+    };
+    Ok((drained, relay))
 }
 
 /// Waits until the broker holds all messages; the clock of the rate runs from the first sample that shows one.
-async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) -> Outcome<f64> {
+async fn watch(
+    world: &World,
+    relay: &Relay,
+    at: (Broker, &str),
+    messages: u64,
+) -> Outcome<(f64, Option<Warm>)> {
     let mut witness = Witness::of(world, at).await?;
     let patience = DEADLINE.max(Duration::from_secs(messages / SLOWEST));
     let deadline = Instant::now() + patience;
-    let mut first = None;
+    let (mut first, mut half) = (None, None);
     loop {
         let held = witness.held().await?;
         if held > 0 && first.is_none() {
@@ -235,6 +256,9 @@ async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) 
         }
         if held >= messages {
             break;
+        }
+        if held >= messages / 2 && half.is_none() {
+            half = Some((Instant::now(), held, relay.cpu_seconds()?));
         }
         if let Some(why) = relay.ended() {
             return Err(why.into());
@@ -245,24 +269,43 @@ async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) 
         sleep(SAMPLE_EVERY).await;
     }
     let (begun, already) = first.ok_or("the backlog went in one sample; drain more messages")?;
-    Ok(per_second(messages - already, begun.elapsed()))
+    let rate = per_second(messages - already, begun.elapsed());
+    let Some((begun, already, cpu)) = half else {
+        return Ok((rate, None));
+    };
+    let left = messages - already;
+    let warm = Warm {
+        rate: per_second(left, begun.elapsed()),
+        cpu: per_message(relay.cpu_seconds()? - cpu, left),
+    };
+    Ok((rate, Some(warm)))
 }
 
 /// Reads all that the broker holds; gives how many messages it holds more than once. One that it does not hold is an error.
 async fn copies(world: &World, at: (Broker, &str), messages: u64) -> Outcome<u64> {
-    let held = Witness::of(world, at).await?.held().await?;
-    let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, at, seen).await?;
-    let mut ids = HashSet::new();
-    for _ in 0..held {
-        let arrival = timeout(DEADLINE, arrivals.recv()).await?;
-        ids.insert(arrival.ok_or("the reader ended")?.0);
-    }
+    let (held, ids) = read_back(world, at, IdIn::Header).await?;
     let distinct = u64::try_from(ids.len())?;
     if distinct < messages {
         return Err(format!("{} of {messages} messages are lost", messages - distinct).into());
     }
     Ok(held - distinct)
+}
+
+/// Reads all that the broker holds: how much that is, and the ids in it.
+pub(crate) async fn read_back(
+    world: &World,
+    at: (Broker, &str),
+    id_in: IdIn,
+) -> Outcome<(u64, HashSet<Uuid>)> {
+    let held = Witness::of(world, at).await?.held().await?;
+    let (seen, mut arrivals) = mpsc::unbounded_channel();
+    let _reader = broker::read(world, at, id_in, seen).await?;
+    let mut ids = HashSet::new();
+    for _ in 0..held {
+        let arrival = timeout(DEADLINE, arrivals.recv()).await?;
+        ids.insert(arrival.ok_or("the reader ended")?.0);
+    }
+    Ok((held, ids))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -14,7 +14,7 @@ use crate::Arguments;
 use crate::backlog::{self, Care};
 use crate::broker::Broker;
 use crate::drain::{self, Drained};
-use crate::latency::{self, Figure};
+use crate::latency::{self, Figure, Load};
 use crate::outcome::Outcome;
 use crate::relay::Relay;
 use crate::results::Results;
@@ -289,8 +289,8 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
         let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
         let relay = self.relay(&route)?;
         let to = (Broker::Kafka, route.as_str());
-        let load = (RATE, self.arguments.growth.growth_seconds);
-        let latency = latency::run(self.world, &self.database, to, load, &relay).await?;
+        let load = Load::enqueued(RATE, self.arguments.growth.growth_seconds);
+        let latency = latency::run(self.world, &self.database, to, &load, &relay).await?;
         relay.stop().await?;
         if let Some(held) = held {
             held.rollback().await?;
@@ -319,7 +319,8 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
     /// Takes the messages of a turn out of the log again, as the next one is to find it as this one did.
     async fn forget(&self, turn: &Turn) -> Outcome {
         let drained = self.arguments.growth.growth_messages;
-        let written = drained + latency::messages((RATE, self.arguments.growth.growth_seconds));
+        let written =
+            drained + Load::enqueued(RATE, self.arguments.growth.growth_seconds).messages();
         eprintln!(
             "  taking {written} messages out again, after {:.0} msg/s",
             turn.drained.rate

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog::{TOPIC, payload};
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, IdIn};
 use crate::cpu;
 use crate::outcome::Outcome;
 use crate::relay::Relay;
@@ -66,7 +66,7 @@ async fn one(
     let to = (broker, route.as_str());
     let relay = Relay::start(&arguments.relay, world, database.url(), "idle", to)?;
     let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, to, seen).await?;
+    let _reader = broker::read(world, to, IdIn::Header, seen).await?;
     // The first one says that the relay is at work, and is no figure.
     send(database.pool(), &mut arrivals).await?;
 

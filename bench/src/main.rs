@@ -15,6 +15,7 @@ mod idle;
 mod latency;
 mod machine;
 mod outcome;
+mod peers;
 mod producer;
 mod relay;
 mod report;
@@ -29,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 
 use machine::Machine;
 use outcome::Outcome;
-use results::Results;
+use results::{Keep, Results};
 use world::World;
 
 /// What can be measured.
@@ -94,6 +95,13 @@ enum Instead {
     /// Look in two minutes whether anything got much slower: W1, W3 and W4 in short, as ratios to the ceilings of the same run,
     /// beside those that are recorded. Fails when one stays below 40 % of it in three tries.
     Guard(guard::Settings),
+    /// Measure W1 and W2 of ours beside other relays, in turn; what else is in the results stays.
+    Peers {
+        #[command(flatten)]
+        arguments: Box<Arguments>,
+        #[command(flatten)]
+        programs: peers::Programs,
+    },
 }
 
 impl Arguments {
@@ -112,6 +120,10 @@ async fn main() -> Outcome {
             into,
         }) => report::write(results, machine, into),
         Some(Instead::Guard(settings)) => guard::run(settings).await,
+        Some(Instead::Peers {
+            arguments,
+            programs,
+        }) => peers::measure(arguments, programs).await,
         None => measure(&line.arguments).await,
     }
 }
@@ -145,7 +157,7 @@ async fn measure(arguments: &Arguments) -> Outcome {
         distance::measure(arguments, &mut results).await?;
     }
     println!("{results}");
-    results.write(&arguments.output)?;
+    results.write(&arguments.output, Keep::OtherWorkloads)?;
     machine::write(
         &arguments.machine,
         arguments,

@@ -29,7 +29,7 @@ pub(crate) fn look_for(binary: &Path) -> Outcome {
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
-    _files: Scratch,
+    _files: Option<Scratch>,
 }
 
 impl Relay {
@@ -77,8 +77,22 @@ impl Relay {
         command.arg("relay").arg("--config").arg(&path);
         Ok(Self {
             child: Child::spawn("relay", &command),
-            _files: files,
+            _files: Some(files),
         })
+    }
+
+    /// Starts another relay than ours, by its own command.
+    pub(crate) fn of(name: &str, command: &Command) -> Self {
+        Self {
+            child: Child::spawn(name, command),
+            _files: None,
+        }
+    }
+
+    /// Asks it to end, and waits until it has, with whatever status.
+    pub(crate) async fn end(self) {
+        self.child.term();
+        self.child.wait(END_TAKES_AT_MOST).await;
     }
 
     /// Asks it to end, and waits until it has: its lease is free then, and its cursors are stored.
@@ -107,11 +121,13 @@ impl Relay {
     /// What the relay said, for when it ended.
     pub(crate) fn ended(&self) -> Option<String> {
         let ended = self.child.try_wait()?;
+        Some(format!("the relay ended with {ended}: {}", self.said()))
+    }
+
+    /// The last lines of what it has said, the newest first.
+    pub(crate) fn said(&self) -> String {
         let text = format!("{}{}", self.child.stdout(), self.child.stderr());
         let tail: Vec<&str> = text.lines().rev().take(10).collect();
-        Some(format!(
-            "the relay ended with {ended}: {}",
-            tail.join(" | ")
-        ))
+        tail.join(" | ")
     }
 }
