@@ -5,6 +5,7 @@
 
 mod backlog;
 mod broker;
+mod capacity;
 mod consume;
 mod cpu;
 mod distance;
@@ -80,7 +81,7 @@ struct Arguments {
 /// What is done instead of measuring.
 #[derive(Debug, Subcommand)]
 enum Instead {
-    /// Make `docs/performance.md` and its plots of the results.
+    /// Make `docs/performance.md` with its plots, and `docs/capacity.md`, of the results.
     Report {
         /// The results.
         #[arg(long, default_value = "bench/results.json")]
@@ -95,6 +96,17 @@ enum Instead {
     /// Look in two minutes whether anything got much slower: W1, W3 and W4 in short, as ratios to the ceilings of the same run,
     /// beside those that are recorded. Fails when one stays below 40 % of it in three tries.
     Guard(guard::Settings),
+    /// Say what a load of your own takes, by the recorded costs of a message: what `docs/capacity.md` says of some loads.
+    Capacity {
+        #[command(flatten)]
+        load: capacity::Load,
+        /// The results.
+        #[arg(long, default_value = "bench/results.json")]
+        results: PathBuf,
+        /// What they were measured on.
+        #[arg(long, default_value = "bench/machine.json")]
+        machine: PathBuf,
+    },
     /// Measure W1 and W2 of ours beside other relays, in turn; what else is in the results stays.
     Peers {
         #[command(flatten)]
@@ -119,6 +131,11 @@ async fn main() -> Outcome {
             machine,
             into,
         }) => report::write(results, machine, into),
+        Some(Instead::Capacity {
+            load,
+            results,
+            machine,
+        }) => report::take(results, machine, load),
         Some(Instead::Guard(settings)) => guard::run(settings).await,
         Some(Instead::Peers {
             arguments,

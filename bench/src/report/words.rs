@@ -51,7 +51,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
 ];
 
 /// Metrics, in the order of the page.
-pub(super) const METRICS: [(&str, &str); 26] = [
+pub(super) const METRICS: [(&str, &str); 27] = [
     ("rate", "Rate"),
     ("rate_warm", "Rate of the second half"),
     ("fraction_of_ceiling", "Share of the combined ceiling"),
@@ -76,6 +76,7 @@ pub(super) const METRICS: [(&str, &str); 26] = [
         "CPU of the PostgreSQL processes that serve the relay",
     ),
     ("statements", "Statements"),
+    ("connections", "Connections to PostgreSQL"),
     ("cpu_us_relay", "CPU of the relay, each message"),
     (
         "cpu_us_relay_warm",
