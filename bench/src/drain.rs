@@ -268,7 +268,8 @@ async fn watch(
         }
         sleep(SAMPLE_EVERY).await;
     }
-    let (begun, already) = first.ok_or("the backlog went in one sample; drain more messages")?;
+    let between = first.filter(|(_, already)| *already < messages);
+    let (begun, already) = between.ok_or("the backlog went in one sample; drain more messages")?;
     let rate = per_second(messages - already, begun.elapsed());
     let Some((begun, already, cpu)) = half else {
         return Ok((rate, None));
