@@ -3,7 +3,7 @@
 BROKER ?= nats
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fmt lint doc deny count bench bench-full
+.PHONY: help setup demo test test-fast fmt lint doc deny count bench bench-guard bench-full bench-peers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,5 +39,11 @@ count: ## Count instructions of the hot functions (ARGS=--renew writes bench/ins
 bench: ## Measure in some 15 minutes; writes bench/results.json and docs/performance.md (ARGS=… instead of its own)
 	@scripts/bench.sh $(ARGS)
 
+bench-guard: ## Look in two minutes whether anything got much slower than bench/results.json says
+	@scripts/bench.sh guard
+
 bench-full: ## Measure everything, in the background; wants 60 GB of free disk
 	@scripts/bench.sh full
+
+bench-peers: ## Measure other relays beside ours on Kafka (Debezium, outbox-core; Go peers by variables)
+	@scripts/bench.sh peers $(ARGS)

@@ -3,6 +3,9 @@
 #
 #   scripts/bench.sh             W1 to W4 and W6, three repeats, at most 15 minutes
 #   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
+#   scripts/bench.sh guard       two minutes: is anything much slower than bench/results.json says? Writes nothing
+#   scripts/bench.sh peers       W1 and W2 on Kafka beside other relays, three repeats, in some 25 minutes; a Go peer runs where
+#                                ONCEWARD_BENCH_OPEN_OUTBOX or ONCEWARD_BENCH_WATERMILL names its program. With more arguments, as they say
 #   scripts/bench.sh ARGUMENTS   what they say, without a page: `--help` lists them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +16,8 @@ if [ "$#" = 0 ]; then
 elif [ "$1" = full ]; then
     [ "$#" = 1 ] || { echo "bench: full takes no arguments" >&2; exit 2; }
     mode=full
+elif [ "$1" = peers ]; then
+    mode=peers
 fi
 
 # Where the servers write, as the testkit decides it.
@@ -29,11 +34,20 @@ fi
 
 scripts/install-servers.sh build postgres nats kafka sqs
 cargo build --release -p onceward-relay -p onceward-bench
+if [ "$mode" = peers ]; then
+    scripts/install-servers.sh debezium
+    cargo build --release --locked --manifest-path bench/peers/outbox-core/Cargo.toml --target-dir target/peers
+fi
 bench=target/release/onceward-bench
 case "$mode" in
     given) exec "$bench" "$@" ;;
     short)
         "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 6
+        exec "$bench" report
+        ;;
+    peers)
+        [ "$#" = 1 ] || exec "$bench" "$@"
+        "$bench" peers --repeats 3 --messages 1000000 --seconds 20
         exec "$bench" report
         ;;
     full)

@@ -4,6 +4,7 @@
 #   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of these)
 #   scripts/install-servers.sh docker                                       (an engine for scripts/test-containers.sh)
 #   scripts/install-servers.sh valgrind                                     (for scripts/count-instructions.sh)
+#   scripts/install-servers.sh debezium                                     (a contestant of scripts/bench.sh peers)
 #
 # Idempotent: what is there is left alone. Files go to .servers/ in the checkout; only what has to come as a
 # Debian package (PostgreSQL, Java, Maven, build tools) goes to the system. No server is started.
@@ -183,6 +184,28 @@ install_valgrind() {
     say valgrind "$(valgrind --version)"
 }
 
+# Debezium's jars, and our program of them. Compiled anew when its source has changed.
+install_debezium() {
+    local target="$servers/peers/debezium" source="$root/bench/peers/debezium" work
+    if ! ls "$target"/jars/debezium-embedded-*.jar >/dev/null 2>&1; then
+        jvm_and_maven
+        say debezium "fetching Debezium"
+        work="$(mktemp -d "$servers/.fetch.XXXXXX")"
+        mkdir "$work/jars"
+        quietly mvn -q -B -f "$source/pom.xml" dependency:copy-dependencies \
+            -DoutputDirectory="$work/jars" -DincludeScope=runtime
+        rm -rf "$target"
+        mkdir -p "$target"
+        mv "$work/jars" "$target/jars"
+        rm -rf "$work"
+    fi
+    if [ ! "$target/classes/Relay.class" -nt "$source/Relay.java" ]; then
+        has javac || debian openjdk-17-jdk-headless
+        quietly javac -cp "$target/jars/*" -d "$target/classes" "$source/Relay.java"
+    fi
+    say debezium "$(basename "$(ls "$target"/jars/debezium-embedded-*.jar | head -n 1)" .jar)"
+}
+
 part=servers
 mkdir -p "$servers"
 chmod 755 "$servers"
@@ -202,7 +225,8 @@ for part in "$@"; do
         sqs) install_sqs ;;
         docker) install_docker ;;
         valgrind) install_valgrind ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker valgrind" ;;
+        debezium) install_debezium ;;
+        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker valgrind debezium" ;;
     esac
 done

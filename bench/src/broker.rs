@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::backlog::{KEYS, TOPIC, payload};
+use crate::backlog::{self, KEYS, TOPIC, payload};
 use crate::outcome::Outcome;
 use crate::world::World;
 
@@ -112,6 +112,20 @@ fn partitions(client: &BaseConsumer, topic: &str) -> Outcome<i32> {
     Ok(i32::try_from(topic.partitions().len())?)
 }
 
+/// What a partition holds. One of a fresh topic may be without a leader for a moment, also after it had one.
+fn held_by(client: &BaseConsumer, topic: &str, partition: i32) -> Outcome<u64> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match client.fetch_watermarks(topic, partition, ANSWER) {
+            Ok((low, high)) => return Ok(u64::try_from(high - low)?),
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
+            )) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Tells how much a broker holds of a route, by its own word.
 pub(crate) enum Witness {
     Kafka {
@@ -160,8 +174,7 @@ impl Witness {
                 tokio::task::spawn_blocking(move || {
                     let mut held = 0;
                     for partition in 0..partitions {
-                        let (low, high) = client.fetch_watermarks(&topic, partition, ANSWER)?;
-                        held += u64::try_from(high - low)?;
+                        held += held_by(&client, &topic, partition)?;
                     }
                     Ok(held)
                 })
@@ -245,10 +258,35 @@ fn sample(route: &str) -> Outcome<Outgoing> {
     })
 }
 
+/// Where a message's id is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdIn {
+    /// In the header that a relay of ours gives it.
+    Header,
+    /// In its payload; on Kafka only.
+    Payload,
+}
+
+fn id_of(message: &impl Message, id_in: IdIn) -> Outcome<Uuid> {
+    match id_in {
+        IdIn::Header => {
+            let headers = message.headers().ok_or("no headers")?;
+            let id = headers.iter().find(|header| header.key == "ce_id");
+            let id = id.and_then(|header| header.value).ok_or("no id")?;
+            Ok(std::str::from_utf8(id)?.parse()?)
+        }
+        IdIn::Payload => {
+            let payload = message.payload().ok_or("no payload")?;
+            Ok(backlog::id_in(payload).ok_or("no id in the payload")?)
+        }
+    }
+}
+
 /// Reads a route from its beginning and reports the id and the moment of each message. Ends when what it gives is dropped.
 pub(crate) async fn read(
     world: &World,
     (broker, route): (Broker, &str),
+    id_in: IdIn,
     seen: UnboundedSender<(Uuid, Instant)>,
 ) -> Outcome<JoinSet<Outcome>> {
     let mut tasks = JoinSet::new();
@@ -294,10 +332,7 @@ pub(crate) async fn read(
             tasks.spawn(async move {
                 loop {
                     let message = consumer.recv().await?;
-                    let headers = message.headers().ok_or("no headers")?;
-                    let id = headers.iter().find(|header| header.key == "ce_id");
-                    let id = id.and_then(|header| header.value).ok_or("no id")?;
-                    seen.send((std::str::from_utf8(id)?.parse()?, Instant::now()))?;
+                    seen.send((id_of(&message, id_in)?, Instant::now()))?;
                 }
             });
         }

@@ -85,7 +85,7 @@ impl BatchHandler for Count {
 
 /// How messages are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(crate) enum Manner {
     OneByOne,
     Batches,
     /// One by one, while others wait for another attempt.
@@ -95,7 +95,7 @@ enum Manner {
 impl Manner {
     const ALL: [Self; 3] = [Self::OneByOne, Self::Batches, Self::BesideRetries];
 
-    const fn contestant(self) -> &'static str {
+    pub(crate) const fn contestant(self) -> &'static str {
         match self {
             Self::OneByOne => "onceward",
             Self::Batches => "onceward-batches",
@@ -148,6 +148,17 @@ pub(crate) async fn measure(
         spread::measure(world, results).await?;
     }
     Ok(())
+}
+
+/// How much of its ceiling one run on Kafka reaches: of the bare client's rate in batches, of the bare transaction's else.
+pub(crate) async fn share(world: &World, manner: Manner) -> Outcome<f64> {
+    let route = Broker::Kafka.route(world).await?;
+    publish(world, Broker::Kafka, &route).await?;
+    let ceiling = match manner {
+        Manner::Batches => receive_bare(world, Broker::Kafka, &route).await?,
+        Manner::OneByOne | Manner::BesideRetries => transactions(&world.database().await?).await?,
+    };
+    Ok(handle(world, Broker::Kafka, &route, manner).await? / ceiling)
 }
 
 pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {

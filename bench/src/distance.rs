@@ -58,7 +58,8 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
 
                 let stream = format!("{}_{run}_{number}", broker.name());
                 let to = (broker, route.as_str());
-                let drained = drain(&world, arguments, &database, &stream, to).await?;
+                let what = (arguments.relay.as_path(), arguments.messages);
+                let drained = drain(&world, what, &database, &stream, to).await?;
                 results.add(at, "onceward", ("rate", "msg/s"), drained.rate);
                 let fraction = drained.rate / *local.get_or_insert(drained.rate);
                 results.add(at, "onceward", ("fraction_of_no_delay", "ratio"), fraction);

@@ -1,16 +1,19 @@
 //! W1: a committed backlog is drained. The witness is what the broker holds, not the relay's own word.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onceward_testkit::postgres::Database;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog;
-use crate::broker::{self, Broker, Witness};
+use crate::broker::{self, Broker, IdIn, Witness};
+use crate::latency::Figure;
 use crate::outcome::Outcome;
 use crate::producer::wal;
 use crate::relay::Relay;
@@ -20,8 +23,9 @@ use crate::world::{Used, World};
 /// How often the broker is asked.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
-/// A drain that takes longer has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+/// A drain that takes longer has failed, unless there is more to drain than this slowest of rates could.
+const DEADLINE: Duration = Duration::from_secs(300);
+const SLOWEST: u64 = 10_000;
 
 /// Where the backlog goes: the name, the broker, and partitions, which only Kafka has.
 const TARGETS: [(&str, Broker, u16); 3] = [
@@ -45,11 +49,21 @@ impl Stage {
     }
 }
 
+/// What the second half of a drain came to: whoever has to get warm is warm then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Warm {
+    pub(crate) rate: f64,
+    /// CPU microseconds of the relay for each message.
+    pub(crate) cpu: f64,
+}
+
 /// What one drain came to.
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) rate: f64,
-    figures: Vec<(&'static str, &'static str, f64)>,
+    /// The second half of the messages; none if there was no look between.
+    pub(crate) warm: Option<Warm>,
+    pub(crate) figures: Vec<Figure>,
 }
 
 pub(crate) async fn measure(
@@ -73,13 +87,32 @@ pub(crate) async fn measure(
                 // A stream of a new name reads the same log from its beginning.
                 let stream = format!("{}_{run}", name.replace('-', "_"));
                 let to = (broker, route.as_str());
-                let drained = drain(world, arguments, &database, &stream, to).await?;
+                let what = (arguments.relay.as_path(), arguments.messages);
+                let drained = drain(world, what, &database, &stream, to).await?;
                 add(results, at, &drained, ceiling(copy, bare)?);
                 broker.forget(world, &route).await?;
             }
         }
     }
     Ok(())
+}
+
+/// One drain of so many messages, 1,000 a transaction, as the share of its combined ceiling.
+pub(crate) async fn share(
+    world: &World,
+    relay: &Path,
+    (broker, partitions): (Broker, u16),
+    messages: u64,
+) -> Outcome<f64> {
+    let database = world.database().await?;
+    backlog::fill(database.pool(), messages, 1_000).await?;
+    let copy = copy(world, database.pool(), messages).await?;
+    let bare = bare(world, (broker, partitions), messages).await?;
+    let route = broker.route_of(world, partitions).await?;
+    let to = (broker, route.as_str());
+    let drained = drain(world, (relay, messages), &database, "share", to).await?;
+    broker.forget(world, &route).await?;
+    Ok(drained.rate / ceiling(copy, bare)?)
 }
 
 fn add_stage(
@@ -159,20 +192,34 @@ const fn of_broker(broker: Broker, used: Used) -> f64 {
 /// Drains the log of a database by a stream of that name, and reads back what the broker holds.
 pub(crate) async fn drain(
     world: &World,
-    arguments: &Arguments,
+    (binary, messages): (&Path, u64),
     database: &Database,
     stream: &str,
     at: (Broker, &str),
 ) -> Outcome<Drained> {
-    let messages = arguments.messages;
-    let (written, before) = (wal(database.pool()).await?, world.used()?);
     let url = world.relays_url(database);
-    let relay = Relay::start(&arguments.relay, world, &url, stream, at)?;
-    let rate = watch(world, &relay, at, messages).await?;
+    let start = || Relay::start(binary, world, &url, stream, at);
+    let (mut drained, relay) = run(world, database.pool(), (at, messages), start).await?;
+    let copies = copies(world, at, messages).await?;
+    drop(relay);
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    drained.figures.push(("duplicates", "msg", copies as f64));
+    Ok(drained)
+}
+
+/// Has a relay publish so many messages; it goes on then.
+pub(crate) async fn run(
+    world: &World,
+    pool: &PgPool,
+    (at, messages): ((Broker, &str), u64),
+    start: impl FnOnce() -> Outcome<Relay>,
+) -> Outcome<(Drained, Relay)> {
+    let (written, before) = (wal(pool).await?, world.used()?);
+    let relay = start()?;
+    let (rate, warm) = watch(world, &relay, at, messages).await?;
     let (cpu, memory) = (relay.cpu_seconds()?, relay.peak_memory()?);
     let after = world.used()?;
-    let written = wal(database.pool()).await? - written;
-    let copies = copies(world, at, messages).await?;
+    let written = wal(pool).await? - written;
     let broker = of_broker(at.0, after) - of_broker(at.0, before);
     let postgres = after.postgres - before.postgres;
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -182,16 +229,26 @@ pub(crate) async fn drain(
         ("cpu_us_broker", "us/msg", per_message(broker, messages)),
         ("rss_mib", "MiB", memory),
         ("wal", "B/msg", written as f64 / messages as f64),
-        ("duplicates", "msg", copies as f64),
     ];
-    Ok(Drained { rate, figures })
+    let drained = Drained {
+        rate,
+        warm,
+        figures,
+    };
+    Ok((drained, relay))
 }
 
 /// Waits until the broker holds all messages; the clock of the rate runs from the first sample that shows one.
-async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) -> Outcome<f64> {
+async fn watch(
+    world: &World,
+    relay: &Relay,
+    at: (Broker, &str),
+    messages: u64,
+) -> Outcome<(f64, Option<Warm>)> {
     let mut witness = Witness::of(world, at).await?;
-    let deadline = Instant::now() + DEADLINE;
-    let mut first = None;
+    let patience = DEADLINE.max(Duration::from_secs(messages / SLOWEST));
+    let deadline = Instant::now() + patience;
+    let (mut first, mut half) = (None, None);
     loop {
         let held = witness.held().await?;
         if held > 0 && first.is_none() {
@@ -200,33 +257,56 @@ async fn watch(world: &World, relay: &Relay, at: (Broker, &str), messages: u64) 
         if held >= messages {
             break;
         }
+        if held >= messages / 2 && half.is_none() {
+            half = Some((Instant::now(), held, relay.cpu_seconds()?));
+        }
         if let Some(why) = relay.ended() {
             return Err(why.into());
         }
         if Instant::now() > deadline {
-            return Err(format!("{held} of {messages} after {DEADLINE:?}").into());
+            return Err(format!("{held} of {messages} after {patience:?}").into());
         }
         sleep(SAMPLE_EVERY).await;
     }
-    let (begun, already) = first.ok_or("the backlog went in one sample; drain more messages")?;
-    Ok(per_second(messages - already, begun.elapsed()))
+    let between = first.filter(|(_, already)| *already < messages);
+    let (begun, already) = between.ok_or("the backlog went in one sample; drain more messages")?;
+    let rate = per_second(messages - already, begun.elapsed());
+    let Some((begun, already, cpu)) = half else {
+        return Ok((rate, None));
+    };
+    let left = messages - already;
+    let warm = Warm {
+        rate: per_second(left, begun.elapsed()),
+        cpu: per_message(relay.cpu_seconds()? - cpu, left),
+    };
+    Ok((rate, Some(warm)))
 }
 
 /// Reads all that the broker holds; gives how many messages it holds more than once. One that it does not hold is an error.
 async fn copies(world: &World, at: (Broker, &str), messages: u64) -> Outcome<u64> {
-    let held = Witness::of(world, at).await?.held().await?;
-    let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, at, seen).await?;
-    let mut ids = HashSet::new();
-    for _ in 0..held {
-        let arrival = timeout(DEADLINE, arrivals.recv()).await?;
-        ids.insert(arrival.ok_or("the reader ended")?.0);
-    }
+    let (held, ids) = read_back(world, at, IdIn::Header).await?;
     let distinct = u64::try_from(ids.len())?;
     if distinct < messages {
         return Err(format!("{} of {messages} messages are lost", messages - distinct).into());
     }
     Ok(held - distinct)
+}
+
+/// Reads all that the broker holds: how much that is, and the ids in it.
+pub(crate) async fn read_back(
+    world: &World,
+    at: (Broker, &str),
+    id_in: IdIn,
+) -> Outcome<(u64, HashSet<Uuid>)> {
+    let held = Witness::of(world, at).await?.held().await?;
+    let (seen, mut arrivals) = mpsc::unbounded_channel();
+    let _reader = broker::read(world, at, id_in, seen).await?;
+    let mut ids = HashSet::new();
+    for _ in 0..held {
+        let arrival = timeout(DEADLINE, arrivals.recv()).await?;
+        ids.insert(arrival.ok_or("the reader ended")?.0);
+    }
+    Ok((held, ids))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog::{TOPIC, payload};
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, IdIn};
 use crate::cpu;
 use crate::outcome::Outcome;
 use crate::relay::Relay;
@@ -66,7 +66,7 @@ async fn one(
     let to = (broker, route.as_str());
     let relay = Relay::start(&arguments.relay, world, database.url(), "idle", to)?;
     let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, to, seen).await?;
+    let _reader = broker::read(world, to, IdIn::Header, seen).await?;
     // The first one says that the relay is at work, and is no figure.
     send(database.pool(), &mut arrivals).await?;
 
@@ -80,6 +80,12 @@ async fn one(
         idle.postgres,
     );
     results.add(at, "onceward", ("statements", "1/s"), idle.statements);
+    results.add(
+        at,
+        "onceward",
+        ("connections", "connections"),
+        idle.connections,
+    );
 
     let mut histogram = Histogram::<u64>::new(3)?;
     for _ in 0..MESSAGES {
@@ -100,6 +106,8 @@ struct Idle {
     relay: f64,
     postgres: f64,
     statements: f64,
+    /// To PostgreSQL.
+    connections: f64,
 }
 
 async fn watch(database: &Database, relay: &Relay) -> Outcome<Idle> {
@@ -118,6 +126,7 @@ async fn watch(database: &Database, relay: &Relay) -> Outcome<Idle> {
         relay: 100.0 * relay / seconds,
         postgres: 100.0 * postgres / seconds,
         statements: counted as f64 / seconds,
+        connections: backends.len() as f64,
     })
 }
 

@@ -1,20 +1,22 @@
 //! W2: from the return of a commit until the message can be read at the broker, at a steady rate.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use onceward::{Message, Outbox};
 use onceward_testkit::postgres::Database;
+use sqlx::AssertSqlSafe;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 use crate::Arguments;
-use crate::backlog::{KEYS, TOPIC, payload};
-use crate::broker::{self, Broker};
+use crate::backlog::{KEYS, TOPIC, payload, payload_of};
+use crate::broker::{self, Broker, IdIn};
 use crate::outcome::Outcome;
 use crate::relay::Relay;
 use crate::results::Results;
@@ -23,7 +25,7 @@ use crate::world::World;
 /// Connections that write.
 const WRITERS: u64 = 8;
 
-/// Seconds at the beginning that do not count.
+/// Seconds at the beginning that do not count, for a relay of ours.
 const WARM_UP: u64 = 2;
 
 /// How long the last message may take.
@@ -71,9 +73,69 @@ pub(crate) async fn one(
     let to = (broker, route.as_str());
     let url = world.relays_url(&database);
     let relay = Relay::start(&arguments.relay, world, &url, "latency", to)?;
-    let total = rate * (arguments.seconds + WARM_UP);
+    let load = Load::enqueued(rate, arguments.seconds);
+    run(world, &database, to, &load, &relay).await
+}
+
+/// How a message is written.
+#[derive(Debug, Clone)]
+pub(crate) enum How {
+    /// By Onceward.
+    Enqueue,
+    /// By a statement with the id, the key and the payload, which holds both.
+    Insert(String),
+}
+
+/// What is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    /// Transactions a second.
+    pub(crate) rate: u64,
+    /// Seconds that count.
+    pub(crate) seconds: u64,
+    /// Seconds before them that do not.
+    pub(crate) warm_up: u64,
+    pub(crate) how: How,
+    /// Messages that are at the broker before.
+    pub(crate) already: usize,
+}
+
+impl Load {
+    /// Messages of ours, to a fresh route.
+    pub(crate) const fn enqueued(rate: u64, seconds: u64) -> Self {
+        Self {
+            rate,
+            seconds,
+            warm_up: WARM_UP,
+            how: How::Enqueue,
+            already: 0,
+        }
+    }
+
+    /// How many messages are written.
+    pub(crate) const fn messages(&self) -> u64 {
+        self.rate * (self.seconds + self.warm_up) / WRITERS * WRITERS
+    }
+
+    const fn id_in(&self) -> IdIn {
+        match self.how {
+            How::Enqueue => IdIn::Header,
+            How::Insert(_) => IdIn::Payload,
+        }
+    }
+}
+
+/// One run with a relay that has just been started.
+pub(crate) async fn run(
+    world: &World,
+    database: &Database,
+    to: (Broker, &str),
+    load: &Load,
+    relay: &Relay,
+) -> Outcome<Vec<Figure>> {
+    let total = load.messages();
     let before = (relay.cpu_seconds()?, world.used()?);
-    let histogram = write_and_read(world, &database, to, (rate, total)).await?;
+    let histogram = write_and_read(world, database, to, load).await?;
     let after = (relay.cpu_seconds()?, world.used()?);
     #[expect(
         clippy::cast_precision_loss,
@@ -101,39 +163,46 @@ async fn write_and_read(
     world: &World,
     database: &Database,
     at: (Broker, &str),
-    (rate, total): (u64, u64),
+    load: &Load,
 ) -> Outcome<Histogram<u64>> {
+    let (rate, total) = (load.rate, load.messages());
     let times = Arc::new(Mutex::new(Times::default()));
     let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, at, seen).await?;
+    let _reader = broker::read(world, at, load.id_in(), seen).await?;
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (pool, times) = (database.pool().clone(), Arc::clone(&times));
         let pace = Duration::from_micros(1_000_000 * WRITERS / rate);
         let share = total / WRITERS;
-        writers.spawn(async move { write(&pool, writer, (share, pace), &times).await });
+        let how = load.how.clone();
+        writers.spawn(async move { write(&pool, writer, &how, (share, pace), &times).await });
     }
     let last = Duration::from_secs(total / rate) + PATIENCE;
-    for _ in 0..total / WRITERS * WRITERS {
+    let mut missing = usize::try_from(total)? + load.already;
+    while missing > 0 {
         let arrival = timeout(last, arrivals.recv()).await?;
         let (id, at) = arrival.ok_or("the reader ended")?;
-        times.lock().map_err(|_| "poisoned")?.read.insert(id, at);
+        // The first copy counts.
+        if let Entry::Vacant(first) = times.lock().map_err(|_| "poisoned")?.read.entry(id) {
+            first.insert(at);
+            missing -= 1;
+        }
     }
     while let Some(written) = writers.join_next().await {
         written??;
     }
     let times = times.lock().map_err(|_| "poisoned")?;
-    tally(&times)
+    tally(&times, Duration::from_secs(load.warm_up))
 }
 
 /// The microseconds from commit to readable, without those of the warm-up.
-fn tally(times: &Times) -> Outcome<Histogram<u64>> {
+fn tally(times: &Times, warm_up: Duration) -> Outcome<Histogram<u64>> {
     let first = times
         .committed
         .values()
         .min()
         .ok_or("nothing was committed")?;
-    let warm = *first + Duration::from_secs(WARM_UP);
+    let warm = *first + warm_up;
     let mut histogram = Histogram::new(3)?;
     for (id, committed) in &times.committed {
         let read = times.read.get(id).ok_or("a message never arrived")?;
@@ -150,6 +219,7 @@ fn tally(times: &Times) -> Outcome<Histogram<u64>> {
 async fn write(
     pool: &sqlx::PgPool,
     writer: u64,
+    how: &How,
     (messages, pace): (u64, Duration),
     times: &Mutex<Times>,
 ) -> Outcome {
@@ -161,9 +231,18 @@ async fn write(
         pace.tick().await;
         let id = Uuid::now_v7();
         let key = format!("k{}", (n * WRITERS + writer) % KEYS);
-        let draft = Message::bytes(TOPIC, payload()).key(key).id(id);
         // One statement, one transaction: its return is the commit's.
-        outbox.enqueue(&mut connection, draft).await?;
+        match how {
+            How::Enqueue => {
+                let draft = Message::bytes(TOPIC, payload()).key(key).id(id);
+                outbox.enqueue(&mut connection, draft).await?;
+            }
+            How::Insert(statement) => {
+                let insert = sqlx::query(AssertSqlSafe(statement.as_str())).bind(id);
+                let insert = insert.bind(&key).bind(payload_of(id, &key));
+                insert.execute(&mut *connection).await?;
+            }
+        }
         let now = Instant::now();
         times
             .lock()

@@ -5,14 +5,18 @@
 
 mod backlog;
 mod broker;
+mod capacity;
 mod consume;
 mod cpu;
 mod distance;
 mod drain;
+mod growth;
+mod guard;
 mod idle;
 mod latency;
 mod machine;
 mod outcome;
+mod peers;
 mod producer;
 mod relay;
 mod report;
@@ -23,22 +27,29 @@ mod world;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use machine::Machine;
 use outcome::Outcome;
-use results::Results;
+use results::{Keep, Results};
 use world::World;
 
 /// What can be measured.
-const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W6", "W7"];
+const WORKLOADS: [&str; 7] = ["W1", "W2", "W3", "W4", "W5", "W6", "W7"];
 
 /// Measure Onceward, each workload beside its ceiling in the same run.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-struct Arguments {
+struct Line {
     #[command(subcommand)]
     instead: Option<Instead>,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// How it is measured.
+#[derive(Debug, Args)]
+struct Arguments {
     /// Messages of the backlog that is drained.
     #[arg(long, default_value_t = 500_000)]
     messages: u64,
@@ -63,12 +74,14 @@ struct Arguments {
     /// Only these workloads, such as `W1,W3`.
     #[arg(long, value_delimiter = ',', value_parser = WORKLOADS)]
     only: Vec<String>,
+    #[command(flatten)]
+    growth: growth::Settings,
 }
 
 /// What is done instead of measuring.
 #[derive(Debug, Subcommand)]
 enum Instead {
-    /// Make `docs/performance.md` and its plots of the results.
+    /// Make `docs/performance.md` with its plots, and `docs/capacity.md`, of the results.
     Report {
         /// The results.
         #[arg(long, default_value = "bench/results.json")]
@@ -80,6 +93,27 @@ enum Instead {
         #[arg(long, default_value = "docs")]
         into: PathBuf,
     },
+    /// Look in two minutes whether anything got much slower: W1, W3 and W4 in short, as ratios to the ceilings of the same run,
+    /// beside those that are recorded. Fails when one stays below 40 % of it in three tries.
+    Guard(guard::Settings),
+    /// Say what a load of your own takes, by the recorded costs of a message: what `docs/capacity.md` says of some loads.
+    Capacity {
+        #[command(flatten)]
+        load: capacity::Load,
+        /// The results.
+        #[arg(long, default_value = "bench/results.json")]
+        results: PathBuf,
+        /// What they were measured on.
+        #[arg(long, default_value = "bench/machine.json")]
+        machine: PathBuf,
+    },
+    /// Measure W1 and W2 of ours beside other relays, in turn; what else is in the results stays.
+    Peers {
+        #[command(flatten)]
+        arguments: Box<Arguments>,
+        #[command(flatten)]
+        programs: peers::Programs,
+    },
 }
 
 impl Arguments {
@@ -90,49 +124,60 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let arguments = Arguments::parse();
-    if let Some(Instead::Report {
-        results,
-        machine,
-        into,
-    }) = &arguments.instead
-    {
-        return report::write(results, machine, into);
+    let line = Line::parse();
+    match &line.instead {
+        Some(Instead::Report {
+            results,
+            machine,
+            into,
+        }) => report::write(results, machine, into),
+        Some(Instead::Capacity {
+            load,
+            results,
+            machine,
+        }) => report::take(results, machine, load),
+        Some(Instead::Guard(settings)) => guard::run(settings).await,
+        Some(Instead::Peers {
+            arguments,
+            programs,
+        }) => peers::measure(arguments, programs).await,
+        None => measure(&line.arguments).await,
     }
-    if !arguments.relay.exists() {
-        let path = arguments.relay.display();
-        return Err(
-            format!("no relay at {path}: run `cargo build --release -p onceward-relay`").into(),
-        );
-    }
+}
+
+async fn measure(arguments: &Arguments) -> Outcome {
+    relay::look_for(&arguments.relay)?;
     let world = World::start().await;
     let mut results = Results::default();
     if arguments.wants("W1") {
-        drain::measure(&world, &arguments, &mut results).await?;
+        drain::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W2") {
-        latency::measure(&world, &arguments, &mut results).await?;
+        latency::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W3") {
-        producer::measure(&world, &arguments, &mut results).await?;
+        producer::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W4") {
-        consume::measure(&world, &arguments, &mut results).await?;
-        sqs::measure(&world, &arguments, &mut results).await?;
+        consume::measure(&world, arguments, &mut results).await?;
+        sqs::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W6") {
-        idle::measure(&world, &arguments, &mut results).await?;
+        idle::measure(&world, arguments, &mut results).await?;
     }
     let machine = Machine::look(&world).await?;
     drop(world);
+    if arguments.wants("W5") {
+        growth::measure(arguments, &mut results).await?;
+    }
     if arguments.wants("W7") {
-        distance::measure(&arguments, &mut results).await?;
+        distance::measure(arguments, &mut results).await?;
     }
     println!("{results}");
-    results.write(&arguments.output)?;
+    results.write(&arguments.output, Keep::OtherWorkloads)?;
     machine::write(
         &arguments.machine,
-        &arguments,
+        arguments,
         &results.workloads(),
         &machine,
     )?;

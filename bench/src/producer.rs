@@ -90,6 +90,19 @@ pub(crate) async fn measure(
     Ok(())
 }
 
+/// What remains of the rate of a transaction when it enqueues too: eight clients, each for so long.
+pub(crate) async fn share(world: &World, time: Duration) -> Outcome<f64> {
+    let database = world.database().await?;
+    sqlx::raw_sql(TABLES).execute(database.pool()).await?;
+    let mut alone = Team::new(&database, Contestant::Alone, 8).await?;
+    let mut ours = Team::new(&database, Contestant::Onceward, 8).await?;
+    for _ in 0..SLICES {
+        alone.write(database.pool(), time / SLICES).await?;
+        ours.write(database.pool(), time / SLICES).await?;
+    }
+    Ok(ours.rate() / alone.rate())
+}
+
 /// The clients of a contestant, and what they wrote. Their connections stay: what a first statement costs is not the matter here.
 struct Team {
     contestant: Contestant,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use onceward_testkit::process::Child;
 use onceward_testkit::{Scratch, free_port};
@@ -12,11 +13,23 @@ use crate::cpu;
 use crate::outcome::Outcome;
 use crate::world::World;
 
+/// How long a relay may take to end.
+const END_TAKES_AT_MOST: Duration = Duration::from_secs(30);
+
+/// Says what to do if there is no relay at a path.
+pub(crate) fn look_for(binary: &Path) -> Outcome {
+    if binary.exists() {
+        return Ok(());
+    }
+    let path = binary.display();
+    Err(format!("no relay at {path}: run `cargo build --release -p onceward-relay`").into())
+}
+
 /// A running relay. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
-    _files: Scratch,
+    _files: Option<Scratch>,
 }
 
 impl Relay {
@@ -27,6 +40,17 @@ impl Relay {
         world: &World,
         url: &str,
         stream: &str,
+        at: (Broker, &str),
+    ) -> Outcome<Self> {
+        Self::start_beside(binary, world, url, (stream, 0), at)
+    }
+
+    /// The same with so many streams beside it, which ask for topics of their own.
+    pub(crate) fn start_beside(
+        binary: &Path,
+        world: &World,
+        url: &str,
+        (stream, others): (&str, u16),
         (broker, route): (Broker, &str),
     ) -> Outcome<Self> {
         let files = Scratch::new("bench-relay");
@@ -34,20 +58,51 @@ impl Relay {
             Broker::Kafka => format!("kafka]\nbrokers = \"{}\"", world.kafka.brokers()),
             Broker::Nats => format!("nats]\nservers = [\"{}\"]", world.nats_url()),
         };
-        let config = format!(
-            "source = \"/bench\"\n\n[database]\nurl = \"{url}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n\
-             [streams.{stream}]\ntopics = [\"{TOPIC}\"]\nroutes = {{ \"{TOPIC}\" = \"{route}\" }}\n\n\
-             [streams.{stream}.{destination}\n",
+        let of_stream = |stream: &str, topic: &str| {
+            format!(
+                "[streams.{stream}]\ntopics = [\"{topic}\"]\nroutes = {{ \"{topic}\" = \"{route}\" }}\n\n\
+                 [streams.{stream}.{destination}\n\n"
+            )
+        };
+        let head = format!(
+            "source = \"/bench\"\n\n[database]\nurl = \"{url}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n",
             free_port()
         );
+        let others =
+            (0..others).map(|n| of_stream(&format!("other{n}"), &format!("bench.other{n}")));
+        let config = head + &of_stream(stream, TOPIC) + &others.collect::<String>();
         let path = files.path().join("onceward.toml");
         std::fs::write(&path, config)?;
         let mut command = Command::new(binary);
         command.arg("relay").arg("--config").arg(&path);
         Ok(Self {
             child: Child::spawn("relay", &command),
-            _files: files,
+            _files: Some(files),
         })
+    }
+
+    /// Starts another relay than ours, by its own command.
+    pub(crate) fn of(name: &str, command: &Command) -> Self {
+        Self {
+            child: Child::spawn(name, command),
+            _files: None,
+        }
+    }
+
+    /// Asks it to end, and waits until it has, with whatever status.
+    pub(crate) async fn end(self) {
+        self.child.term();
+        self.child.wait(END_TAKES_AT_MOST).await;
+    }
+
+    /// Asks it to end, and waits until it has: its lease is free then, and its cursors are stored.
+    pub(crate) async fn stop(self) -> Outcome {
+        self.child.term();
+        let ended = self.child.wait(END_TAKES_AT_MOST).await;
+        if ended.success() {
+            return Ok(());
+        }
+        Err(format!("the relay ended with {ended}").into())
     }
 
     /// The most memory that was resident so far, in MiB.
@@ -66,11 +121,13 @@ impl Relay {
     /// What the relay said, for when it ended.
     pub(crate) fn ended(&self) -> Option<String> {
         let ended = self.child.try_wait()?;
+        Some(format!("the relay ended with {ended}: {}", self.said()))
+    }
+
+    /// The last lines of what it has said, the newest first.
+    pub(crate) fn said(&self) -> String {
         let text = format!("{}{}", self.child.stdout(), self.child.stderr());
         let tail: Vec<&str> = text.lines().rev().take(10).collect();
-        Some(format!(
-            "the relay ended with {ended}: {}",
-            tail.join(" | ")
-        ))
+        tail.join(" | ")
     }
 }

@@ -1,11 +1,13 @@
-//! Makes `docs/performance.md` and its plots of what was measured. Pure but for the files.
+//! Makes `docs/performance.md`, its plots and `docs/capacity.md` of what was measured. Pure but for the files.
 
+mod capacity;
 mod page;
 mod plot;
 mod words;
 
 use std::path::Path;
 
+use crate::capacity::{Costs, Load};
 use crate::machine::{self, Machines};
 use crate::outcome::Outcome;
 use crate::results::{self, Row};
@@ -13,15 +15,19 @@ use crate::results::{self, Row};
 /// The page, in the directory of the documentation.
 const PAGE: &str = "performance.md";
 
+/// The page of what it takes, beside it.
+const CAPACITY: &str = "capacity.md";
+
 /// A file of the documentation: its name there, and its text.
 type File = (String, String);
 
 /// What is plotted: workload and metric.
-const PLOTTED: [(&str, &str); 6] = [
+const PLOTTED: [(&str, &str); 7] = [
     ("W1", "rate"),
     ("W2", "p99_ms"),
     ("W3", "rate"),
     ("W4", "rate"),
+    ("W5", "fraction_of_bare"),
     ("W6", "first_p99_ms"),
     ("W7", "rate"),
 ];
@@ -54,7 +60,24 @@ fn files(rows: &[Row], machines: &Machines) -> Outcome<Vec<File>> {
             .then_some(name)
     };
     files.push((PAGE.to_owned(), page::page(rows, machines, plotted)));
+    let cores = cores(machines);
+    files.push((CAPACITY.to_owned(), capacity::page(&Costs::of(rows), cores)));
     Ok(files)
+}
+
+/// The cores of the machine that the producer was measured on.
+fn cores(machines: &Machines) -> Option<usize> {
+    machines.get("W3").map(|run| run.machine.cores)
+}
+
+/// What a load takes, by the same figures.
+pub(crate) fn take(results: &Path, machine: &Path, load: &Load) -> Outcome {
+    let costs = Costs::of(&results::read(results)?);
+    print!(
+        "{}",
+        capacity::answer(&costs, cores(&machine::read(machine)?), load)
+    );
+    Ok(())
 }
 
 fn plot_of(workload: &str) -> String {

@@ -53,13 +53,35 @@ pub(crate) fn read_json<T: DeserializeOwned + Default>(path: &Path) -> Outcome<T
     Ok(serde_json::from_str(&text)?)
 }
 
-/// What is kept of earlier lines: those of workloads that were not measured now, and of contestants that are not ours.
-fn kept(before: Vec<Row>, now: &[Row]) -> Vec<Row> {
-    let replaced = |old: &Row| {
+/// What is kept of earlier lines when some are measured anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Those of workloads that were not measured now, and of contestants that are not ours.
+    OtherWorkloads,
+    /// Those of variants that were not measured now, too.
+    OtherVariants,
+}
+
+/// Whether an earlier line goes: it was measured anew, or its workload was. One that stands beside somebody who was not measured now
+/// stays: alone, the other would have nobody to be compared with.
+fn replaced(old: &Row, before: &[Row], now: &[Row], keep: Keep) -> bool {
+    let ours = |old: &Row| {
         let same = |new: &Row| (&new.workload, &new.contestant) == (&old.workload, &old.contestant);
         now.iter().any(same)
     };
-    before.into_iter().filter(|old| !replaced(old)).collect()
+    let of_variant = |row: &Row| (&row.workload, &row.variant) == (&old.workload, &old.variant);
+    let anew = now.iter().any(of_variant);
+    let beside_others = before.iter().any(|row| of_variant(row) && !ours(row));
+    match keep {
+        Keep::OtherWorkloads => ours(old) && (anew || !beside_others),
+        Keep::OtherVariants => ours(old) && anew,
+    }
+}
+
+fn kept(before: Vec<Row>, now: &[Row], keep: Keep) -> Vec<Row> {
+    let all = before.clone();
+    let stays = |old: &Row| !replaced(old, &all, now, keep);
+    before.into_iter().filter(stays).collect()
 }
 
 impl Results {
@@ -82,10 +104,10 @@ impl Results {
         entry.1.push(value);
     }
 
-    /// Writes all figures as a JSON list. What stands there of workloads that were not measured now stays.
-    pub(crate) fn write(&self, path: &Path) -> Outcome {
+    /// Writes all figures as a JSON list. What else stands there stays as it is said.
+    pub(crate) fn write(&self, path: &Path, keep: Keep) -> Outcome {
         let now = self.rows();
-        let mut rows = kept(read(path)?, &now);
+        let mut rows = kept(read(path)?, &now, keep);
         rows.extend(now);
         let place = |row: &Row| {
             let Row {
@@ -205,9 +227,39 @@ mod tests {
             row("W1", "debezium", "old"),
             row("W2", "onceward", "old"),
         ];
+        let now = [row("W1", "onceward", "old")];
+
+        let kept = kept(before.clone(), &now, Keep::OtherWorkloads);
+
+        assert_eq!(kept, before[1..]);
+    }
+
+    #[test]
+    fn a_variant_that_is_gone_goes_unless_a_peer_stands_in_it() {
+        let before = vec![
+            row("W1", "onceward", "gone"),
+            row("W1", "onceward", "peers"),
+            row("W1", "debezium", "peers"),
+        ];
         let now = [row("W1", "onceward", "new")];
 
-        let kept = kept(before.clone(), &now);
+        let kept = kept(before.clone(), &now, Keep::OtherWorkloads);
+
+        assert_eq!(kept, before[1..]);
+    }
+
+    #[test]
+    fn beside_peers_only_what_was_measured_with_them_is_replaced() {
+        let before = vec![
+            row("W2", "onceward", "kafka-1000"),
+            row("W2", "onceward", "nats-1000"),
+        ];
+        let now = [
+            row("W2", "onceward", "kafka-1000"),
+            row("W2", "debezium", "kafka-1000"),
+        ];
+
+        let kept = kept(before.clone(), &now, Keep::OtherVariants);
 
         assert_eq!(kept, before[1..]);
     }

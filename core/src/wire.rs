@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
 use crate::UndecodableReason;
 pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT, SEQUENCE};
@@ -22,6 +23,9 @@ pub const TOPIC: &str = "onceward-topic";
 pub const REPLAY_OF: &str = "onceward-replay-of";
 /// What the headers of a dead letter that was sent on begin with.
 pub const DEAD_LETTER: &str = "onceward-dead-letter-";
+
+/// Bytes of a time with nanoseconds and an offset.
+const MAX_RFC3339: usize = 35;
 
 /// How a protocol writes the names of CloudEvents attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,12 +86,12 @@ pub fn encode(outgoing: &Outgoing, style: Style) -> Vec<WireHeader<'_>> {
     let message = &outgoing.message;
     let mut headers: Vec<WireHeader<'_>> = Vec::with_capacity(9 + message.headers.len());
     headers.push((names.version, Cow::Borrowed("1.0")));
-    headers.push((names.id, Cow::Owned(message.id.to_string())));
+    headers.push((names.id, id(&message.id)));
     headers.push((names.kind, Cow::Borrowed(message.kind.as_str())));
     if let Some(source) = &message.source {
         headers.push((names.source, Cow::Borrowed(source.as_str())));
     }
-    if let Some(time) = message.time.and_then(|time| time.format(&Rfc3339).ok()) {
+    if let Some(time) = message.time.and_then(rfc3339) {
         headers.push((names.time, Cow::Owned(time)));
     }
     if let Some(key) = &message.key {
@@ -111,6 +115,24 @@ pub fn encode(outgoing: &Outgoing, style: Style) -> Vec<WireHeader<'_>> {
         (name, Cow::Borrowed(value))
     }));
     headers
+}
+
+fn id(id: &MessageId) -> Cow<'_, str> {
+    match id {
+        MessageId::Uuid(id) | MessageId::Position(id) => {
+            let mut text = Uuid::encode_buffer();
+            Cow::Owned(id.hyphenated().encode_lower(&mut text).to_owned())
+        }
+        MessageId::Foreign(text) => Cow::Borrowed(text),
+    }
+}
+
+/// None for a year that has no such form.
+fn rfc3339(time: OffsetDateTime) -> Option<String> {
+    // Of one piece: a text that grows as it is written is moved several times.
+    let mut text = Vec::with_capacity(MAX_RFC3339);
+    time.format_into(&mut text, &Rfc3339).ok()?;
+    String::from_utf8(text).ok()
 }
 
 /// Bytes of a message on the wire as brokers count them: payload, key, and names and values of all headers.

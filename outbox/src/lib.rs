@@ -40,7 +40,7 @@ pub use keeper::{
 pub use lease::LeaseClock;
 pub use log::{
     Cursor, CursorRead, Identity, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
-    Read, Reason, Refusal, RetentionTooLong, Ring, Snapshot, SnapshotError, Step,
+    Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, Snapshot, SnapshotError, Step,
 };
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,

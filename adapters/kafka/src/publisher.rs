@@ -324,14 +324,14 @@ impl Publisher for KafkaPublisher {
         self.learn(&batch, deadline).await;
         match self.client() {
             Ok(client) => {
-                let first = shared.locked().take(Arc::clone(&batch), deadline, done);
+                let first = shared.take(Arc::clone(&batch), deadline, done);
                 if let Some((number, not_sent)) = self.send_all(&batch, first, &client).await {
                     shared.locked().cut(number, not_sent.outcome, not_sent.why);
                 }
             }
             Err(why) => {
                 drop(done.send(unanswered(messages, &why)));
-                shared.locked().drain(why);
+                shared.drain(why);
             }
         }
         cancelled.0 = None;
@@ -358,7 +358,7 @@ impl Publisher for KafkaPublisher {
             return;
         }
         let why = Reason::new(ErrorKind::Unavailable, "the session was closed");
-        self.shared.locked().drain(why);
+        self.shared.drain(why);
         // Whatever is left is ended by the drop of `self`.
         drop(timeout(within, self.shared.ended()).await);
     }

@@ -1,14 +1,14 @@
 //! What is said of workloads, metrics and contestants. Whoever measures something else says here what it is.
 
 /// A workload's title, and what is done in it.
-pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
+pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
     (
         "W1",
         "Drain",
         "A committed backlog of messages of 300 bytes over 1,000 keys, written one a transaction (`1/tx`) and 1,000 a transaction \
          (`1000/tx`), is published to Kafka topics of one and of twelve partitions and to a JetStream stream of files. The rate is told \
          by how much the broker holds, from the first look that finds a message to the first that finds all. Then everything is read back: \
-         a lost message ends the run, `duplicates` counts the copies.",
+         a lost message ends the run, `duplicates` counts the copies. `kafka-4p` stands beside other relays (`make bench-peers`), and has no ceiling.",
     ),
     (
         "W2",
@@ -29,6 +29,14 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
          wait for another attempt.",
     ),
     (
+        "W5",
+        "Growth",
+        "A short drain (`1000/tx`, twelve partitions of Kafka) and the latency at 1,000 a second: with messages retained in the log, over the \
+         slots of three days; with a transaction held open that has written to the log; with streams that pass over what another one \
+         publishes; with autovacuum dead and nothing analyzed; and the rate alone of the backlog after an outage, once. `bare-run` is the \
+         same in a fresh database with one stream, right before.",
+    ),
+    (
         "W6",
         "Idle",
         "A relay with one stream and nothing to do for 20 seconds. Then a hundred single messages, each after 50 to 250 ms of nothing: from \
@@ -43,10 +51,13 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 6] = [
 ];
 
 /// Metrics, in the order of the page.
-pub(super) const METRICS: [(&str, &str); 22] = [
+pub(super) const METRICS: [(&str, &str); 27] = [
     ("rate", "Rate"),
+    ("rate_warm", "Rate of the second half"),
     ("fraction_of_ceiling", "Share of the combined ceiling"),
     ("fraction_of_no_delay", "Share of the rate without a delay"),
+    ("fraction_of_bare", "Share of the rate of the bare run"),
+    ("p99_of_bare", "The 99th of 100, times that of the bare run"),
     ("p50_ms", "Half of the messages are readable within"),
     ("p99_ms", "99 of 100 messages are readable within"),
     ("p999_ms", "999 of 1,000 messages are readable within"),
@@ -65,7 +76,12 @@ pub(super) const METRICS: [(&str, &str); 22] = [
         "CPU of the PostgreSQL processes that serve the relay",
     ),
     ("statements", "Statements"),
+    ("connections", "Connections to PostgreSQL"),
     ("cpu_us_relay", "CPU of the relay, each message"),
+    (
+        "cpu_us_relay_warm",
+        "CPU of the relay, each message of the second half",
+    ),
     ("cpu_us_postgres", "CPU of PostgreSQL, each message"),
     ("cpu_us_broker", "CPU of the broker, each message"),
     ("cpu_us_client", "CPU of the client, each message"),

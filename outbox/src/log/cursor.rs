@@ -138,7 +138,11 @@ impl Cursor {
             rows.clear();
         }
         let last = new.iter().map(Sequenced::seq).fold(self.last, i64::max);
-        rows.extend(new);
+        if rows.is_empty() {
+            rows = new;
+        } else {
+            rows.extend(new);
+        }
         rows.sort_unstable_by_key(Sequenced::seq);
         let after = self.at(last, seen);
         Step { rows, after }

@@ -8,6 +8,7 @@ pub(crate) mod identity;
 mod model;
 #[cfg(test)]
 mod plan;
+mod quiet;
 mod read;
 mod read_sql;
 pub(crate) mod retention;
@@ -19,6 +20,7 @@ pub use cursor::{Cursor, Paging, Step};
 pub use durability::PublishAfter;
 pub use error::LogError;
 pub use identity::{Identity, Refusal};
+pub use quiet::Quiet;
 pub use read::{CursorRead, LogReader, Read};
 pub use retention::{Reason, RetentionTooLong, Ring};
 pub use row::LogRow;

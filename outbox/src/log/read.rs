@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::TryStreamExt;
 use onceward_core::{Lane, Schema};
 use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -13,11 +14,15 @@ use super::durability::{self, Lsn, Positions, PublishAfter};
 use super::error::LogError;
 use super::identity::Identity;
 use super::read_sql::{self, column};
-use super::row::{self, LogRow};
+use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, SnapshotError};
 
 const READING: &str = "reading the log";
+const LOOKING: &str = "looking for commits";
+
+/// What a read would see, without reading.
+const LOOK: &str = "select pg_current_snapshot()::text, pg_backend_pid()";
 
 /// What to read for one cursor. A cursor that is left out of a read misses nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,27 +99,50 @@ impl LogReader {
             .clone();
         let arguments =
             arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
-        let rows = self
+        let answer = self
             .session
             .call(READING, async |connection| {
-                sqlx::query_with(sql, arguments).fetch_all(connection).await
+                // Row by row: what a row held on the wire is free before the next one is decoded.
+                let mut rows = sqlx::query_with(sql, arguments).fetch(connection);
+                let mut answer = Answer::to(cursors);
+                while let Some(row) = rows.try_next().await? {
+                    if let Err(error) = answer.take(&row) {
+                        return Ok(Err(error));
+                    }
+                }
+                Ok(Ok(answer))
             })
             .await?;
         let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
-        // The moment comes first: the statement's branches run one after the other.
-        let (first, rows) = rows
-            .split_first()
-            .ok_or_else(|| LogError::malformed(READING, "no row"))?;
-        let moment: Moment = row::json(first, column::HEADERS).map_err(malformed)?;
+        let (moment, read) = answer.and_then(Answer::finish).map_err(malformed)?;
         self.session.is_own(moment.pid)?;
-        let read = Read {
-            steps: steps(cursors, &moment.snapshot, rows).map_err(malformed)?,
-            now: first.try_get(column::CREATED_AT).map_err(malformed)?,
-        };
         if read.steps.iter().any(|step| !step.rows.is_empty()) {
             durability::wait(&mut self.session, moment.positions(), publish_after).await?;
         }
         Ok(read)
+    }
+
+    /// What a read could see now, for a fraction of its cost. [`Quiet`](super::Quiet) knows whether that says that there is nothing to
+    /// read.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    /// As that of [`read`](Self::read).
+    pub async fn look(&mut self) -> Result<Snapshot, LogError> {
+        let row = self
+            .session
+            .call(LOOKING, async |connection| {
+                sqlx::query(LOOK).fetch_one(connection).await
+            })
+            .await?;
+        self.session.check_pid(&row, 1)?;
+        let seen: &str = row
+            .try_get(0)
+            .map_err(|error| LogError::malformed(LOOKING, error))?;
+        seen.parse()
+            .map_err(|error: SnapshotError| LogError::malformed(LOOKING, error))
     }
 
     /// Says goodbye to the server; at most a second.
@@ -162,36 +190,76 @@ impl Moment {
     }
 }
 
-fn steps(
-    cursors: &[CursorRead],
-    seen: &str,
-    rows: &[PgRow],
-) -> Result<Vec<Step<LogRow>>, sqlx::Error> {
-    let seen: Snapshot = seen.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    let mut found: HashMap<i16, Found<LogRow>> = HashMap::new();
-    for row in rows {
-        let place: i16 = row.try_get_unchecked(column::PLACE)?;
-        let lane = cursors.get(usize::from(place.unsigned_abs()));
-        let lane = lane
-            .map(|read| read.lane)
-            .ok_or_else(|| sqlx::Error::Decode(format!("cursor {place}").into()))?;
-        let found = found.entry(place).or_insert_with(|| Found {
-            late: Vec::new(),
-            more_late: false,
-            new: Vec::new(),
-            seen: seen.clone(),
-        });
-        match row.try_get_unchecked::<Option<bool>, _>(column::IS_LATE)? {
-            None => found.more_late = row::json(row, column::HEADERS)?,
-            Some(true) => found.late.push(row::decode(row, lane)?),
-            Some(false) => found.new.push(row::decode(row, lane)?),
+/// An answer, as its rows come.
+struct Answer<'a> {
+    cursors: &'a [CursorRead],
+    moment: Option<(Moment, OffsetDateTime)>,
+    found: Vec<Rows>,
+    names: Names,
+}
+
+/// What came for one cursor; whether there are more late rows comes first.
+#[derive(Default)]
+struct Rows {
+    late: Vec<LogRow>,
+    more_late: Option<bool>,
+    new: Vec<LogRow>,
+}
+
+impl<'a> Answer<'a> {
+    fn to(cursors: &'a [CursorRead]) -> Self {
+        Self {
+            cursors,
+            moment: None,
+            found: cursors.iter().map(|_| Rows::default()).collect(),
+            names: Names::default(),
         }
     }
-    let steps = (0..).zip(cursors).map(|(place, read)| {
-        let found = found
-            .remove(&place)
-            .ok_or_else(|| sqlx::Error::Decode(format!("nothing about cursor {place}").into()))?;
-        Ok(read.cursor.advance(found))
-    });
-    steps.collect()
+
+    fn take(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
+        // The moment comes first: the statement's branches run one after the other.
+        if self.moment.is_none() {
+            let moment = row::json(row, column::HEADERS)?;
+            self.moment = Some((moment, row.try_get(column::CREATED_AT)?));
+            return Ok(());
+        }
+        let place: i16 = row.try_get_unchecked(column::PLACE)?;
+        let at = usize::from(place.unsigned_abs());
+        let (Some(read), Some(found)) = (self.cursors.get(at), self.found.get_mut(at)) else {
+            return Err(sqlx::Error::Decode(format!("cursor {place}").into()));
+        };
+        match row.try_get_unchecked::<Option<bool>, _>(column::IS_LATE)? {
+            None => found.more_late = Some(row::json(row, column::HEADERS)?),
+            Some(true) => found
+                .late
+                .push(row::decode(row, read.lane, &mut self.names)?),
+            Some(false) => found
+                .new
+                .push(row::decode(row, read.lane, &mut self.names)?),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Moment, Read), sqlx::Error> {
+        let missing = |what: String| sqlx::Error::Decode(what.into());
+        let (moment, now) = self.moment.ok_or_else(|| missing("no row".to_owned()))?;
+        let seen: Snapshot = moment
+            .snapshot
+            .parse()
+            .map_err(|error: SnapshotError| sqlx::Error::Decode(error.into()))?;
+        let steps = self.cursors.iter().zip(self.found).enumerate();
+        let steps = steps.map(|(place, (read, rows))| {
+            let more_late = rows.more_late;
+            let nothing = || missing(format!("nothing about cursor {place}"));
+            let found = Found {
+                late: rows.late,
+                more_late: more_late.ok_or_else(nothing)?,
+                new: rows.new,
+                seen: seen.clone(),
+            };
+            Ok(read.cursor.advance(found))
+        });
+        let steps = steps.collect::<Result<_, sqlx::Error>>()?;
+        Ok((moment, Read { steps, now }))
+    }
 }

@@ -52,6 +52,29 @@ impl Sequenced for LogRow {
     }
 }
 
+/// The topic and the type of the row before: they repeat, and are shared then.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    topic: Option<Topic>,
+    kind: Option<Kind>,
+}
+
+impl Names {
+    fn topic(&mut self, text: &str) -> Topic {
+        match &self.topic {
+            Some(topic) if topic.as_str() == text => topic.clone(),
+            Some(_) | None => self.topic.insert(Topic::received(text)).clone(),
+        }
+    }
+
+    fn kind(&mut self, text: &str) -> Kind {
+        match &self.kind {
+            Some(kind) if kind.as_str() == text => kind.clone(),
+            Some(_) | None => self.kind.insert(Kind::received(text)).clone(),
+        }
+    }
+}
+
 /// The columns of a message as they are stored, in the log and beside it.
 pub(crate) struct Stored<'a> {
     pub(crate) seq: i64,
@@ -68,12 +91,16 @@ pub(crate) struct Stored<'a> {
 impl Stored<'_> {
     /// The message. Nothing is checked again: what a producer managed to store is for the destination to refuse.
     pub(crate) fn message(&self) -> Result<Message, sqlx::Error> {
+        self.message_of(&mut Names::default())
+    }
+
+    fn message_of(&self, names: &mut Names) -> Result<Message, sqlx::Error> {
         let (headers, content_type) = headers(self.headers)?;
         Ok(Message {
             id: MessageId::Uuid(self.id),
-            topic: Topic::received(self.topic),
+            topic: names.topic(self.topic),
             key: self.key.map(Key::received),
-            kind: Kind::received(self.kind),
+            kind: names.kind(self.kind),
             content_type,
             headers,
             payload: Bytes::copy_from_slice(self.payload),
@@ -120,7 +147,7 @@ pub(crate) fn stored_headers(message: &Message) -> Value {
 }
 
 /// A row of the read's answer.
-pub(super) fn decode(row: &PgRow, lane: Lane) -> Result<LogRow, sqlx::Error> {
+pub(super) fn decode(row: &PgRow, lane: Lane, names: &mut Names) -> Result<LogRow, sqlx::Error> {
     let seq = row.try_get_unchecked(column::SEQ)?;
     let created_at = row.try_get_unchecked(column::CREATED_AT)?;
     let stored = Stored {
@@ -138,7 +165,7 @@ pub(super) fn decode(row: &PgRow, lane: Lane) -> Result<LogRow, sqlx::Error> {
         slot: row.try_get_unchecked(column::SLOT)?,
         lane,
         created_at,
-        message: stored.message()?,
+        message: stored.message_of(names)?,
     })
 }
 
@@ -161,6 +188,18 @@ pub(crate) fn bytes(row: &PgRow, column: usize) -> Result<&[u8], sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_repeat_are_the_same_and_others_are_their_own() {
+        let mut names = Names::default();
+
+        let topics = ["a", "a", "b", "a"].map(|text| names.topic(text));
+        let kinds = ["k", "l", "l"].map(|text| names.kind(text));
+
+        assert_eq!(topics.each_ref().map(Topic::as_str), ["a", "a", "b", "a"]);
+        assert_eq!(kinds.each_ref().map(Kind::as_str), ["k", "l", "l"]);
+        assert!(std::ptr::eq(topics[0].as_str(), topics[1].as_str()));
+    }
 
     #[test]
     fn what_is_no_text_is_carried_as_it_was_written() {

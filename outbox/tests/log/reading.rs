@@ -1,6 +1,7 @@
 //! What a read delivers.
 
 use onceward::{CursorRead, Lane, LogError, LogReader, PublishAfter};
+use onceward_testkit::postgres::{self, Postgres};
 use sqlx::{Connection, Executor};
 
 use crate::support::{
@@ -65,6 +66,31 @@ async fn a_message_that_commits_after_a_later_one_is_delivered_late_and_once() {
             .await
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_look_shows_what_a_read_would_see_and_another_snapshot_once_something_is_committed() {
+    // A server of its own: anybody's commit changes what is seen.
+    let postgres = Postgres::start(postgres::Options::default()).await;
+    let database = postgres.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    enqueue(&mut transaction, "a", "slow").await;
+    enqueue(&mut quick, "b", "quick").await;
+
+    let cursor = &mut cursors[1];
+    read(&mut reader, Lane::Standard, cursor, 10).await;
+    assert_eq!(reader.look().await.unwrap(), cursor.snapshot);
+    transaction.commit().await.unwrap();
+    assert_ne!(reader.look().await.unwrap(), cursor.snapshot);
+
+    assert_eq!(
+        shown(read(&mut reader, Lane::Standard, cursor, 10).await),
+        pairs(&[("a", "slow")])
+    );
+    assert_eq!(reader.look().await.unwrap(), cursor.snapshot);
 }
 
 #[tokio::test]

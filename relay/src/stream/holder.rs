@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onceward::{Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Unrouted};
+use onceward::{
+    Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Quiet, Unrouted,
+};
 use onceward_core::{Lane, Publisher};
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -92,6 +94,8 @@ pub(super) struct Holder<D: Destination> {
     /// The lines that must not read on, as of the beginning of this turn.
     pub(super) standing: Vec<Line>,
     pub(super) pace: Pace,
+    /// What the last read says about the next one, if it brought nothing.
+    pub(super) quiet: Option<Quiet>,
     pub(super) read_at: Instant,
     pub(super) routing: Routing,
     /// Parked messages: for the cursor they count as confirmed.
@@ -154,6 +158,7 @@ impl<D: Destination> Holder<D> {
             closing: Vec::new(),
             standing: Vec::new(),
             pace: Pace::new(settings.poll_ceiling),
+            quiet: None,
             read_at: now,
             routing: Routing::new(settings.topics.clone(), settings.route.clone()),
             skip: claimed.parked.into_iter().collect(),
@@ -240,6 +245,10 @@ impl<D: Destination> Holder<D> {
             Done::Read(reader, lines, result) => {
                 self.reader = Some(reader);
                 self.on_read(&lines, result?);
+            }
+            Done::Looked(reader, seen) => {
+                self.reader = Some(reader);
+                self.on_looked(&seen?);
             }
             Done::Kept(keeper, result) => {
                 if let Some(lease) = keeper.lease() {

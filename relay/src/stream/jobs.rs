@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{Keeper, LogError, LogReader, Read};
+use onceward::{Keeper, LogError, LogReader, Quiet, Read, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::keeping::Kept;
 use crate::destination::Destination;
 use crate::window::{Line, Offer};
+
+/// How long looks go on by themselves.
+const LOOK_FOR: Duration = Duration::from_millis(150);
 
 /// How much longer than the broker's deadline a receipt is waited for: an adapter answers by then, or is broken.
 const RECEIPT_GRACE: Duration = Duration::from_secs(5);
@@ -24,6 +27,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 pub(super) enum Done<P: Publisher> {
     /// The log was read for these lines, and what was read may be published.
     Read(Box<LogReader>, Vec<Line>, Result<Read, LogError>),
+    /// It was looked what a read could see.
+    Looked(Box<LogReader>, Result<Snapshot, LogError>),
     /// Something was written under the lease.
     Kept(Box<Keeper>, Result<Kept, LogError>),
     /// A session was opened, or not.
@@ -38,6 +43,22 @@ pub(super) enum Done<P: Publisher> {
     Checked(P, Vec<Route>, Option<Vec<TopicReport>>),
     /// A session ended.
     Ended,
+}
+
+/// Looks whether anybody has committed, with a wait after each look, until somebody has or a while is over: a look that shows nothing
+/// need not wake the whole stream. What has changed in the stream meanwhile waits for no longer than that.
+pub(super) async fn look<P: Publisher>(
+    mut reader: Box<LogReader>,
+    quiet: Quiet,
+    wait: Duration,
+) -> Done<P> {
+    let until = Instant::now() + LOOK_FOR;
+    loop {
+        match reader.look().await {
+            Ok(seen) if quiet.holds(&seen) && Instant::now() + wait < until => sleep(wait).await,
+            seen => return Done::Looked(reader, seen),
+        }
+    }
 }
 
 /// Opens a session.

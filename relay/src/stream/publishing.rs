@@ -298,7 +298,9 @@ impl<D: Destination> Holder<D> {
         if let Some(pause) = self.pauses.resume_destination() {
             info!(%stream, paused_for = ?pause.began().elapsed(), "destination takes messages again");
         }
-        if let Some(pause) = self.pauses.resume_topic(route, Instant::now()) {
+        if self.pauses.is_paused(route)
+            && let Some(pause) = self.pauses.resume_topic(route, Instant::now())
+        {
             info!(%stream, %route, paused_for = ?pause.began().elapsed(), "topic takes messages again");
         }
     }

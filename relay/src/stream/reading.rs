@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use onceward::{CursorRead, LogRow, Read, Unrouted};
+use onceward::{CursorRead, LogRow, Quiet, Read, Snapshot, Unrouted};
 use onceward_core::{Lane, Outgoing};
 
 use super::holder::Holder;
-use super::jobs::Done;
+use super::jobs::{self, Done};
 use super::routing::Way;
 use crate::destination::Destination;
 use crate::detours;
@@ -17,7 +17,7 @@ use crate::window::Line;
 const DETOURS_AT_A_TIME: usize = 4;
 
 impl<D: Destination> Holder<D> {
-    /// Reads on, if it is time and there is room.
+    /// Reads on, if it is time and there is room; looks first whether there may be anything, where that is worth while.
     pub(super) fn read(&mut self, now: Instant) {
         if self.draining.is_some() || now < self.read_at || !self.routing.is_ready() {
             return;
@@ -29,6 +29,10 @@ impl<D: Destination> Holder<D> {
         let Some(mut reader) = self.reader.take() else {
             return;
         };
+        if let Some(quiet) = self.quiet_for(&asks) {
+            self.jobs.spawn(jobs::look(reader, quiet, self.pace.wait()));
+            return;
+        }
         self.reading.clone_from(&lines);
         let publish_after = self.settings.publish_after.clone();
         self.jobs.spawn(async move {
@@ -84,8 +88,21 @@ impl<D: Destination> Holder<D> {
         lines.into_iter().filter_map(ask).collect()
     }
 
+    /// What says that there may be nothing to read, if that is worth a look.
+    fn quiet_for(&self, asks: &[CursorRead]) -> Option<Quiet> {
+        let cursors = asks.iter().map(|ask| (ask.lane, &ask.cursor));
+        let quiet = self.quiet.as_ref().filter(|_| self.pace.looks_first())?;
+        quiet.covers(cursors).then(|| quiet.clone())
+    }
+
+    pub(super) fn on_looked(&mut self, seen: &Snapshot) {
+        let quiet = self.quiet.as_ref().is_some_and(|quiet| quiet.holds(seen));
+        self.read_at = Instant::now() + self.pace.after_look(quiet);
+    }
+
     pub(super) fn on_read(&mut self, lines: &[Line], read: Read) {
         self.reading.clear();
+        self.quiet = self.quiet_after(lines, &read);
         self.clock.set(read.now);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
         let mut rows = 0;
@@ -108,6 +125,15 @@ impl<D: Destination> Holder<D> {
         }
         self.store_what_is_done();
         self.read_at = Instant::now() + self.pace.after_read(rows);
+    }
+
+    /// What a read says about the next one. Nobody else moves the cursors of a line that is being read.
+    fn quiet_after(&self, lines: &[Line], read: &Read) -> Option<Quiet> {
+        let steps = lines.iter().zip(&read.steps).map(|(line, step)| {
+            let before = self.cursors.get(line)?;
+            Some((line.lane, before, step))
+        });
+        Quiet::after(steps.collect::<Option<Vec<_>>>()?)
     }
 
     /// Where a row goes: none if it is parked, another line's or stream's, or nobody's.

@@ -96,10 +96,13 @@ impl<C> Window<C> {
 
     /// Takes a chunk in; `after` is the line's cursor once all of it is done. A chunk may be empty.
     pub(crate) fn push(&mut self, line: Line, messages: Vec<Outgoing>, after: C) {
-        for outgoing in &messages {
-            let load = self.routes.entry(outgoing.route.clone()).or_default();
-            load.open += 1;
-            load.of_lanes += usize::from(line.is_main());
+        // Neighbours often go the same way.
+        for same in messages.chunk_by(|one, next| one.route == next.route) {
+            if let Some(first) = same.first() {
+                let load = self.routes.entry(first.route.clone()).or_default();
+                load.open += same.len();
+                load.of_lanes += if line.is_main() { same.len() } else { 0 };
+            }
         }
         if let Some(window) = self.line_mut(line) {
             window.push(messages, after);

@@ -96,6 +96,11 @@ impl Session {
         &self.phase
     }
 
+    /// Whether it takes offers and has none: nothing is to be reported, and no deadline runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Open && self.offers.is_empty() && self.failed.is_none()
+    }
+
     /// Takes an offer and gives the number of its first message.
     pub(super) fn take(
         &mut self,
@@ -116,15 +121,19 @@ impl Session {
         first
     }
 
-    /// Notes that the broker has a message.
-    pub(super) fn confirm(&mut self, number: usize) {
-        let Some(at) = self.find(number) else { return };
+    /// Notes that the broker has a message. Tells whether that answered its offer.
+    pub(super) fn confirm(&mut self, number: usize) -> bool {
+        let Some(at) = self.find(number) else {
+            return false;
+        };
         let offer = &mut self.offers[at];
         offer.receipts.set(number - offer.first, Outcome::Confirmed);
         offer.left = offer.left.saturating_sub(1);
-        if offer.left == 0 {
+        let answered = offer.left == 0;
+        if answered {
             self.complete(at);
         }
+        answered
     }
 
     /// Notes a report that says no: the session is over.

@@ -99,13 +99,13 @@ impl<R: Reader> System for Reading<R> {
 }
 
 /// All scenarios, or those up to the first in which something is `wanted`.
-fn check<R: Reader>(wanted: fn(&Findings) -> bool) -> Findings {
+pub(super) fn check<R: Reader>(wanted: fn(&Findings) -> bool) -> Findings {
     let with_limits =
         |scenario: &Scenario| [1, 2, 99].map(|limit| Reading::<R>::start(scenario, limit));
     explore_all(SCENARIOS.iter().flat_map(with_limits), wanted)
 }
 
-fn loses<R: Reader>() -> bool {
+pub(super) fn loses<R: Reader>() -> bool {
     check::<R>(|findings| findings.lost.is_some())
         .lost
         .is_some()

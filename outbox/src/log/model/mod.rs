@@ -6,6 +6,7 @@
 mod cursors;
 mod detours;
 mod histories;
+mod looks;
 mod relays;
 mod workers;
 mod world;

@@ -41,10 +41,10 @@ fn an_offer_is_answered_once_all_its_messages_are_reported() {
     let (_, mut one) = offered(&mut session, &["a", "a"]);
     let (_, mut two) = offered(&mut session, &["a"]);
 
-    session.confirm(2);
-    session.confirm(0);
+    assert!(session.confirm(2));
+    assert!(!session.confirm(0));
     assert!(one.try_recv().is_err());
-    session.confirm(1);
+    assert!(session.confirm(1));
 
     assert!(one.try_recv().unwrap().all_confirmed());
     let two = two.try_recv().unwrap();
@@ -110,6 +110,31 @@ fn a_message_that_is_not_sent_lets_those_before_it_be_confirmed_and_stops_those_
 }
 
 #[test]
+fn a_session_is_idle_only_while_it_takes_offers_and_has_none() {
+    let mut session = Session::new();
+    assert!(session.is_idle());
+
+    let (_, _receipts) = offered(&mut session, &["a"]);
+    assert!(!session.is_idle());
+    session.confirm(0);
+    assert!(session.is_idle());
+
+    session.drain(Reason::new(ErrorKind::Unavailable, "closed"));
+    assert!(!session.is_idle());
+}
+
+#[test]
+fn a_session_whose_client_has_failed_is_not_idle_until_it_ends() {
+    let mut session = Session::new();
+    let mut trouble = Reason::new(ErrorKind::Unavailable, "fatal");
+    trouble.code = Some(Code::Fatal);
+
+    session.note(trouble, Instant::now());
+
+    assert!(!session.is_idle());
+}
+
+#[test]
 fn a_lost_deadline_ends_the_session_and_tells_what_the_client_complained_of() {
     let mut session = Session::new();
     let (_, mut receipts) = offered(&mut session, &["a"]);
@@ -158,7 +183,9 @@ proptest! {
             if reported.get(number).is_some_and(Option::is_none) {
                 reported[number] = Some(report);
                 match report {
-                    0..=2 => session.confirm(number),
+                    0..=2 => {
+                        session.confirm(number);
+                    }
                     _ => session.refuse(number, 0, Code::MessageSizeTooLarge),
                 }
             } else if number >= messages {

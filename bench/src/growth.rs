@@ -1,0 +1,348 @@
+//! W5: what grows with a log that is large, whose database is in trouble, or that many streams read. Each run stands beside a bare
+//! one: the same backlog and the same latency, in a fresh database with one stream.
+//!
+//! Kafka only: what grows is PostgreSQL's part. The servers are of this workload alone, so that what it wrote goes with them.
+
+use std::time::Duration;
+
+use clap::Args;
+use onceward_testkit::postgres::Database;
+use sqlx::{Postgres, Transaction};
+use tokio::time::{sleep, timeout};
+
+use crate::Arguments;
+use crate::backlog::{self, Care};
+use crate::broker::Broker;
+use crate::drain::{self, Drained};
+use crate::latency::{self, Figure, Load};
+use crate::outcome::Outcome;
+use crate::relay::Relay;
+use crate::results::Results;
+use crate::world::World;
+
+/// Partitions of a topic.
+const PARTITIONS: u16 = 12;
+
+/// Transactions a second of the latency.
+const RATE: u64 = 1_000;
+
+/// The name of the stream that publishes.
+const STREAM: &str = "growth";
+
+/// How long a relay may take to begin a stream.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much is written in W5.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// W5: messages that are published and still in the log, such as `50000000`; each step adds to the one before.
+    #[arg(
+        long,
+        env = "ONCEWARD_BENCH_RETAINED",
+        value_delimiter = ',',
+        default_value = "1000000,10000000,20000000"
+    )]
+    retained: Vec<u64>,
+    /// W5: messages of the backlog that is drained in each run.
+    #[arg(long, default_value_t = 200_000)]
+    growth_messages: u64,
+    /// W5: messages of the backlog after an outage; none of it for 0.
+    #[arg(long, default_value_t = 10_000_000)]
+    outage: u64,
+    /// W5: seconds of each latency.
+    #[arg(long, default_value_t = 8)]
+    growth_seconds: u64,
+}
+
+/// What is not as in the bare run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// Nothing.
+    Bare,
+    /// Messages are retained.
+    Retained,
+    /// A transaction that has written to the log stays open from before the backlog to the end.
+    HeldOpen,
+    /// So many streams read the log; all but one ask for other topics and pass over the messages.
+    Streams(u16),
+    /// No table is vacuumed or analyzed, by nobody.
+    DeadAutovacuum,
+}
+
+impl Condition {
+    /// Those that are measured in fresh databases.
+    const FRESH: [Self; 4] = [
+        Self::HeldOpen,
+        Self::Streams(3),
+        Self::Streams(10),
+        Self::DeadAutovacuum,
+    ];
+
+    fn variant(self) -> String {
+        match self {
+            Self::Bare => "kafka bare".to_owned(),
+            Self::Retained => "kafka retained".to_owned(),
+            Self::HeldOpen => "kafka transaction held open".to_owned(),
+            Self::Streams(count) => format!("kafka {count} streams"),
+            Self::DeadAutovacuum => "kafka dead autovacuum".to_owned(),
+        }
+    }
+
+    /// Streams beside the one that publishes.
+    const fn others(self) -> u16 {
+        match self {
+            Self::Streams(count) => count.saturating_sub(1),
+            Self::Bare | Self::Retained | Self::HeldOpen | Self::DeadAutovacuum => 0,
+        }
+    }
+
+    const fn care(self) -> Care {
+        match self {
+            Self::DeadAutovacuum => Care::None,
+            Self::Bare | Self::Retained | Self::HeldOpen | Self::Streams(_) => Care::Vacuum,
+        }
+    }
+}
+
+/// The variant of so many retained messages, such as `kafka 10m retained`.
+fn retained_variant(messages: u64) -> String {
+    match messages {
+        whole if whole >= 1_000_000 && whole % 1_000_000 == 0 => {
+            format!("kafka {}m retained", whole / 1_000_000)
+        }
+        other => format!("kafka {other} retained"),
+    }
+}
+
+/// What a drain and a latency came to.
+#[derive(Debug)]
+struct Turn {
+    drained: Drained,
+    latency: Vec<Figure>,
+}
+
+impl Turn {
+    fn p99(&self) -> f64 {
+        let p99 = self.latency.iter().find(|(name, ..)| *name == "p99_ms");
+        p99.map_or(f64::NAN, |(_, _, value)| *value)
+    }
+}
+
+pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Outcome {
+    let world = World::start().await;
+    let settings = &arguments.growth;
+    // The broker's first steps are slow, and would be those of the first bare run.
+    let route = Broker::Kafka.route_of(&world, PARTITIONS).await?;
+    let warm = settings.growth_messages;
+    Broker::Kafka.publish_bare(&world, &route, warm).await?;
+
+    let grown = Log::new(&world, arguments, Condition::Retained).await?;
+    let mut have = 0;
+    for wanted in &settings.retained {
+        grown.retain(wanted.saturating_sub(have)).await?;
+        have = *wanted;
+        for _ in 0..arguments.repeats {
+            let bare = bare(&world, arguments).await?;
+            let turn = grown.turn().await?;
+            add(results, &retained_variant(*wanted), &turn, &bare);
+            grown.forget(&turn).await?;
+        }
+    }
+    drop(grown);
+    for _ in 0..arguments.repeats {
+        let bare = bare(&world, arguments).await?;
+        for condition in Condition::FRESH {
+            let log = Log::new(&world, arguments, condition).await?;
+            let turn = log.turn().await?;
+            add(results, &condition.variant(), &turn, &bare);
+        }
+    }
+    if settings.outage > 0 {
+        outage(&world, arguments, results).await?;
+    }
+    Ok(())
+}
+
+async fn bare(world: &World, arguments: &Arguments) -> Outcome<Turn> {
+    let log = Log::new(world, arguments, Condition::Bare).await?;
+    log.turn().await
+}
+
+/// A backlog of an outage, of which only the rate is told, once: it takes its time.
+async fn outage(world: &World, arguments: &Arguments, results: &mut Results) -> Outcome {
+    let settings = &arguments.growth;
+    let at = ("W5", "kafka after an outage");
+    let mut rates = Vec::new();
+    for (contestant, messages) in [
+        ("bare-run", settings.growth_messages),
+        ("onceward", settings.outage),
+    ] {
+        let log = Log::new(world, arguments, Condition::Bare).await?;
+        let (drained, relay) = log.drain(messages).await?;
+        relay.stop().await?;
+        results.add(at, contestant, ("rate", "msg/s"), drained.rate);
+        rates.push(drained.rate);
+    }
+    if let [bare, after] = rates[..] {
+        results.add(at, "onceward", ("fraction_of_bare", "ratio"), after / bare);
+    }
+    Ok(())
+}
+
+fn add(results: &mut Results, variant: &str, turn: &Turn, bare: &Turn) {
+    let at = ("W5", variant);
+    for (contestant, turn) in [("onceward", turn), ("bare-run", bare)] {
+        results.add(at, contestant, ("rate", "msg/s"), turn.drained.rate);
+        for (metric, unit, value) in &turn.drained.figures {
+            results.add(at, contestant, (metric, unit), *value);
+        }
+        for (metric, unit, value) in turn.latency.iter().filter(|(_, unit, _)| *unit == "ms") {
+            results.add(at, contestant, (metric, unit), *value);
+        }
+    }
+    let fraction = turn.drained.rate / bare.drained.rate;
+    results.add(at, "onceward", ("fraction_of_bare", "ratio"), fraction);
+    let times = turn.p99() / bare.p99();
+    results.add(at, "onceward", ("p99_of_bare", "ratio"), times);
+}
+
+/// A log under a condition, with streams that have begun.
+struct Log<'a> {
+    world: &'a World,
+    arguments: &'a Arguments,
+    database: Database,
+    condition: Condition,
+}
+
+impl<'a> Log<'a> {
+    async fn new(
+        world: &'a World,
+        arguments: &'a Arguments,
+        condition: Condition,
+    ) -> Outcome<Self> {
+        let database = world.database().await?;
+        if condition.care() == Care::None {
+            backlog::without_autovacuum(database.pool()).await?;
+        }
+        let log = Self {
+            world,
+            arguments,
+            database,
+            condition,
+        };
+        log.begin().await?;
+        Ok(log)
+    }
+
+    /// Has a relay begin all streams, while there is nothing to publish.
+    async fn begin(&self) -> Outcome {
+        let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
+        let relay = self.relay(&route)?;
+        let streams = i64::from(self.condition.others()) + 1;
+        let sql = "select count(distinct stream) from onceward.cursors";
+        let begun = async {
+            loop {
+                let count: i64 = sqlx::query_scalar(sql)
+                    .fetch_one(self.database.pool())
+                    .await?;
+                if count == streams {
+                    return Outcome::Ok(());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, begun).await??;
+        relay.stop().await
+    }
+
+    fn relay(&self, route: &str) -> Outcome<Relay> {
+        let (binary, url) = (&self.arguments.relay, self.world.relays_url(&self.database));
+        let streams = (STREAM, self.condition.others());
+        let to = (Broker::Kafka, route);
+        Relay::start_beside(binary, self.world, &url, streams, to)
+    }
+
+    /// Adds messages that have been published and are kept.
+    async fn retain(&self, messages: u64) -> Outcome {
+        let pool = self.database.pool();
+        backlog::retain(pool, messages).await?;
+        let sql = "
+update onceward.cursors
+set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
+  snapshot = pg_current_snapshot(),
+  pinned = null,
+  late_pos = null";
+        sqlx::raw_sql(sql).execute(pool).await?;
+        Ok(())
+    }
+
+    async fn turn(&self) -> Outcome<Turn> {
+        let held = match self.condition {
+            Condition::HeldOpen => Some(self.hold().await?),
+            Condition::Bare
+            | Condition::Retained
+            | Condition::Streams(_)
+            | Condition::DeadAutovacuum => None,
+        };
+        let (drained, relay) = self.drain(self.arguments.growth.growth_messages).await?;
+        relay.stop().await?;
+        let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
+        let relay = self.relay(&route)?;
+        let to = (Broker::Kafka, route.as_str());
+        let load = Load::enqueued(RATE, self.arguments.growth.growth_seconds);
+        let latency = latency::run(self.world, &self.database, to, &load, &relay).await?;
+        relay.stop().await?;
+        if let Some(held) = held {
+            held.rollback().await?;
+        }
+        Ok(Turn { drained, latency })
+    }
+
+    /// A transaction that has written to the log, and waits.
+    async fn hold(&self) -> Outcome<Transaction<'static, Postgres>> {
+        let mut held = self.database.pool().begin().await?;
+        sqlx::raw_sql("select onceward.enqueue('bench.events', 'never', 'k0')")
+            .execute(&mut *held)
+            .await?;
+        Ok(held)
+    }
+
+    async fn drain(&self, messages: u64) -> Outcome<(Drained, Relay)> {
+        let care = self.condition.care();
+        backlog::write(self.database.pool(), messages, 1_000, care).await?;
+        let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
+        let to = (Broker::Kafka, route.as_str());
+        let start = || self.relay(&route);
+        drain::run(self.world, self.database.pool(), (to, messages), start).await
+    }
+
+    /// Takes the messages of a turn out of the log again, as the next one is to find it as this one did.
+    async fn forget(&self, turn: &Turn) -> Outcome {
+        let drained = self.arguments.growth.growth_messages;
+        let written =
+            drained + Load::enqueued(RATE, self.arguments.growth.growth_seconds).messages();
+        eprintln!(
+            "  taking {written} messages out again, after {:.0} msg/s",
+            turn.drained.rate
+        );
+        backlog::take_last(self.database.pool(), written).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_millions_are_told_as_such() {
+        assert_eq!(retained_variant(20_000_000), "kafka 20m retained");
+        assert_eq!(retained_variant(1_500), "kafka 1500 retained");
+    }
+
+    #[test]
+    fn only_streams_have_others_beside_the_one_that_publishes() {
+        let others = Condition::FRESH.map(Condition::others);
+
+        assert_eq!(others, [0, 2, 9, 0]);
+    }
+}
