@@ -33,14 +33,6 @@ async fn asks_to_wait_once(asked: Asked, event: Order, tx: &mut Tx) -> Result<()
     effect(event.order, tx).await
 }
 
-async fn has_asked(asked: &Asked, order: i64) {
-    let what = format!("{order} to ask to wait");
-    wait::until_true(SOON, &what, || async {
-        asked.lock().unwrap().contains(&order)
-    })
-    .await;
-}
-
 impl Stage {
     /// A member with connections that see the clock which the test sets. All that waits is in the database.
     async fn member(&self, asked: &Asked) -> Running {
@@ -70,6 +62,19 @@ impl Stage {
         .await;
     }
 
+    /// Waits until one message waits because it has asked to: how long is decided when that is written.
+    async fn one_has_asked(&self) {
+        wait::until_true(SOON, "one to wait as it asks", || async {
+            let asked = "select count(*) from onceward.retries where attempts > 0";
+            let count: i64 = sqlx::query_scalar(asked)
+                .fetch_one(self.pool())
+                .await
+                .unwrap();
+            count == 1
+        })
+        .await;
+    }
+
     /// Each of so many messages was handled once, and none has expired or was given up on.
     async fn all_were_handled(&self, count: usize) {
         assert_eq!(self.outcomes().await, vec![0; count]);
@@ -94,7 +99,7 @@ async fn a_clock_that_jumps_an_hour_forward_ends_waits_early_and_loses_nothing_t
     stage.publish_living(100, 90);
     stage.publish(101, None);
     stage.wait_for_effects(&[1, 100, 101]).await;
-    has_asked(&asked, 2).await;
+    stage.one_has_asked().await;
     stage.set_database_clock(120).await;
 
     stage.wait_for_effects(&[1, 2, 100, 101]).await;
@@ -126,7 +131,7 @@ async fn a_clock_that_jumps_an_hour_back_makes_waits_longer_and_loses_nothing_th
     // As an hour and a half would.
     stage.set_database_clock(91).await;
     stage.wait_for_effects(&[1, 100, 101]).await;
-    has_asked(&asked, 2).await;
+    stage.one_has_asked().await;
     stage.set_database_clock(180).await;
 
     stage.wait_for_effects(&[1, 2, 100, 101]).await;

@@ -57,7 +57,7 @@ async fn several(calls: Calls, events: Vec<Order>, tx: &mut BatchTx) -> Result<(
         .map(|(event, key)| call(&calls, event.order, *key))
         .collect();
     // The first time all are in one batch, which fails: then each is alone.
-    told.into_iter().map(outcome).collect()
+    told.into_iter().try_for_each(outcome)
 }
 
 /// Three messages of which one is somebody else's, with an id that is no uuid, from their first attempts to the replay of their dead
