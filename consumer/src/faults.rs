@@ -28,6 +28,12 @@ pub enum Fault {
     PositionOfTheNewest,
     /// `gaps-forgotten`: of a key's numbers only the highest counts.
     GapsForgotten,
+    /// `pauses-in-memory`: a type that fails is paused in the member that has found out, and no other is told.
+    PausesInMemory,
+    /// `digest-ignored`: whatever has the id of a settled message is a duplicate of it.
+    DigestIgnored,
+    /// `expiry-by-own-clock`: what has expired is told by this machine's clock.
+    ExpiryByOwnClock,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -72,7 +78,7 @@ mod planted {
 
     use super::{Failpoint, Fault};
 
-    const FAULTS: [(Fault, &str); 10] = [
+    const FAULTS: [(Fault, &str); 13] = [
         (Fault::AckBeforeCommit, "ack-before-commit"),
         (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
         (Fault::CommitWithoutProof, "commit-without-proof"),
@@ -83,6 +89,9 @@ mod planted {
         (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
         (Fault::PositionOfTheNewest, "position-of-the-newest"),
         (Fault::GapsForgotten, "gaps-forgotten"),
+        (Fault::PausesInMemory, "pauses-in-memory"),
+        (Fault::DigestIgnored, "digest-ignored"),
+        (Fault::ExpiryByOwnClock, "expiry-by-own-clock"),
     ];
 
     const POINTS: [(Failpoint, &str); 7] = [

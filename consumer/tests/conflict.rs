@@ -63,3 +63,37 @@ async fn an_id_conflict_with_a_type_without_a_handler_is_told_as_such() {
     reasons.sort_unstable();
     assert_eq!(reasons, ["id_conflict", "no_handler"]);
 }
+
+#[tokio::test]
+async fn an_id_of_somebody_elses_is_one_message_of_its_source_and_another_payload_under_it_a_dead_letter()
+ {
+    let stage = Stage::new().await;
+    for (source, order) in [("/a", 1), ("/a", 1), ("/a", 2), ("/b", 3), ("/a", 2)] {
+        let payload = format!(r#"{{"order": {order}}}"#);
+        let named: [(&str, &[u8]); 2] = [("ce-id", b"17"), ("ce-source", source.as_bytes())];
+        stage.put(&named, payload.as_bytes());
+    }
+
+    let consumer = stage.builder().on("*", write_effect).build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
+    let settled = consumer.run_until_idle(subscriber).await.unwrap();
+
+    assert_eq!(
+        (settled.handled, settled.dead, settled.duplicates),
+        (2, 1, 2)
+    );
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, [1, 3]);
+    let letters: Vec<(String, String, Vec<u8>)> =
+        sqlx::query_as("select reason, original_id, payload from onceward.dead_letters")
+            .fetch_all(stage.pool())
+            .await
+            .unwrap();
+    let expected = ("id_conflict", "17", br#"{"order": 2}"#.to_vec());
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        (&*letters[0].0, &*letters[0].1, letters[0].2.clone()),
+        expected
+    );
+}

@@ -10,38 +10,10 @@ use std::time::Duration;
 
 use common::{Order, Stage, effect, quick, write_effect};
 use onceward_consumer::{Consumer, ConsumerBuilder, HandlerError, HandlerSettings, Settled, Tx};
-use onceward_core::{MAX_PAYLOAD, Message};
 use sqlx::postgres::PgPoolOptions;
 use time::OffsetDateTime;
 
 impl Stage {
-    fn publish_until(&self, order: i64, at: OffsetDateTime) {
-        let event = serde_json::json!({ "order": order });
-        let draft = Message::json(common::TOPIC, &event).unwrap();
-        let draft = draft.key(order).expires_at(at);
-        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
-        message.seq = Some(1);
-        self.broker.publish(message).unwrap();
-    }
-
-    /// Sets the clock that the consumer's statements see so many minutes ahead of this machine's. What is looked at is how far
-    /// apart they are: it is as if ours were wrong the other way.
-    async fn set_database_clock(&self, minutes: i32) {
-        let sql = format!(
-            "create schema skewed;
-             grant usage on schema skewed to public;
-             create function skewed.clock_timestamp() returns timestamptz language sql volatile
-               as $$ select pg_catalog.clock_timestamp() + interval '{minutes} minutes' $$;
-             do $$ begin
-               execute format('alter database %I set search_path = skewed, pg_catalog, public', current_database());
-             end $$"
-        );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .execute(self.pool())
-            .await
-            .unwrap();
-    }
-
     /// Handles one message that expires in so many minutes, as `handled` says, with new connections.
     async fn handle(
         &self,

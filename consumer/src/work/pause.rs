@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::Workshop;
+use crate::faults::{Fault, planted};
 use crate::plan::Tells;
 use crate::plan::failing::tells;
 use crate::transaction::{PausedType, Ran};
@@ -21,6 +22,10 @@ impl Workshop {
             Tells::Nothing => return,
         };
         if !self.types.note(kind, mark, failed) {
+            return;
+        }
+        if planted(Fault::PausesInMemory) {
+            self.types.paused(kind);
             return;
         }
         let every = self.types.settings().probe_every;

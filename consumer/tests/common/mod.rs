@@ -20,6 +20,7 @@ use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::wait;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -94,6 +95,34 @@ impl Stage {
         let id = message.id.as_uuid().unwrap();
         self.broker.publish(message).unwrap();
         id
+    }
+
+    /// As a relay would, with a time after which it is of no use.
+    pub(crate) fn publish_until(&self, order: i64, at: OffsetDateTime) {
+        let event = serde_json::json!({ "order": order });
+        let draft = Message::json(TOPIC, &event).unwrap();
+        let draft = draft.key(order).expires_at(at);
+        let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
+        message.seq = Some(1);
+        self.broker.publish(message).unwrap();
+    }
+
+    /// Sets the clock that the consumer's statements see so many minutes ahead of this machine's, at once for connections that are
+    /// made after the first time. What is looked at is how far apart they are: it is as if ours were wrong the other way.
+    pub(crate) async fn set_database_clock(&self, minutes: i32) {
+        let sql = format!(
+            "create schema if not exists skewed;
+             grant usage on schema skewed to public;
+             create or replace function skewed.clock_timestamp() returns timestamptz language sql volatile
+               as $$ select pg_catalog.clock_timestamp() + interval '{minutes} minutes' $$;
+             do $$ begin
+               execute format('alter database %I set search_path = skewed, pg_catalog, public', current_database());
+             end $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(self.pool())
+            .await
+            .unwrap();
     }
 
     /// As somebody else would.

@@ -44,7 +44,7 @@ async fn paused(stage: &Stage) -> Vec<String> {
 }
 
 /// What is broken is not to be given up on, nor to hold up anything else; mended, it takes effect once and in order.
-async fn a_type_fails_and_is_mended(stage: Stage, changes: Changes) {
+pub(crate) async fn a_type_fails_and_is_mended(stage: Stage, changes: Changes) {
     let stage = stage.consumed().await.ttl("1s");
     let relay = stage.relay(&Changes::default());
     let topics = stage.topics();

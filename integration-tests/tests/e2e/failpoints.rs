@@ -182,7 +182,7 @@ async fn a_crash_while_messages_wait_loses_doubles_and_reorders_nothing_on_nats(
     stage.wait_until_no_key_is_held().await;
 }
 
-async fn crash_in_batches(stage: Stage) {
+pub(crate) async fn crash_in_batches(stage: Stage) {
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {
         messages: u64::MAX,
@@ -199,8 +199,10 @@ async fn crash_in_batches(stage: Stage) {
     writers.stop().await;
     let consumer = stage.consumer(&Changes::default().in_batches());
     let verdict = stage.must_be_green(&[&relay, &consumer]).await;
-    // All that the broker has is passed: of what stopped well, exactly.
-    assert_eq!(stage.passed().await, verdict.published + verdict.duplicates);
+    // All that the broker has is passed: of what stopped well, exactly. Where there are no positions, nothing says so.
+    if let Some(passed) = stage.passed().await {
+        assert_eq!(passed, verdict.published + verdict.duplicates);
+    }
 }
 
 #[tokio::test]

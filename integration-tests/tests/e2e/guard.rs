@@ -140,7 +140,7 @@ pub(crate) async fn letters(stage: &Stage) -> Vec<(String, Uuid)> {
 }
 
 /// Only the message that kills is given up on; all others take effect once, in order.
-async fn only_the_guilty_is_given_up_on(stage: Stage, changes: Changes) {
+pub(crate) async fn only_the_guilty_is_given_up_on(stage: Stage, changes: Changes) {
     let left = with_a_message_that_kills(stage, changes, KILLS, &QUICK).await;
 
     let [relay, consumer] = &left.programs;

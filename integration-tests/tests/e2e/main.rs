@@ -15,6 +15,7 @@ mod failpoints;
 mod guard;
 mod kills;
 mod network;
+mod old_copies;
 mod outage;
 mod path;
 mod place;

@@ -1,9 +1,10 @@
 //! Bugs planted in the consumer: the ledger must see each of them, and must be green without it.
 
-use onceward_testkit::ledger::{Verdict, Workload};
+use async_nats::HeaderMap;
+use onceward_testkit::ledger::{Verdict, Workload, append};
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Options, Postgres};
-use onceward_testkit::wait;
+use onceward_testkit::{unique, wait};
 
 use crate::guard::{SLOW, letters, with_a_message_that_kills};
 use crate::stage::{Changes, SOON, Stage};
@@ -174,4 +175,114 @@ async fn neighbours_counted_by_the_crash_guard_turn_the_ledger_red() {
     assert!(letters.contains(&("crashed".to_owned(), left.deadly)));
     let buried = u64::try_from(letters.len() - 1).unwrap();
     assert_eq!(verdict.missing_effects, buried, "{verdict}");
+}
+
+/// Puts what the stage's stream has at these places into another stream, as it is but for the broker's own id.
+async fn copy(stage: &Stage, places: impl Iterator<Item = u64>, to: &str) {
+    let client = Nats::shared().await.client().await;
+    let jetstream = async_nats::jetstream::new(client.clone());
+    let stream = jetstream.get_stream(&stage.name).await.unwrap();
+    let mut copies = Vec::new();
+    for place in places {
+        copies.push(stream.get_raw_message(place).await.unwrap());
+    }
+    for copy in copies {
+        let mut headers = HeaderMap::new();
+        for (name, values) in copy.headers.iter() {
+            let of_the_broker = name.to_string() == "Nats-Msg-Id";
+            for value in values.iter().filter(|_| !of_the_broker) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        client
+            .publish_with_headers(format!("{to}.copies"), headers, copy.payload)
+            .await
+            .unwrap();
+    }
+    client.flush().await.unwrap();
+}
+
+/// Two members get copies of twenty messages in opposite orders, and meet in the middle. Gives the ledger's verdict, and the deadlocks
+/// that the database has seen.
+async fn batches_in_opposite_order(fault: &'static str) -> (Verdict, i64) {
+    const ALL: u64 = 22;
+    let [there, back] = [unique("there"), unique("back")];
+    let (postgres, nats) = (Postgres::shared().await, Nats::shared().await);
+    let stage = Stage::nats_with(postgres, nats, &[&there, &back]).await;
+    let stage = stage.consumed().await;
+    let relay = stage.relay(&Changes::default());
+    let (mut ids, mut written) = (Vec::new(), stage.log.pool().begin().await.unwrap());
+    for _ in 0..ALL {
+        let topic = &stage.topics()[0];
+        let id = append(&mut written, topic, "key-1", b"payload").await;
+        ids.push(id.unwrap());
+    }
+    written.commit().await.unwrap();
+    stage.wait_until_published(ALL).await;
+    relay.stop().await;
+    // The first and the last one say that both are at work.
+    let members = [&there, &back].map(|stream| {
+        let reads = format!("{stream}.>");
+        let changes = Changes::fault(fault).variable("E2E_BATCH", "20");
+        stage.consumer(&changes.variable("E2E_TOPICS", &reads))
+    });
+    copy(&stage, 1..=1, &there).await;
+    copy(&stage, ALL..=ALL, &back).await;
+    wait::until_true(SOON, "both to be at work", || async {
+        stage.handled().await == 2
+    })
+    .await;
+    let mut middle = stage.log.pool().begin().await.unwrap();
+    sqlx::query(
+        "insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+         values (onceward.mark_slot($1), $2, $1, 0)",
+    )
+    .bind(ids[11])
+    .bind(&stage.name)
+    .execute(&mut *middle)
+    .await
+    .unwrap();
+
+    copy(&stage, 2..ALL, &there).await;
+    copy(&stage, (2..ALL).rev(), &back).await;
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'";
+    wait::until_true(SOON, "both to wait for a mark", || async {
+        let count: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(stage.log.pool())
+            .await
+            .unwrap();
+        count == 2
+    })
+    .await;
+    middle.rollback().await.unwrap();
+    stage.wait_until_handled(ALL).await;
+    // A backend tells what it has counted when it ends, at the latest.
+    for member in members {
+        member.stop().await;
+    }
+    let deadlocks = sqlx::query_scalar(
+        "select deadlocks from pg_stat_database where datname = current_database()",
+    );
+    let deadlocks = deadlocks.fetch_one(stage.log.pool()).await.unwrap();
+    (stage.ledger.verdict().await, deadlocks)
+}
+
+#[tokio::test]
+async fn two_batches_in_opposite_order_never_wait_for_one_another() {
+    let (verdict, deadlocks) = batches_in_opposite_order("").await;
+
+    assert_eq!(deadlocks, 0);
+    let harm = (verdict.missing_effects, verdict.doubled_effects);
+    assert_eq!(harm, (0, 0), "{verdict}");
+}
+
+/// No effect is lost or doubled by it: it costs time, which the database tells.
+#[tokio::test]
+async fn marks_in_order_of_arrival_are_deadlocks_in_the_database() {
+    let (verdict, deadlocks) = batches_in_opposite_order("marks-in-order-of-arrival").await;
+
+    assert!(deadlocks > 0, "{verdict}");
+    let harm = (verdict.missing_effects, verdict.doubled_effects);
+    assert_eq!(harm, (0, 0), "{verdict}");
 }

@@ -65,13 +65,13 @@ impl Stage {
         wait::until_true(SOON, "no key to be held", none).await;
     }
 
-    /// How many messages the consumer has passed, by the positions that it has noted.
-    pub(crate) async fn passed(&self) -> u64 {
+    /// How many messages the consumer has passed, by the positions that it has noted. None: the broker has none.
+    pub(crate) async fn passed(&self) -> Option<u64> {
         let database = self.elsewhere.as_ref().unwrap_or(&self.log);
         let first = match &self.place {
             Place::Nats { .. } => 1_i64,
             Place::Kafka { .. } => 0,
-            Place::Sqs { .. } => return 0,
+            Place::Sqs { .. } => return None,
         };
         let passed: i64 = sqlx::query_scalar(
             "select coalesce(sum(highest_settled + 1 - $1), 0)::int8 from onceward.consumer_positions",
@@ -80,6 +80,6 @@ impl Stage {
         .fetch_one(database.pool())
         .await
         .unwrap();
-        u64::try_from(passed).unwrap()
+        Some(u64::try_from(passed).unwrap())
     }
 }

@@ -6,7 +6,7 @@ use onceward_testkit::postgres::Postgres;
 use onceward_testkit::wait;
 
 use crate::failpoints::{LIMIT, write_too_large};
-use crate::kills::{cycles, kill_both};
+use crate::kills::{cycles, kill_both, kill_consumers};
 use crate::stage::{Changes, SOON, Stage};
 
 pub(crate) fn by_sequence(changes: Changes) -> Changes {
@@ -108,6 +108,72 @@ async fn a_number_that_was_parked_takes_effect_when_it_comes_late() {
         (3, 3),
         "{verdict}"
     );
+}
+
+/// How often consumers are killed while numbers go missing, and as often while these come late.
+const KILLS: u32 = 4;
+
+#[tokio::test]
+async fn numbers_that_come_late_take_effect_once_while_consumers_are_killed() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    let stage = stage.consumed().await;
+    stage.limit_messages(Some(LIMIT)).await;
+    let relay = stage.relay(&Changes::default());
+    // Some attempts fail; of the waits some are in place and some in the database.
+    let changes = by_sequence(Changes::default())
+        .variable("E2E_FAIL_ONE_IN", "20")
+        .variable("E2E_DEFER_AFTER_MS", "2");
+    let writers = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(100),
+        keys: 10,
+        ..stage.workload()
+    });
+    let some_more = || async {
+        let handled = stage.handled().await;
+        stage.wait_until_handled(handled + 20).await;
+    };
+
+    let go_missing = async {
+        for key in ["key-2", "key-4", "key-6", "key-8"] {
+            some_more().await;
+            write_too_large(&stage, key).await;
+        }
+        some_more().await;
+    };
+    let (members, ()) = tokio::join!(kill_consumers(&stage, KILLS, &changes), go_missing);
+    for member in members {
+        member.stop().await;
+    }
+    wait::until_true(SOON, "all four to be parked", || async {
+        parked(&stage).await.len() == 4
+    })
+    .await;
+    stage.limit_messages(None).await;
+    let come_late = async {
+        for number in parked(&stage).await {
+            some_more().await;
+            let number = number.to_string();
+            stage
+                .command(&["parked", "replay", "events", &number])
+                .await;
+        }
+    };
+    let (members, ()) = tokio::join!(kill_consumers(&stage, KILLS, &changes), come_late);
+    writers.stop().await;
+
+    stage.ledger.verdict_within(SOON).await;
+    stage.wait_until_no_key_is_held().await;
+    for member in members {
+        member.stop().await;
+    }
+    relay.stop().await;
+    let verdict = stage.ledger.verdict().await;
+    let late = [verdict.out_of_order, verdict.effects_out_of_order];
+    assert_eq!(late, [4, 4], "as a person wanted it: {verdict}");
+    let others: u64 = verdict.wrongs().iter().map(|(_, count)| count).sum();
+    assert_eq!(others, 8, "{verdict}");
+    assert_eq!(verdict.handled, Some(verdict.committed), "{verdict}");
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use onceward_testkit::sqs::{Act, Call, Gate, Sqs};
 use onceward_testkit::wait;
 
 use crate::bad_messages::only_the_guilty_are_parked;
+use crate::failing_type::a_type_fails_and_is_mended;
+use crate::failpoints::crash_in_batches;
+use crate::guard::only_the_guilty_is_given_up_on;
 use crate::kills::kill_both;
 use crate::stage::{Changes, SOON, Stage, WINDOW};
 
@@ -54,6 +57,42 @@ async fn killed_relays_and_consumers_lose_double_and_reorder_nothing_on_sqs() {
         &Changes::default(),
     )
     .await;
+}
+
+#[tokio::test]
+async fn killed_relays_and_consumers_lose_and_double_nothing_by_way_of_a_standard_queue() {
+    let stage = stage(false).await;
+
+    kill_both(
+        stage.consumed().await.ttl("1s"),
+        CYCLES,
+        &Changes::default(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn killed_consumers_whose_messages_wait_lose_double_and_reorder_nothing_on_sqs() {
+    let stage = stage(true).await.consumed().await.ttl("1s");
+
+    let stage = kill_both(stage, CYCLES, &Changes::default().deferring()).await;
+
+    stage.wait_until_no_key_is_held().await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_batches_loses_doubles_and_reorders_nothing_on_sqs() {
+    crash_in_batches(stage(true).await.consumed().await).await;
+}
+
+#[tokio::test]
+async fn only_the_message_that_kills_is_given_up_on_with_sqs() {
+    only_the_guilty_is_given_up_on(stage(true).await, Changes::default()).await;
+}
+
+#[tokio::test]
+async fn a_failing_type_is_resumed_once_it_is_mended_with_sqs() {
+    a_type_fails_and_is_mended(stage(true).await, Changes::default()).await;
 }
 
 #[tokio::test]

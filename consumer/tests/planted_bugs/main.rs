@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod settling;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
