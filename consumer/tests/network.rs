@@ -7,27 +7,10 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Order, SOON, Stage, effect, quick, write_effect};
+use common::{Order, SOON, Stage, effect, quick, through_proxy, write_effect};
 use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx};
-use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Semaphore;
-
-/// A pool whose connections go through a proxy.
-async fn through_proxy(stage: &Stage) -> (Proxy, PgPool) {
-    let direct: PgConnectOptions = stage.database.url().parse().unwrap();
-    let proxy = Proxy::to(direct.get_port()).await;
-    let options = direct.host("127.0.0.1").port(proxy.port());
-    let pool = PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_with(options)
-        .await
-        .unwrap();
-    (proxy, pool)
-}
 
 /// Waits until a backend of this database sleeps.
 async fn sleeps(stage: &Stage) {

@@ -165,4 +165,14 @@ pub trait Acker: Clone + Send + Sync + 'static {
         &self,
         tokens: Vec<Self::Token>,
     ) -> impl Future<Output = Result<Vec<Option<Instant>>, SubscribeError>> + Send;
+
+    /// Has the member receive nothing more and give back what it has received and not handed out, or receive again. Of a member
+    /// that rests, also what [`give_back`](Self::give_back) names goes back only once nothing is being received: it must not come
+    /// to the same member again.
+    ///
+    /// For adapters of brokers that limit how long a delivery may be held ([`Capabilities::hold_limit`]), which give each delivery
+    /// to one member alone. Others have no use for it: what they give back comes to the owner of its partition again.
+    fn rest(&self, resting: bool) {
+        let _ = resting;
+    }
 }

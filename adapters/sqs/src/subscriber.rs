@@ -72,14 +72,15 @@ impl SqsSubscriber {
         let fifo = readings.iter().all(|reading| reading.name.is_fifo());
         let client = Shared::new(client);
         let held = Held::default();
+        let partitions = readings.iter().map(|reading| reading.partition.clone());
+        let shelf = Arc::new(Shelf::new(partitions));
         let acker = SqsAcker::new(
             client.clone(),
             readings.clone(),
             held.clone(),
+            shelf.clone(),
             config.visibility,
         );
-        let partitions = readings.iter().map(|reading| reading.partition.clone());
-        let shelf = Arc::new(Shelf::new(partitions));
         let (commands, inbox) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let member = Member::new(

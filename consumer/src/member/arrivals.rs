@@ -137,7 +137,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             self.timers.extend_at(place.number, at);
         }
         self.keys.arrive(place.number, place.key, place.class);
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.outage.is_given_back() {
             let waiting = self.keys.drop_waiting(|number| number == place.number);
             self.give_back(&waiting);
         }

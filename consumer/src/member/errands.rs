@@ -27,6 +27,8 @@ pub(super) enum Errand<T> {
     Ack(u64, T),
     GiveBack(Vec<T>),
     Extend(Vec<(u64, T)>),
+    /// Receive nothing more, or again.
+    Rest(bool),
 }
 
 /// Runs errands until the loop is gone and the last one is done.
@@ -49,6 +51,8 @@ pub(super) async fn run<A: Acker>(
                 }
                 Errand::GiveBack(tokens) => returns.extend(tokens),
                 Errand::Extend(tokens) => extends.extend(tokens),
+                // Before what is given back, which must not come to this member again.
+                Errand::Rest(resting) => acker.rest(resting),
             }
         }
         if !acks.is_empty() {

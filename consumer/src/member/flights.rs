@@ -179,6 +179,11 @@ impl<T: Clone> Flights<T> {
         self.flights.get(&number).map(|flight| flight.token.clone())
     }
 
+    /// Whether the number is that of a delivery.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.flights.contains_key(&number)
+    }
+
     pub(super) fn remove(&mut self, number: u64) {
         if let Some(flight) = self.flights.remove(&number) {
             self.bytes -= flight.weight;

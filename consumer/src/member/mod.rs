@@ -7,6 +7,7 @@ mod due;
 mod errands;
 mod flights;
 mod fresh;
+mod outage;
 mod pauses;
 mod poller;
 mod positions;
@@ -37,6 +38,7 @@ use crate::{ConsumerError, Limits};
 use batches::Batches;
 use errands::Errand;
 use flights::Flights;
+use outage::Outage;
 use positions::Positions;
 use reader::Ask;
 use shares::Shares;
@@ -73,6 +75,7 @@ pub(crate) struct Member<T> {
     shares: Shares,
     positions: Positions,
     batches: Batches,
+    outage: Outage,
     /// Due lines of the database.
     waiting: Waiting,
     /// Deliveries that can neither be handled nor deferred.
@@ -108,6 +111,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         until_idle: bool,
         subscriber: S,
     ) -> Self {
+        let outage = Outage::new(subscriber.capabilities().hold_limit);
         let (asks, asked) = unbounded_channel();
         let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
@@ -143,6 +147,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             held: Vec::new(),
             positions: Positions::default(),
             batches: Batches::default(),
+            outage,
             timers: Timers::new(Instant::now()),
             next: 1,
             stopping: None,
@@ -182,6 +187,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     async fn work(&mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let mut health = self.shop.health.changes();
         while !self.is_done() {
+            self.look_at_outage(Instant::now());
             self.start_work();
             self.ask_for_more();
             self.look_for_due();
@@ -245,7 +251,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         let timer = self.timers.next(self.stopping.as_ref());
         let others = [self.waiting.next(), self.batches.next()];
         let others = others.into_iter().flatten().filter(|_| self.may_start());
-        others.fold(timer, Instant::min)
+        others.chain(self.outage.next()).fold(timer, Instant::min)
     }
 
     fn next_number(&mut self) -> u64 {

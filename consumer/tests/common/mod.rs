@@ -18,8 +18,10 @@ use onceward_consumer::{
 use onceward_core::{MAX_PAYLOAD, Message, Source};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -233,6 +235,20 @@ impl Stage {
             .await
             .unwrap()
     }
+}
+
+/// A pool whose connections go through a proxy.
+pub(crate) async fn through_proxy(stage: &Stage) -> (Proxy, PgPool) {
+    let direct: PgConnectOptions = stage.database.url().parse().unwrap();
+    let proxy = Proxy::to(direct.get_port()).await;
+    let options = direct.host("127.0.0.1").port(proxy.port());
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_with(options)
+        .await
+        .unwrap();
+    (proxy, pool)
 }
 
 /// So many attempts, milliseconds apart.

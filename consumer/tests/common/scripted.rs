@@ -1,6 +1,6 @@
 //! A subscriber that brings what the test says, and a book of what the consumer did.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 use super::SOON;
 
+const HOLD_LIMIT: Duration = Duration::from_secs(3_600);
+
 pub(crate) type Script = Result<Vec<Arrival<u64>>, SubscribeError>;
 
 /// What the consumer did, in order.
@@ -22,16 +24,26 @@ pub(crate) enum Did {
     GiveBack(u64),
     Extend(u64),
     Pause(bool),
+    Rest(bool),
     Released,
     Closed,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book(Arc<Mutex<Vec<Did>>>, Arc<AtomicUsize>);
+pub(crate) struct Book(Arc<Mutex<Vec<Did>>>, Arc<AtomicUsize>, Arc<AtomicBool>);
 
 impl Book {
     pub(crate) fn note(&self, did: Did) {
         self.0.lock().unwrap().push(did);
+    }
+
+    /// Has a subscriber that is made after this say that its broker limits how long a delivery may be held.
+    pub(crate) fn limit_hold(&self) {
+        self.2.store(true, Relaxed);
+    }
+
+    pub(crate) fn count(&self, did: &Did) -> usize {
+        self.all().iter().filter(|one| *one == did).count()
     }
 
     /// How often the consumer has asked for the backlog: at its start, and then every five seconds.
@@ -68,7 +80,7 @@ impl Subscriber for Scripted {
             order: Ordering::PerKey,
             in_flight_per_key: InFlightPerKey::Any,
             broker_dedupe: None,
-            hold_limit: None,
+            hold_limit: self.book.2.load(Relaxed).then_some(HOLD_LIMIT),
             redelivery_count: true,
             positions: true,
             retention: None,
@@ -126,6 +138,10 @@ impl Acker for ScriptedAcker {
             .for_each(|token| self.0.note(Did::Extend(token)));
         Ok(deadlines)
     }
+
+    fn rest(&self, resting: bool) {
+        self.0.note(Did::Rest(resting));
+    }
 }
 
 pub(crate) fn partition() -> Partition {
@@ -133,8 +149,12 @@ pub(crate) fn partition() -> Partition {
 }
 
 pub(crate) fn delivery(order: u64, deadline: Option<Duration>) -> Arrival<u64> {
+    delivery_of(1, order, deadline)
+}
+
+pub(crate) fn delivery_of(key: i64, order: u64, deadline: Option<Duration>) -> Arrival<u64> {
     let event = serde_json::json!({ "order": order });
-    let draft = Message::json("orders.created", &event).unwrap().key(1);
+    let draft = Message::json("orders.created", &event).unwrap().key(key);
     let mut message = draft.finish(MAX_PAYLOAD).unwrap().message;
     message.seq = Some(1);
     Arrival::Delivery(Delivery {

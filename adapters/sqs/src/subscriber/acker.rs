@@ -12,12 +12,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::held::Held;
+use super::shelf::Shelf;
 use super::{HOLD_LIMIT, Reading};
 use crate::connection::Shared;
 use crate::errors::{self, Trouble};
 
 /// Most entries of one call.
 const MOST_ENTRIES: usize = 10;
+/// With less than this left a delivery is not extended any more: SQS counts whole seconds, and the call takes its time.
+const LEAST_EXTENSION: Duration = Duration::from_secs(2);
 /// Calls on their way at a time.
 const MOST_CALLS: usize = 16;
 
@@ -37,6 +40,7 @@ pub struct SqsAcker {
     client: Shared,
     readings: Arc<[Reading]>,
     held: Held,
+    shelf: Arc<Shelf>,
     visibility: Duration,
 }
 
@@ -58,12 +62,14 @@ impl SqsAcker {
         client: Shared,
         readings: Arc<[Reading]>,
         held: Held,
+        shelf: Arc<Shelf>,
         visibility: Duration,
     ) -> Self {
         Self {
             client,
             readings,
             held,
+            shelf,
             visibility,
         }
     }
@@ -76,6 +82,16 @@ impl SqsAcker {
     /// Everything that is neither deleted nor given back.
     pub(super) fn everything(&self) -> Vec<SqsToken> {
         self.held.all()
+    }
+
+    /// Has deliveries visible again, whatever is being received.
+    pub(super) async fn show(
+        &self,
+        tokens: Vec<SqsToken>,
+        after: Duration,
+    ) -> Result<(), SubscribeError> {
+        let answered = self.ask(self.held.of(tokens), Ask::Show(after)).await?;
+        first_refusal(&answered)
     }
 
     /// Asks the same about many deliveries, ten a call, several calls at once.
@@ -244,8 +260,12 @@ impl Acker for SqsAcker {
         tokens: Vec<SqsToken>,
         after: Duration,
     ) -> Result<(), SubscribeError> {
-        let answered = self.ask(self.held.of(tokens), Ask::Show(after)).await?;
-        first_refusal(&answered)
+        let tokens = if after.is_zero() {
+            self.shelf.keep_returns(tokens)
+        } else {
+            tokens
+        };
+        self.show(tokens, after).await
     }
 
     /// A delivery whose time has run out has no new deadline: the one that it gets has passed. Nobody holds one for longer than
@@ -257,7 +277,7 @@ impl Acker for SqsAcker {
         let (live, over): (Vec<_>, Vec<_>) = tokens
             .iter()
             .cloned()
-            .partition(|token| left(token) > Duration::from_secs(1));
+            .partition(|token| left(token) >= LEAST_EXTENSION);
         drop(over);
         let answered = self
             .ask(self.held.of(live), Ask::Hide(self.visibility))
@@ -279,11 +299,65 @@ impl Acker for SqsAcker {
         });
         Ok(deadlines.collect())
     }
+
+    fn rest(&self, resting: bool) {
+        self.shelf.rest(resting);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use onceward_core::{Arrival, Subscriber as _};
+    use onceward_testkit::sqs::{Act, Gate};
+    use onceward_testkit::unique;
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::{Sqs, SqsConfig, SubscriberConfig};
+
+    #[tokio::test]
+    async fn a_delivery_is_extended_up_to_twelve_hours_in_all_and_never_beyond() {
+        let server = onceward_testkit::sqs::Sqs::shared().await;
+        let gate = Gate::to(server.port()).await;
+        let queue = format!("{}.fifo", unique("limit"));
+        let url = server.create_queue(&queue, &[]).await;
+        let message = json!({
+            "QueueUrl": url, "MessageBody": "{}", "MessageGroupId": "g", "MessageDeduplicationId": "d",
+        });
+        server.call("SendMessage", message).await;
+        let (asked, mut calls) = mpsc::unbounded_channel();
+        gate.script(move |call| {
+            if call.action == "ChangeMessageVisibilityBatch" {
+                let seconds = call.body["Entries"][0]["VisibilityTimeout"].as_u64();
+                asked.send(seconds.unwrap()).unwrap();
+            }
+            Act::Pass
+        });
+        let mut config = SubscriberConfig::new([queue]);
+        config.wait = Duration::from_secs(1);
+        let sqs = Sqs::new(SqsConfig::emulator(gate.url()));
+        let mut member = sqs.subscriber(config).await.unwrap();
+        let acker = member.acker();
+        let mut token = loop {
+            let mut arrivals = member.next(1).await.unwrap().into_iter();
+            if let Some(Arrival::Delivery(delivery)) = arrivals.next_back() {
+                break delivery.token;
+            }
+        };
+
+        // What is left of twelve hours, and for how long SQS is asked then: by default for 30 s.
+        for (left, seconds) in [(3_600, Some(30)), (10, Some(9)), (2, None), (0, None)] {
+            let ago = HOLD_LIMIT - Duration::from_secs(left);
+            token.received = Instant::now().checked_sub(ago).unwrap();
+            let limit = token.received + HOLD_LIMIT;
+
+            let deadlines = acker.extend(vec![token.clone()]).await.unwrap();
+
+            assert!(deadlines[0].unwrap() <= limit, "{left} s were left");
+            assert_eq!(calls.try_recv().ok(), seconds, "{left} s were left");
+        }
+    }
 
     #[test]
     fn sqs_counts_whole_seconds_and_a_short_wait_is_one() {

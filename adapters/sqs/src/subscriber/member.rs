@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::Message;
-use onceward_core::{Acker as _, Backoff};
+use onceward_core::Backoff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tracing::debug;
@@ -99,6 +99,7 @@ impl Member {
     /// Runs until told to leave, or the handle is dropped.
     pub(super) async fn run(mut self) {
         loop {
+            self.give_back_returns().await;
             self.poll_where_it_may();
             match self.next_event().await {
                 Event::Polled(polled) => self.on_polled(polled).await,
@@ -124,8 +125,17 @@ impl Member {
         }
     }
 
+    /// A poll under way would take at once what is given back meanwhile, so its end is waited for.
+    async fn give_back_returns(&self) {
+        let returns = self.shelf.take_returns(!self.calls.is_empty());
+        if !returns.is_empty() {
+            // Best effort: what cannot be given back comes again in its own time.
+            self.acker.show(returns, Duration::ZERO).await.ok();
+        }
+    }
+
     fn poll_where_it_may(&mut self) {
-        if self.not_before.is_some() {
+        if self.not_before.is_some() || self.shelf.is_resting() {
             return;
         }
         for queue in 0..self.readings.len() {
@@ -231,7 +241,7 @@ impl Member {
             let held = self.acker.everything();
             if !held.is_empty() {
                 // Best effort: what cannot be given back comes again in its own time.
-                self.acker.give_back(held, Duration::ZERO).await.ok();
+                self.acker.show(held, Duration::ZERO).await.ok();
             }
             match self.calls.join_next().await {
                 Some(Ok(Polled { queue, answer, .. })) => {

@@ -17,6 +17,10 @@ struct State {
     /// The handle is told of an outage once, however long that lasts.
     failure: Option<SubscribeError>,
     paused: BTreeSet<Partition>,
+    /// Whether nothing more is received.
+    resting: bool,
+    /// What goes back to SQS once nothing is being received.
+    returns: Vec<SqsToken>,
     ended: bool,
 }
 
@@ -27,7 +31,7 @@ pub(super) struct Shelf {
     state: Mutex<State>,
     /// Told when there may be something to take.
     filled: Notify,
-    /// Told when there may be room, or a partition was paused or resumed.
+    /// Told when there may be room or something to give back, or a partition was paused or resumed.
     changed: Notify,
 }
 
@@ -89,8 +93,55 @@ impl Shelf {
     }
 
     pub(super) fn put(&self, delivery: Delivery<SqsToken>) {
-        self.locked().deliveries.push_back(delivery);
+        let mut state = self.locked();
+        if state.resting {
+            state.returns.push(delivery.token);
+            return;
+        }
+        state.deliveries.push_back(delivery);
+        drop(state);
         self.filled.notify_one();
+    }
+
+    /// Nothing is wanted any more, and what waits goes back; or deliveries are wanted again.
+    pub(super) fn rest(&self, resting: bool) {
+        let mut state = self.locked();
+        state.resting = resting;
+        if resting {
+            let waiting = std::mem::take(&mut state.deliveries);
+            let tokens = waiting.into_iter().map(|waiting| waiting.token);
+            state.returns.extend(tokens);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.locked().resting
+    }
+
+    /// Keeps what is to go back until nothing is being received. Gives it again if that need not be waited for.
+    pub(super) fn keep_returns(&self, tokens: Vec<SqsToken>) -> Vec<SqsToken> {
+        let mut state = self.locked();
+        if !state.resting {
+            return tokens;
+        }
+        state.returns.extend(tokens);
+        drop(state);
+        self.changed.notify_one();
+        Vec::new()
+    }
+
+    /// What goes back now.
+    pub(super) fn take_returns(&self, receiving: bool) -> Vec<SqsToken> {
+        let mut state = self.locked();
+        if state.resting && receiving {
+            return Vec::new();
+        }
+        let mut returns = std::mem::take(&mut state.returns);
+        // The oldest of a group last: who gets it then finds the others behind it.
+        returns.sort_by_key(|token| std::cmp::Reverse(token.number));
+        returns
     }
 
     pub(super) fn fail(&self, failure: SubscribeError) {
@@ -133,7 +184,7 @@ impl Shelf {
         self.locked().deliveries.len()
     }
 
-    /// Waits until there may be room, or a partition was paused or resumed.
+    /// Waits until there may be room or something to give back, or a partition was paused or resumed.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -158,5 +209,68 @@ impl Shelf {
             }
             waiting.deadline.is_none_or(|deadline| deadline > now)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onceward_core::{MAX_PAYLOAD, Message, Origin};
+
+    fn delivery(number: u64) -> Delivery<SqsToken> {
+        let draft = Message::bytes("orders.created", Vec::new());
+        Delivery {
+            message: Ok(draft.finish(MAX_PAYLOAD).unwrap().message),
+            origin: Origin {
+                broker: "sqs",
+                partition: Partition::new("orders.fifo"),
+                position: None,
+                redelivered: None,
+                sent_at: None,
+            },
+            deadline: None,
+            token: SqsToken {
+                number,
+                queue: 0,
+                receipt: "r".into(),
+                received: Instant::now(),
+            },
+        }
+    }
+
+    fn numbers(tokens: &[SqsToken]) -> Vec<u64> {
+        tokens.iter().map(|token| token.number).collect()
+    }
+
+    #[tokio::test]
+    async fn what_waits_while_nothing_is_wanted_goes_back_once_nothing_is_being_received() {
+        let shelf = Shelf::new(std::iter::empty());
+        shelf.put(delivery(1));
+
+        shelf.rest(true);
+        // A poll that was under way.
+        shelf.put(delivery(2));
+        let kept = shelf.keep_returns(vec![delivery(3).token]);
+
+        assert_eq!(numbers(&kept), [0; 0]);
+        assert_eq!(shelf.len(), 0);
+        assert_eq!(numbers(&shelf.take_returns(true)), [0; 0]);
+        assert_eq!(numbers(&shelf.take_returns(false)), [3, 2, 1]);
+        assert_eq!(numbers(&shelf.take_returns(false)), [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_again_is_handed_out_and_what_was_to_go_back_goes() {
+        let shelf = Shelf::new(std::iter::empty());
+        shelf.put(delivery(1));
+        shelf.rest(true);
+
+        shelf.rest(false);
+        shelf.put(delivery(2));
+        let kept = shelf.keep_returns(vec![delivery(3).token]);
+
+        assert_eq!(numbers(&kept), [3]);
+        assert_eq!(numbers(&shelf.take_returns(true)), [1]);
+        assert_eq!(shelf.len(), 1);
     }
 }

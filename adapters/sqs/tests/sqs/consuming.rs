@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use onceward_core::{Acker as _, Order, SubscribeErrorKind, Subscriber as _};
-use onceward_sqs::{Sqs, SqsConfig, SubscriberConfig};
+use onceward_core::{Acker as _, Delivery, Order, SubscribeErrorKind, Subscriber as _};
+use onceward_sqs::{Sqs, SqsConfig, SqsToken, SubscriberConfig};
 use onceward_testkit::sqs::Act;
 use onceward_testkit::{unique, wait};
 
@@ -64,6 +64,51 @@ async fn what_waits_in_a_member_does_not_run_out_and_what_is_extended_neither() 
     acker.ack(vec![in_work.token, waited.token]).await.unwrap();
     let left = member.backlog().await.unwrap()[0].count;
     assert_eq!(left, 0);
+}
+
+/// A visibility of longer than the test's patience: what comes to another member was given back.
+const FOR_LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn a_member_that_rests_gives_all_back_in_order_and_receives_nothing_until_it_is_told_to() {
+    let stage = Stage::fifo().await;
+    let messages: Vec<_> = (0..6).map(|n| stage.message("k", format!("{n}"))).collect();
+    offer(&mut stage.session().await, &messages).await;
+    let mut resting = stage.member(FOR_LONG).await;
+    let handed_out = read(&mut resting, 2).await;
+    let acker = resting.acker();
+
+    // Polls of it may be under way, and must not take what it gives back.
+    acker.rest(true);
+    let tokens = handed_out.into_iter().map(|one| one.token).collect();
+    acker.give_back(tokens, Duration::ZERO).await.unwrap();
+    let mut other = stage.member(FOR_LONG).await;
+    let mut bodies = Vec::new();
+    while bodies.len() < 6 {
+        // It is given no more of the group before what it has of it is acked.
+        let delivery = read(&mut other, 1).await.remove(0);
+        let times = delivery.origin.redelivered.unwrap();
+        assert!(times <= 1, "received {times} times before");
+        bodies.push(payload(&delivery));
+        other.acker().ack(vec![delivery.token]).await.unwrap();
+    }
+    assert_eq!(bodies, ["0", "1", "2", "3", "4", "5"]);
+    other.close(Duration::from_secs(5)).await;
+    offer(&mut stage.session().await, &[stage.message("k", "6")]).await;
+    // Time itself is what is waited for here: a member that polls would have it by then.
+    let nothing = tokio::time::timeout(Duration::from_secs(2), resting.next(1)).await;
+    let nothing = nothing.map(Result::unwrap);
+    assert!(nothing.is_err(), "{nothing:?}");
+
+    acker.rest(false);
+    let last = read(&mut resting, 1).await.remove(0);
+    assert_eq!(payload(&last), "6");
+    assert_eq!(last.origin.redelivered, Some(0));
+}
+
+fn payload(delivery: &Delivery<SqsToken>) -> String {
+    let message = delivery.message.as_ref().unwrap();
+    String::from_utf8(message.payload.to_vec()).unwrap()
 }
 
 #[tokio::test]
