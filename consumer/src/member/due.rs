@@ -35,9 +35,10 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         }
     }
 
-    /// A line whose first message has left it has the next one due. It goes behind the others that have their turn.
+    /// A line whose first message has left it has the next one due, and is ours for a while. It goes behind the others in hand.
     pub(super) fn take_again(&mut self, line: DueLine) {
         if self.stopping.is_some() {
+            // Others find it once it is nobody's any more.
             return;
         }
         // What came of a look meanwhile has it.

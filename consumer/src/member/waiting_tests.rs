@@ -14,10 +14,7 @@ fn class_of(kind: &str) -> usize {
 }
 
 fn line(n: u128, kind: &str) -> DueLine {
-    DueLine {
-        line: Uuid::from_u128(n),
-        kind: kind.to_owned(),
-    }
+    DueLine::found(Uuid::from_u128(n), kind.to_owned())
 }
 
 fn found(lines: impl IntoIterator<Item = u128>, kind: &str, next: Option<u64>) -> Option<Due> {

@@ -342,7 +342,10 @@ impl Database {
             if !self.is_ours(order, session, marked).await? {
                 return Ok(None);
             }
-            next = self.leave_line(session.connection(), claimed).await?;
+            let goes_on = claimed.goes_on;
+            next = self
+                .leave_line(session.connection(), claimed, goes_on)
+                .await?;
         }
         let ours = self.is_ours(order, session, marked).await?;
         Ok(ours.then_some(next))

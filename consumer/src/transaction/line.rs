@@ -10,7 +10,7 @@ use crate::faults::{Failpoint, Fault, pass, planted};
 use crate::history::History;
 use crate::joining::Joining;
 use crate::mark::Mark;
-use crate::plan::Until;
+use crate::plan::{LEASE, Until};
 use crate::stored::Stored;
 
 /// A message that is to wait at the end of its line.
@@ -76,11 +76,13 @@ impl Database {
         within(ANSWER * 5, add.execute(connection)).await.map(drop)
     }
 
-    /// Takes a claimed message out of its line. Tells who follows; none: nobody waited behind it.
+    /// Takes a claimed message out of its line. Tells who follows; none: nobody waited behind it. `goes_on`: whoever is due already
+    /// is worked on at once, and nobody else need look for it.
     pub(super) async fn leave_line(
         &self,
         connection: &mut PgConnection,
         claimed: &Claimed,
+        goes_on: bool,
     ) -> Result<Option<Follower>, sqlx::Error> {
         let consumer = self.consumer.as_str();
         let remove = sqlx::query(self.statements.remove.sql())
@@ -105,7 +107,12 @@ impl Database {
         };
         match &head {
             Some((due, _)) => {
-                self.move_line(connection, claimed.line, *due, None).await?;
+                let due = if goes_on && *due <= 0.0 {
+                    LEASE.as_secs_f64()
+                } else {
+                    *due
+                };
+                self.move_line(connection, claimed.line, due, None).await?;
             }
             None => {
                 let end = sqlx::query(self.statements.end_line.sql())

@@ -110,7 +110,7 @@ impl Database {
             None => Turn::Theirs,
             Some((Some(line), Some(until))) => {
                 let kind = kind.to_owned();
-                Turn::Ours(DueLine { line, kind }, until)
+                Turn::Ours(DueLine::found(line, kind), until)
             }
             Some((None, _) | (_, None)) => Turn::NoneWaits,
         })

@@ -24,6 +24,9 @@ use crate::session::Session;
 use crate::stored::Stored;
 use crate::trouble::{chain, classify, clean};
 
+/// How many more messages of a line are worked on before it is looked for again.
+const IN_A_ROW: u32 = 16;
+
 /// A line whose first message is due, which is ours for a while. That keeps others from looking at it in vain; whoever claims the
 /// message has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(crate) struct DueLine {
     pub(crate) line: Uuid,
     /// The type of that message, as far as anybody knows before it is claimed.
     pub(crate) kind: String,
+    /// How many messages of the line were worked on since it was looked for.
+    pub(crate) in_a_row: u32,
 }
 
 /// What is due.
@@ -56,6 +61,8 @@ pub(crate) struct Claimed {
     pub(crate) history: History,
     /// The dead letter that was replayed.
     pub(crate) dead_letter: Option<i64>,
+    /// Whether who follows is worked on at once, by whoever has claimed this one.
+    pub(crate) goes_on: bool,
 }
 
 #[derive(FromRow)]
@@ -111,7 +118,7 @@ impl Database {
                 .await?;
             let lines = taken
                 .into_iter()
-                .filter_map(|(line, kind)| Some(DueLine { line, kind: kind? }));
+                .filter_map(|(line, kind)| Some(DueLine::found(line, kind?)));
             let (now, next) = sqlx::query_as(self.statements.next_due.sql())
                 .bind(self.consumer.as_str())
                 .fetch_one(&mut *connection)
@@ -142,16 +149,16 @@ impl Database {
     /// Begins a transaction that holds the first message of a line. None: it is not due any more, or somebody works on it.
     pub(crate) async fn claim(
         &self,
-        line: Uuid,
+        due: &DueLine,
         deadline: Duration,
     ) -> Result<Option<(Session, Claimed)>, sqlx::Error> {
         let mut session = self.begin_attempt(deadline, true).await?;
         let ask = sqlx::query_as::<_, Row>(self.statements.claim.sql())
             .bind(self.consumer.as_str())
-            .bind(line)
+            .bind(due.line)
             .fetch_optional(session.connection());
         match within(ANSWER, ask).await {
-            Ok(Some(row)) => Ok(Some((session, Claimed::new(line, row)))),
+            Ok(Some(row)) => Ok(Some((session, Claimed::new(due, row)))),
             Ok(None) => {
                 session.roll_back(ROLL_BACK).await;
                 Ok(None)
@@ -191,7 +198,10 @@ impl Database {
 
     /// Somebody else has finished it: it only has to leave its line.
     async fn drop_finished(&self, mut session: Session, claimed: &Claimed) -> Ran {
-        let left = self.leave_line(session.connection(), claimed).await;
+        let goes_on = claimed.goes_on;
+        let left = self
+            .leave_line(session.connection(), claimed, goes_on)
+            .await;
         let next = match left {
             Ok(next) => next,
             Err(error) => {
@@ -268,7 +278,7 @@ impl Database {
             self.write_letter(connection, mark, letter, claimed.dead_letter)
                 .await?;
         }
-        let next = self.leave_line(connection, claimed).await?;
+        let next = self.leave_line(connection, claimed, false).await?;
         let next = next.map(|follower| follower.due);
         let settling = if ours {
             Settling::Written
@@ -319,12 +329,38 @@ impl Database {
     }
 }
 
+impl DueLine {
+    /// As a look has found it.
+    pub(crate) fn found(line: Uuid, kind: String) -> Self {
+        Self {
+            line,
+            kind,
+            in_a_row: 0,
+        }
+    }
+
+    /// Whether its next message is worked on at once. Not for ever: others are due too, which nobody looks for meanwhile.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.in_a_row < IN_A_ROW
+    }
+
+    /// The same line, whose next message is due already.
+    pub(crate) fn again(&self, kind: String) -> Self {
+        Self {
+            line: self.line,
+            kind,
+            in_a_row: self.in_a_row + 1,
+        }
+    }
+}
+
 impl Claimed {
-    fn new(line: Uuid, row: Row) -> Self {
+    fn new(due: &DueLine, row: Row) -> Self {
         let digest = row.digest.and_then(|digest| digest.try_into().ok());
         Self {
             id: row.id,
-            line,
+            line: due.line,
+            goes_on: due.goes_on(),
             mark: Mark {
                 id: row.message_id,
                 digest,

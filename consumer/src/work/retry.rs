@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, warn};
-use uuid::Uuid;
 
 use super::told::log_run;
 use super::{Errand, Past, Report, Workshop, has_expired, wait};
@@ -40,12 +39,13 @@ struct Then {
 
 impl Then {
     /// The message has left its line.
-    fn follows(&mut self, line: Uuid, follower: Option<Follower>) {
-        let due = follower.as_ref().map(|follower| follower.due);
-        self.due = due.filter(|due| !due.is_zero());
-        self.again = follower
-            .filter(|follower| follower.due.is_zero())
-            .map(|Follower { kind, .. }| DueLine { line, kind });
+    fn follows(&mut self, line: &DueLine, follower: Option<Follower>) {
+        match follower {
+            Some(Follower { due, kind }) if due.is_zero() && line.goes_on() => {
+                (self.due, self.again) = (None, Some(line.again(kind)));
+            }
+            follower => self.due = follower.map(|follower| follower.due),
+        }
     }
 }
 
@@ -129,7 +129,7 @@ impl Workshop {
             alone = next == Next::Alone;
             let verdict = match next {
                 Next::Settled(outcome) => {
-                    then.follows(errand.due.line, ran.next);
+                    then.follows(&errand.due, ran.next);
                     return Some(outcome);
                 }
                 Next::Leave => return None,
@@ -193,7 +193,7 @@ impl Workshop {
     ) -> Option<Attempted> {
         // If that is in vain, the line is found again when it is due again.
         let _stay = self.come_in_for(errand, deadline, alone).await?;
-        let claimed = self.database.claim(errand.due.line, deadline).await;
+        let claimed = self.database.claim(&errand.due, deadline).await;
         let (session, claimed) = self.claimed(errand, claimed).await?;
         if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
@@ -221,7 +221,7 @@ impl Workshop {
 
     /// Claims the message and lets it go again, to settle it without a handler.
     async fn look(&self, errand: &Errand) -> Option<Claimed> {
-        let claimed = self.database.claim(errand.due.line, LOOK).await;
+        let claimed = self.database.claim(&errand.due, LOOK).await;
         let (session, claimed) = self.claimed(errand, claimed).await?;
         drop(session.roll_back(Duration::from_secs(1)).await);
         Some(claimed)
