@@ -143,7 +143,7 @@ async fn numbers_that_come_late_take_effect_once_while_consumers_are_killed() {
     };
     let (members, ()) = tokio::join!(kill_consumers(&stage, KILLS, &changes), go_missing);
     for member in members {
-        member.stop().await;
+        member.kill();
     }
     wait::until_true(SOON, "all four to be parked", || async {
         parked(&stage).await.len() == 4
