@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::alarm::Alarm;
-use crate::plan::LEASE;
 use crate::plan::places::{room_for_due, takes_class};
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
@@ -49,8 +48,7 @@ pub(super) struct Waiting {
     look: Option<Instant>,
     /// When something becomes due that was heard of while a look was on its way.
     heard: Option<Instant>,
-    /// Whether the last look found nothing that is due within a lease, and nothing was heard of since that is due before the next
-    /// regular look.
+    /// Whether the last look found nothing that is due before the next regular one, and nothing was heard of since that is.
     idle: bool,
 }
 
@@ -142,8 +140,9 @@ impl Waiting {
             None => now + LOOK_EVERY,
         };
         let heard = self.heard.take();
-        // What is due within a lease may be due already, and taken in vain.
-        self.idle = found == 0 && due.next.is_none_or(|next| next > LEASE) && heard.is_none();
+        // What is due soon may be due already, and taken in vain.
+        let soon = due.next.is_some_and(|next| next < LOOK_EVERY);
+        self.idle = found == 0 && !soon && heard.is_none();
         self.look = Some(heard.map_or(next, |at| at.min(next)));
         taken
     }

@@ -10,7 +10,7 @@ use crate::handler::Verdict;
 
 /// For how long whoever finds a due line has it to himself before he has claimed its first message. Short: the lines of a member that dies
 /// wait for it, and their keys with them.
-pub(crate) const LEASE: Duration = Duration::from_secs(1);
+pub(crate) const LEASE: Duration = Duration::from_millis(300);
 
 /// How long a line waits for its type at least before somebody looks whether that is still paused. Whoever resumes the type makes it
 /// due; this is for a row that was deleted by hand.
