@@ -5,7 +5,7 @@
 
 use clap::Args;
 
-use crate::results::Row;
+use crate::results::{Row, median};
 
 /// A relay's connections to its database, as docs/operating.md has them: for each stream, and at most beside.
 const CONNECTIONS_OF_STREAM: f64 = 2.0;
@@ -82,7 +82,7 @@ pub(crate) struct Costs {
 impl Costs {
     /// The costs in these results.
     pub(crate) fn of(rows: &[Row]) -> Self {
-        let w3 = |contestant, metric| median(rows, "W3", "8 clients", contestant, metric);
+        let w3 = |contestant, metric| median(rows, ("W3", "8 clients"), contestant, metric);
         Self {
             kafka: of_broker(rows, "kafka", "kafka-12p"),
             nats: of_broker(rows, "nats", "nats"),
@@ -96,17 +96,17 @@ impl Costs {
 
 fn of_broker(rows: &[Row], broker: &str, drained: &str) -> OfBroker {
     let message = |workload, variant: &str| {
-        let cpu = |metric| median(rows, workload, variant, "onceward", metric);
+        let cpu = |metric| median(rows, (workload, variant), "onceward", metric);
         Message {
             relay: cpu("cpu_us_relay"),
             postgres: cpu("cpu_us_postgres"),
             broker: cpu("cpu_us_broker"),
         }
     };
-    let idle = |metric| median(rows, "W6", broker, "onceward", metric);
+    let idle = |metric| median(rows, ("W6", broker), "onceward", metric);
     let of_core = |percent: f64| percent / 100.0;
     let steady = format!("{broker}-1000");
-    let handled = |contestant| median(rows, "W4", broker, contestant, "rate");
+    let handled = |variant: &str| median(rows, ("W4", variant), "onceward", "rate");
     OfBroker {
         single: message("W1", &format!("{drained} 1/tx")),
         bulk: message("W1", &format!("{drained} 1000/tx")),
@@ -116,10 +116,10 @@ fn of_broker(rows: &[Row], broker: &str, drained: &str) -> OfBroker {
             postgres: idle("cpu_postgres").map(of_core),
             statements: idle("statements"),
             connections: idle("connections"),
-            memory: median(rows, "W2", &steady, "onceward", "rss_mib"),
+            memory: median(rows, ("W2", &steady), "onceward", "rss_mib"),
         },
-        one_by_one: handled("onceward"),
-        batches: handled("onceward-batches"),
+        one_by_one: handled(broker),
+        batches: handled(&format!("{broker} batches")),
     }
 }
 
@@ -131,26 +131,6 @@ fn lowest_rate(rows: &[Row], broker: &str) -> Option<String> {
         Some((rate.parse::<u64>().ok()?, row.variant.clone()))
     });
     rates.min().map(|(_, variant)| variant)
-}
-
-fn median(
-    rows: &[Row],
-    workload: &str,
-    variant: &str,
-    contestant: &str,
-    metric: &str,
-) -> Option<f64> {
-    let wanted = (workload, variant, contestant, metric);
-    let is_wanted = |row: &&Row| {
-        let names = (&row.workload, &row.variant, &row.contestant, &row.metric);
-        (
-            names.0.as_str(),
-            names.1.as_str(),
-            names.2.as_str(),
-            names.3.as_str(),
-        ) == wanted
-    };
-    rows.iter().find(is_wanted).map(|row| row.median)
 }
 
 /// How many of something one core carries in a second, if each takes so many microseconds of it.

@@ -1,11 +1,14 @@
 //! W4: how fast messages are handled once, with a handler that does nothing: one by one, and in batches; beside the bare client
 //! and the bare transaction.
+//!
+//! The clock runs from the first message to the last, for all of them: how long it takes to join a group is not measured.
 
-use std::sync::Arc;
+pub(crate) mod bare;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use onceward_consumer::{
     BatchHandler, BatchSettings, BatchTx, CancellationToken, Consumer, ConsumerBuilder, Handler,
     HandlerError, HandlerSettings, Limits, Message, Tx,
@@ -14,7 +17,7 @@ use onceward_core::{Batch, MAX_PAYLOAD, Outgoing, Publisher, Route, Source};
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscription};
 use onceward_nats::{NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
 use onceward_testkit::postgres::Database;
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use onceward_testkit::unique;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::Notify;
@@ -29,18 +32,21 @@ use crate::results::Results;
 use crate::spread;
 use crate::world::World;
 
-/// Messages of one run.
-const MESSAGES: u64 = 30_000;
-
 /// Handlers at a time, and connections of the bare transactions.
 pub(crate) const CONCURRENCY: u32 = 16;
 
 /// Batches at a time, and messages of one.
-const BATCHES: usize = 4;
-const BATCH: usize = 250;
+pub(crate) const BATCHES: usize = 4;
+pub(crate) const BATCH: usize = 250;
 
 /// Deliveries in memory, of both: enough for all batches and for as many that wait.
 const MEMORY: usize = 2_000;
+
+/// Messages that are offered at a time.
+const CHUNK: u64 = 1_000;
+
+/// Of which one is published twice, where there are duplicates.
+const COPIED: usize = 10;
 
 /// 100,000 messages of 1,000 other keys that wait for another attempt, as the consumer writes them.
 const RETRIES: &str = "
@@ -57,28 +63,54 @@ from generate_series(1, 100000) n";
 /// A run that takes longer has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
+/// What the handler and the measurement share.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    messages: u64,
+    left: AtomicU64,
+    begun: OnceLock<Instant>,
+    done: Notify,
+}
+
+impl Tally {
+    pub(crate) fn of(messages: u64) -> Arc<Self> {
+        Arc::new(Self {
+            messages,
+            left: AtomicU64::new(messages),
+            begun: OnceLock::new(),
+            done: Notify::new(),
+        })
+    }
+
+    fn add(&self, count: u64) {
+        self.begun.get_or_init(Instant::now);
+        if self.left.fetch_sub(count, Ordering::Relaxed) == count {
+            self.done.notify_one();
+        }
+    }
+
+    /// Messages a second, from the first to the last: waits for that.
+    pub(crate) async fn rate(&self) -> Outcome<f64> {
+        timeout(DEADLINE, self.done.notified()).await?;
+        let begun = self.begun.get().ok_or("nothing was handled")?;
+        Ok(per_second(self.messages, begun.elapsed()))
+    }
+}
+
 /// Counts, and does nothing.
 #[derive(Debug)]
-pub(crate) struct Count {
-    pub(crate) left: Arc<AtomicU64>,
-    pub(crate) done: Arc<Notify>,
-}
+pub(crate) struct Count(pub(crate) Arc<Tally>);
 
 impl Handler for Count {
     async fn handle(&self, _: &Message, _: &mut Tx) -> Result<(), HandlerError> {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.done.notify_one();
-        }
+        self.0.add(1);
         Ok(())
     }
 }
 
 impl BatchHandler for Count {
     async fn handle(&self, messages: &[Arc<Message>], _: &mut BatchTx) -> Result<(), HandlerError> {
-        let count = u64::try_from(messages.len())?;
-        if self.left.fetch_sub(count, Ordering::Relaxed) == count {
-            self.done.notify_one();
-        }
+        self.0.add(u64::try_from(messages.len())?);
         Ok(())
     }
 }
@@ -88,24 +120,39 @@ impl BatchHandler for Count {
 pub(crate) enum Manner {
     OneByOne,
     Batches,
-    /// One by one, while others wait for another attempt.
-    BesideRetries,
 }
 
 impl Manner {
-    const ALL: [Self; 3] = [Self::OneByOne, Self::Batches, Self::BesideRetries];
-
-    pub(crate) const fn contestant(self) -> &'static str {
+    /// Messages of one run: about as many seconds of both.
+    pub(crate) const fn messages(self) -> u64 {
         match self {
-            Self::OneByOne => "onceward",
-            Self::Batches => "onceward-batches",
-            Self::BesideRetries => "onceward-100k-retries",
+            Self::OneByOne => 30_000,
+            Self::Batches => 150_000,
         }
     }
 
-    fn build(self, builder: ConsumerBuilder, handler: Count) -> ConsumerBuilder {
+    /// The variant of a broker, such as `kafka batches`.
+    pub(crate) fn variant(self, broker: &str) -> String {
         match self {
-            Self::OneByOne | Self::BesideRetries => builder.handler("*", handler),
+            Self::OneByOne => broker.to_owned(),
+            Self::Batches => format!("{broker} batches"),
+        }
+    }
+
+    pub(crate) fn consumer(self, pool: PgPool, handler: Count) -> Outcome<Consumer> {
+        let limits = Limits {
+            concurrency: usize::try_from(CONCURRENCY)?,
+            messages: MEMORY,
+            ..Limits::default()
+        };
+        let builder = Consumer::builder("bench").pool(pool);
+        let builder = self.with(builder, handler);
+        Ok(builder.limits(limits).build()?)
+    }
+
+    fn with(self, builder: ConsumerBuilder, handler: Count) -> ConsumerBuilder {
+        match self {
+            Self::OneByOne => builder.handler("*", handler),
             Self::Batches => {
                 let settings = HandlerSettings {
                     concurrency: Some(BATCHES),
@@ -121,44 +168,109 @@ impl Manner {
     }
 }
 
+/// What lies in the database, or in the broker, besides. Measured on Kafka alone: that is not the broker's matter, and JetStream drops
+/// a second copy itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// Messages that wait for another attempt.
+    Retries,
+    /// A second copy of every tenth message.
+    Copies,
+}
+
+impl Beside {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "alone",
+            Self::Retries => "retries",
+            Self::Copies => "duplicates",
+        }
+    }
+}
+
 pub(crate) async fn measure(
     world: &World,
     arguments: &Arguments,
     results: &mut Results,
 ) -> Outcome {
     for _ in 0..arguments.repeats {
-        let database = world.database().await?;
-        let bare = transactions(&database).await?;
+        let transactions = bare::transactions(&world.database().await?).await?;
         for broker in Broker::ALL {
-            let at = ("W4", broker.name());
-            results.add(at, "bare-transaction", ("rate", "msg/s"), bare);
-            let route = broker.route(world).await?;
-            publish(world, broker, &route).await?;
-            let client = receive_bare(world, broker, &route).await?;
-            results.add(at, "raw-client", ("rate", "msg/s"), client);
-            for manner in Manner::ALL {
-                // What waits lies in the database, whatever the broker.
-                if manner == Manner::BesideRetries && broker != Broker::Kafka {
-                    continue;
-                }
-                let rate = handle(world, broker, &route, manner).await?;
-                results.add(at, manner.contestant(), ("rate", "msg/s"), rate);
-            }
+            let one_by_one = both(world, broker, Manner::OneByOne, transactions, results).await?;
+            both(world, broker, Manner::Batches, transactions, results).await?;
+            let variant = Manner::Batches.variant(broker.name());
+            let rate = ("rate", "msg/s");
+            results.add(("W4", &variant), "one-by-one", rate, one_by_one);
         }
         spread::measure(world, results).await?;
     }
     Ok(())
 }
 
+/// One manner on one broker, beside its ceilings, and on Kafka with what lies besides. The rate without.
+async fn both(
+    world: &World,
+    broker: Broker,
+    manner: Manner,
+    transactions: f64,
+    results: &mut Results,
+) -> Outcome<f64> {
+    let variant = manner.variant(broker.name());
+    let (at, rate) = (("W4", variant.as_str()), ("rate", "msg/s"));
+    let messages = manner.messages();
+    let route = broker.route(world).await?;
+    publish(world, broker, batches(&route, messages)?).await?;
+    let client = bare::receive(world, broker, &route, messages).await?;
+    results.add(at, "raw-client", rate, client);
+    match (manner, broker) {
+        (Manner::OneByOne, _) => results.add(at, "bare-transaction", rate, transactions),
+        (Manner::Batches, Broker::Kafka) => {
+            let database = world.database().await?;
+            let stored = bare::receive_and_store(world, &database, &route, messages).await?;
+            results.add(at, "raw-client-stores", rate, stored);
+        }
+        (Manner::Batches, Broker::Nats) => {}
+    }
+    let alone = handle(world, broker, &route, manner, Beside::Nothing).await?;
+    results.add(at, "onceward", rate, alone);
+    if broker == Broker::Kafka {
+        for beside in [Beside::Retries, Beside::Copies] {
+            let with = with(world, &route, manner, beside).await?;
+            let variant = format!("{variant} {}", beside.name());
+            results.add(("W4", &variant), "onceward", rate, with);
+            results.add(("W4", &variant), "without", rate, alone);
+        }
+    }
+    broker.forget(world, &route).await?;
+    Ok(alone)
+}
+
+/// The rate on Kafka with what lies besides.
+async fn with(world: &World, route: &str, manner: Manner, beside: Beside) -> Outcome<f64> {
+    if beside != Beside::Copies {
+        return handle(world, Broker::Kafka, route, manner, beside).await;
+    }
+    let route = Broker::Kafka.route(world).await?;
+    let batches = batches(&route, manner.messages())?;
+    let with_copies = batches.into_iter().flat_map(|batch| {
+        let copies = batch.messages.iter().step_by(COPIED).cloned().collect();
+        [batch, Arc::new(Batch { messages: copies })]
+    });
+    publish(world, Broker::Kafka, with_copies.collect()).await?;
+    handle(world, Broker::Kafka, &route, manner, beside).await
+}
+
 /// How much of its ceiling one run on Kafka reaches: of the bare client's rate in batches, of the bare transaction's else.
 pub(crate) async fn share(world: &World, manner: Manner) -> Outcome<f64> {
-    let route = Broker::Kafka.route(world).await?;
-    publish(world, Broker::Kafka, &route).await?;
+    let (broker, messages) = (Broker::Kafka, manner.messages());
+    let route = broker.route(world).await?;
+    publish(world, broker, batches(&route, messages)?).await?;
     let ceiling = match manner {
-        Manner::Batches => receive_bare(world, Broker::Kafka, &route).await?,
-        Manner::OneByOne | Manner::BesideRetries => transactions(&world.database().await?).await?,
+        Manner::Batches => bare::receive(world, broker, &route, messages).await?,
+        Manner::OneByOne => bare::transactions(&world.database().await?).await?,
     };
-    Ok(handle(world, Broker::Kafka, &route, manner).await? / ceiling)
+    Ok(handle(world, broker, &route, manner, Beside::Nothing).await? / ceiling)
 }
 
 pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
@@ -166,28 +278,21 @@ pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
     Ok(options.connect(database.url()).await?)
 }
 
-async fn handle(world: &World, broker: Broker, route: &str, manner: Manner) -> Outcome<f64> {
+async fn handle(
+    world: &World,
+    broker: Broker,
+    route: &str,
+    manner: Manner,
+    beside: Beside,
+) -> Outcome<f64> {
     let database = world.database().await?;
-    if manner == Manner::BesideRetries {
+    if beside == Beside::Retries {
         sqlx::raw_sql(RETRIES).execute(database.pool()).await?;
     }
-    let group = format!("{route}-{}", manner.contestant());
-    let left = Arc::new(AtomicU64::new(MESSAGES));
-    let done = Arc::new(Notify::new());
-    let handler = Count {
-        left,
-        done: Arc::clone(&done),
-    };
-    let limits = Limits {
-        concurrency: usize::try_from(CONCURRENCY)?,
-        messages: MEMORY,
-        ..Limits::default()
-    };
-    let builder = Consumer::builder("bench").pool(pool(&database).await?);
-    let builder = manner.build(builder, handler);
-    let consumer = builder.limits(limits).build()?;
+    let group = unique(route);
+    let tally = Tally::of(manner.messages());
+    let consumer = manner.consumer(pool(&database).await?, Count(Arc::clone(&tally)))?;
     let stop = CancellationToken::new();
-    let begun = Instant::now();
     let mut running = JoinSet::new();
     match broker {
         Broker::Kafka => {
@@ -202,21 +307,16 @@ async fn handle(world: &World, broker: Broker, route: &str, manner: Manner) -> O
             running.spawn(consumer.run(member, stop.clone()));
         }
     }
-    timeout(DEADLINE, done.notified()).await?;
-    let elapsed = begun.elapsed();
+    let rate = tally.rate().await?;
     stop.cancel();
     while let Some(ended) = running.join_next().await {
         ended??;
     }
-    Ok(per_second(elapsed))
+    Ok(rate)
 }
 
 /// Puts messages on a route with the headers that a relay gives them.
-async fn publish(world: &World, broker: Broker, route: &str) -> Outcome {
-    let batches = (0..MESSAGES)
-        .step_by(1_000)
-        .map(|first| batch(route, first));
-    let batches: Vec<Arc<Batch>> = batches.collect::<Outcome<_>>()?;
+async fn publish(world: &World, broker: Broker, batches: Vec<Arc<Batch>>) -> Outcome {
     match broker {
         Broker::Kafka => {
             let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
@@ -243,85 +343,29 @@ pub(crate) async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch
     Ok(())
 }
 
-pub(crate) fn batch(route: &str, first: u64) -> Outcome<Arc<Batch>> {
+/// So many messages for a route.
+pub(crate) fn batches(route: &str, messages: u64) -> Outcome<Vec<Arc<Batch>>> {
     let source = Source::try_from("/bench")?;
-    let mut batch = Batch::default();
-    for n in first..first + 1_000 {
-        let draft = Message::bytes(TOPIC, payload()).key(format!("k{}", n % KEYS));
-        let mut message = draft.finish(MAX_PAYLOAD)?.message;
-        message.source = Some(source.clone());
-        message.seq = Some(i64::try_from(n)? + 1);
-        batch.messages.push(Outgoing {
-            route: Route::new(route),
-            message,
-            replay: None,
-        });
-    }
-    Ok(Arc::new(batch))
-}
-
-/// The bare client receives and acks; nothing is handled.
-async fn receive_bare(world: &World, broker: Broker, route: &str) -> Outcome<f64> {
-    let begun = Instant::now();
-    match broker {
-        Broker::Kafka => {
-            let consumer: StreamConsumer = rdkafka::ClientConfig::new()
-                .set("bootstrap.servers", world.kafka.brokers())
-                .set("group.id", format!("{route}-bare"))
-                .set("auto.offset.reset", "earliest")
-                .create()?;
-            consumer.subscribe(&[route])?;
-            for _ in 0..MESSAGES {
-                timeout(DEADLINE, consumer.recv()).await??;
-            }
+    let mut batches = Vec::new();
+    for first in (0..messages).step_by(usize::try_from(CHUNK)?) {
+        let mut batch = Batch::default();
+        for n in first..messages.min(first + CHUNK) {
+            let draft = Message::bytes(TOPIC, payload()).key(format!("k{}", n % KEYS));
+            let mut message = draft.finish(MAX_PAYLOAD)?.message;
+            message.source = Some(source.clone());
+            message.seq = Some(i64::try_from(n)? + 1);
+            batch.messages.push(Outgoing {
+                route: Route::new(route),
+                message,
+                replay: None,
+            });
         }
-        Broker::Nats => {
-            let jetstream = async_nats::jetstream::new(world.nats_client().await?);
-            let stream = jetstream.get_stream(route).await?;
-            let config = async_nats::jetstream::consumer::pull::Config {
-                durable_name: Some(format!("{route}-bare")),
-                max_ack_pending: 10_000,
-                ..Default::default()
-            };
-            let mut messages = stream.create_consumer(config).await?.messages().await?;
-            for _ in 0..MESSAGES {
-                let message = timeout(DEADLINE, messages.next()).await?.ok_or("ended")??;
-                message.ack().await?;
-            }
-        }
+        batches.push(Arc::new(batch));
     }
-    Ok(per_second(begun.elapsed()))
-}
-
-/// The transactions that a consumer cannot do without: one row each, durable.
-async fn transactions(database: &Database) -> Outcome<f64> {
-    let pool = pool(database).await?;
-    sqlx::raw_sql("create table bare (id uuid primary key)")
-        .execute(&pool)
-        .await?;
-    let begun = Instant::now();
-    let mut tasks: JoinSet<Outcome> = JoinSet::new();
-    for _ in 0..CONCURRENCY {
-        let pool = pool.clone();
-        tasks.spawn(async move {
-            for _ in 0..MESSAGES / u64::from(CONCURRENCY) {
-                let mut transaction = pool.begin().await?;
-                sqlx::query("insert into bare values ($1)")
-                    .bind(uuid::Uuid::now_v7())
-                    .execute(&mut *transaction)
-                    .await?;
-                transaction.commit().await?;
-            }
-            Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(per_second(begun.elapsed()))
+    Ok(batches)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn per_second(elapsed: Duration) -> f64 {
-    MESSAGES as f64 / elapsed.as_secs_f64()
+pub(crate) fn per_second(messages: u64, elapsed: Duration) -> f64 {
+    messages as f64 / elapsed.as_secs_f64()
 }

@@ -23,6 +23,7 @@ mod report;
 mod results;
 mod spread;
 mod sqs;
+mod targets;
 mod world;
 
 use std::path::PathBuf;

@@ -53,6 +53,22 @@ pub(crate) fn read_json<T: DeserializeOwned + Default>(path: &Path) -> Outcome<T
     Ok(serde_json::from_str(&text)?)
 }
 
+/// The median of a figure: of a workload's variant, a contestant and a metric.
+pub(crate) fn median(
+    rows: &[Row],
+    (workload, variant): (&str, &str),
+    contestant: &str,
+    metric: &str,
+) -> Option<f64> {
+    let is_wanted = |row: &&Row| {
+        row.workload == workload
+            && row.variant == variant
+            && row.contestant == contestant
+            && row.metric == metric
+    };
+    rows.iter().find(is_wanted).map(|row| row.median)
+}
+
 /// What is kept of earlier lines when some are measured anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -154,7 +170,7 @@ impl Results {
 }
 
 impl fmt::Display for Results {
-    /// A table; each group is one metric of one variant, with the ratio of the best runs to `onceward`'s best.
+    /// A table; each group is one metric of one variant, with the ratio of `onceward`'s median to that of each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -178,8 +194,8 @@ impl fmt::Display for Results {
                         == (&line.workload, &line.variant, &line.metric)
             });
             let ratio = match ours {
-                Some(ours) if line.contestant != "onceward" && line.max > 0.0 => {
-                    format!("{:.2}", ours.max / line.max)
+                Some(ours) if line.contestant != "onceward" && line.median > 0.0 => {
+                    format!("{:.2}", ours.median / line.median)
                 }
                 Some(_) | None => String::new(),
             };

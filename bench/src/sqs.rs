@@ -13,17 +13,16 @@ use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::types::{
     DeleteMessageBatchRequestEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
 };
-use onceward_consumer::{CancellationToken, Consumer, Limits};
+use onceward_consumer::CancellationToken;
 use onceward_sqs::{Sqs, SqsConfig, SubscriberConfig};
 use onceward_testkit::sqs::Sqs as Server;
 use onceward_testkit::unique;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::Arguments;
 use crate::backlog::{KEYS, payload};
-use crate::consume::{CONCURRENCY, Count, DEADLINE, batch, offer, pool};
+use crate::consume::{Count, DEADLINE, Manner, Tally, batches, offer, per_second, pool};
 use crate::outcome::Outcome;
 use crate::results::Results;
 use crate::world::World;
@@ -43,15 +42,20 @@ pub(crate) async fn measure(
     let server = Server::start().await;
     let client = client(&server);
     for _ in 0..arguments.repeats {
-        let (bare, ours) = (queue(&server).await, queue(&server).await);
+        let bare = queue(&server).await;
         let rate = send_bare(&client, &bare.1).await?;
         results.add(("W4", "sqs-send"), "raw-client", ("rate", "msg/s"), rate);
-        let rate = send(&server, &ours.0).await?;
-        results.add(("W4", "sqs-send"), "onceward", ("rate", "msg/s"), rate);
-        let rate = receive_bare(&client, &bare.1).await?;
-        results.add(("W4", "sqs"), "raw-client", ("rate", "msg/s"), rate);
-        let rate = handle(world, &server, &ours.0).await?;
-        results.add(("W4", "sqs"), "onceward", ("rate", "msg/s"), rate);
+        let received = receive_bare(&client, &bare.1).await?;
+        for manner in [Manner::OneByOne, Manner::Batches] {
+            let ours = queue(&server).await.0;
+            let rate = send(&server, &ours).await?;
+            results.add(("W4", "sqs-send"), "onceward", ("rate", "msg/s"), rate);
+            let rate = handle(world, &server, &ours, manner).await?;
+            let variant = manner.variant("sqs");
+            let at = ("W4", variant.as_str());
+            results.add(at, "onceward", ("rate", "msg/s"), rate);
+            results.add(at, "raw-client", ("rate", "msg/s"), received);
+        }
     }
     Ok(())
 }
@@ -75,16 +79,13 @@ async fn queue(server: &Server) -> (String, String) {
 }
 
 async fn send(server: &Server, queue: &str) -> Outcome<f64> {
-    let batches = (0..MESSAGES)
-        .step_by(1_000)
-        .map(|first| batch(queue, first));
-    let batches = batches.collect::<Outcome<Vec<_>>>()?;
+    let batches = batches(queue, MESSAGES)?;
     let mut config = SqsConfig::emulator(server.url());
     config.deadline = DEADLINE;
     let publisher = Sqs::new(config).publisher().await?;
     let begun = Instant::now();
     offer(publisher, batches).await?;
-    Ok(per_second(begun.elapsed()))
+    Ok(per_second(MESSAGES, begun.elapsed()))
 }
 
 async fn send_bare(client: &Client, url: &str) -> Outcome<f64> {
@@ -112,7 +113,7 @@ async fn send_bare(client: &Client, url: &str) -> Outcome<f64> {
     while let Some(ended) = calls.join_next().await {
         ended??;
     }
-    Ok(per_second(begun.elapsed()))
+    Ok(per_second(MESSAGES, begun.elapsed()))
 }
 
 fn entry(n: u64) -> Outcome<SendMessageBatchRequestEntry> {
@@ -175,25 +176,13 @@ async fn receive_bare(client: &Client, url: &str) -> Outcome<f64> {
     while let Some(ended) = polls.join_next().await {
         ended??;
     }
-    Ok(per_second(begun.elapsed()))
+    Ok(per_second(MESSAGES, begun.elapsed()))
 }
 
-async fn handle(world: &World, server: &Server, queue: &str) -> Outcome<f64> {
+async fn handle(world: &World, server: &Server, queue: &str, manner: Manner) -> Outcome<f64> {
     let database = world.database().await?;
-    let done = Arc::new(Notify::new());
-    let handler = Count {
-        left: Arc::new(AtomicU64::new(MESSAGES)),
-        done: done.clone(),
-    };
-    let limits = Limits {
-        concurrency: usize::try_from(CONCURRENCY)?,
-        ..Limits::default()
-    };
-    let consumer = Consumer::builder("bench")
-        .pool(pool(&database).await?)
-        .handler("*", handler)
-        .limits(limits)
-        .build()?;
+    let tally = Tally::of(MESSAGES);
+    let consumer = manner.consumer(pool(&database).await?, Count(Arc::clone(&tally)))?;
     let mut reads = SubscriberConfig::new([queue]);
     reads.receivers = POLLS;
     reads.wait = Duration::from_secs(1);
@@ -201,16 +190,9 @@ async fn handle(world: &World, server: &Server, queue: &str) -> Outcome<f64> {
         .subscriber(reads)
         .await?;
     let stop = CancellationToken::new();
-    let begun = Instant::now();
     let running = tokio::spawn(consumer.run(member, stop.clone()));
-    timeout(DEADLINE, done.notified()).await?;
-    let elapsed = begun.elapsed();
+    let rate = tally.rate().await?;
     stop.cancel();
     running.await??;
-    Ok(per_second(elapsed))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn per_second(elapsed: Duration) -> f64 {
-    MESSAGES as f64 / elapsed.as_secs_f64()
+    Ok(rate)
 }

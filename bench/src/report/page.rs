@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::words::{METRICS, WORKLOADS};
 use crate::machine::{Machine, Machines, Run};
 use crate::results::Row;
+use crate::targets::{Bound, TARGETS};
 
 /// Ours, with which the others are compared.
 const OURS: &str = "onceward";
@@ -30,6 +31,7 @@ pub(super) fn page(
 ) -> String {
     let mut page = HEAD.to_owned();
     machine_part(&mut page, machines);
+    targets_part(&mut page, rows);
     for workload in workloads(rows) {
         workload_part(&mut page, workload, rows, plot(workload));
     }
@@ -96,6 +98,30 @@ fn machine_part(page: &mut String, machines: &Machines) {
                 "- PostgreSQL {}, Kafka {}, NATS {}, rustc {}",
                 machine.postgres, machine.kafka, machine.nats, machine.rustc
             ),
+        );
+    }
+}
+
+fn targets_part(page: &mut String, rows: &[Row]) {
+    page.push_str(
+        "\n## What is wanted, and what was reached\n\nOf several variants the worst one counts, by its median.\n\n\
+         | workload | what | wanted | measured | |\n|---|---|---:|---:|---|\n",
+    );
+    for target in TARGETS {
+        let bound = target.bound;
+        let wanted = match bound {
+            Bound::AtLeast(least) => format!("≥ {}", figure(least)),
+            Bound::AtMost(most) => format!("≤ {}", figure(most)),
+        };
+        let (measured, verdict) = match target.measured(rows) {
+            Some(measured) if bound.holds(measured) => (figure(measured), "reached"),
+            Some(measured) => (figure(measured), "**missed**"),
+            None => (String::new(), "not measured"),
+        };
+        let (workload, what) = (target.workload, target.what);
+        line(
+            page,
+            format_args!("| {workload} | {what} | {wanted} | {measured} | {verdict} |"),
         );
     }
 }

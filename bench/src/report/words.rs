@@ -25,8 +25,10 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
     (
         "W4",
         "Consumer",
-        "Messages that lie in the broker are handled once by a handler that does nothing: one by one, in batches, and beside messages that \
-         wait for another attempt.",
+        "Messages that lie in the broker are handled once by a handler that does nothing: one by one, and in batches; on Kafka also beside \
+         100,000 messages that wait for another attempt (`retries`), and with a second copy of every tenth message (`duplicates`). The clock \
+         runs from the first message to the last. `sqs-send` is the adapter's sending. `nats-spread`: four members with one message at \
+         a time each and a handler that takes 2 ms, on a topic of eight partitions, beside one such member.",
     ),
     (
         "W5",
