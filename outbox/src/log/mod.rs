@@ -6,6 +6,7 @@ mod error;
 pub(crate) mod identity;
 #[cfg(test)]
 mod model;
+mod occupied;
 #[cfg(test)]
 mod plan;
 mod quiet;

@@ -10,6 +10,7 @@ use super::read_sql::{PER_CURSOR, statement};
 
 const PER_SLOT: usize = 10_000;
 const ROWS: usize = 500;
+const ALL: [i16; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 /// Twelve slots, full of one lane, written by many transactions; nothing is known to the planner.
 async fn filled() -> Database {
@@ -32,7 +33,7 @@ async fn filled() -> Database {
 }
 
 /// The session of a reader, with the plan cache as told.
-async fn reader(database: &Database, plans: &str) -> PgConnection {
+async fn reader(database: &Database, plans: &str, slots: &[i16]) -> PgConnection {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     connection
         .execute(super::session::READ_SETTINGS)
@@ -48,7 +49,7 @@ async fn reader(database: &Database, plans: &str) -> PgConnection {
     ];
     let types: Vec<&str> = (0..3).flat_map(|_| of_cursor).collect();
     assert_eq!(types.len(), 3 * PER_CURSOR);
-    let sql = statement(&Schema::default(), &Lane::ALL);
+    let sql = statement(&Schema::default(), &Lane::ALL, slots, 12);
     let prepare = format!("prepare read({}) as {}", types.join(","), sql.as_str());
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(prepare)))
@@ -142,9 +143,15 @@ async fn the_read_goes_by_index_whatever_the_planner_knows() {
                 .await
                 .unwrap();
         }
-        for plans in ["force_custom_plan", "force_generic_plan"] {
-            let case = |what: &str| format!("{what}, statistics: {statistics}, {plans}");
-            let mut connection = reader(&database, plans).await;
+        for (plans, slots) in [
+            ("force_custom_plan", &ALL[..]),
+            ("force_generic_plan", &ALL[..]),
+            ("force_generic_plan", &[0, 7]),
+            ("force_generic_plan", &[0]),
+        ] {
+            let case =
+                |what: &str| format!("{what}, statistics: {statistics}, {plans}, {slots:?}");
+            let mut connection = reader(&database, plans, slots).await;
             let now = text(&mut connection, "select pg_current_snapshot()::text").await;
             // The transaction that filled the first slot: all of it is late for a snapshot in which it ran.
             let first = text(

@@ -13,16 +13,22 @@ use super::cursor::{Cursor, Found, Step};
 use super::durability::{self, Lsn, Positions, PublishAfter};
 use super::error::LogError;
 use super::identity::Identity;
+use super::occupied::Occupied;
 use super::read_sql::{self, column};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
 use super::snapshot::{Snapshot, SnapshotError};
+use crate::sql::render;
 
 const READING: &str = "reading the log";
 const LOOKING: &str = "looking for commits";
+const CONNECTING: &str = "asking how many slots the log has";
 
 /// What a read would see, without reading.
 const LOOK: &str = "select pg_current_snapshot()::text, pg_backend_pid()";
+
+/// How many slots the ring has.
+const RING: &str = "select message_slots, pg_backend_pid() from {{schema}}.settings";
 
 /// What to read for one cursor. A cursor that is left out of a read misses nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,10 @@ pub struct Read {
 pub struct LogReader {
     session: Session,
     schema: Schema,
+    /// Slots of the ring.
+    ring: i16,
+    occupied: Occupied,
+    /// Those that go through the occupied slots.
     statements: HashMap<Vec<Lane>, SqlStr>,
 }
 
@@ -60,14 +70,27 @@ impl LogReader {
     /// Connects.
     ///
     /// # Errors
-    /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached.
+    /// [`LogError::Standby`], [`LogError::TransactionPooler`], or that the database cannot be reached, or has no log.
     ///
     /// # Cancel safety
     /// Safe to drop.
     pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
+        let mut session = Session::open(database, Purpose::Read).await?;
+        let sql = render(&database.schema, RING);
+        let row = session
+            .call(CONNECTING, async |connection| {
+                sqlx::query(sql).fetch_one(connection).await
+            })
+            .await?;
+        session.check_pid(&row, 1)?;
+        let ring = row
+            .try_get(0)
+            .map_err(|error| LogError::malformed(CONNECTING, error))?;
         Ok(Self {
-            session: Session::open(database, Purpose::Read).await?,
+            session,
             schema: database.schema.clone(),
+            ring,
+            occupied: Occupied::all(ring),
             statements: HashMap::new(),
         })
     }
@@ -90,12 +113,32 @@ impl LogReader {
         cursors: &[CursorRead],
         publish_after: &PublishAfter,
     ) -> Result<Read, LogError> {
+        let (moment, read) = loop {
+            let (mut moment, read) = self.ask(cursors).await?;
+            self.session.is_own(moment.pid)?;
+            let before = self.occupied.clone();
+            let is_complete = self.occupied.cover(std::mem::take(&mut moment.in_use));
+            if self.occupied != before {
+                self.statements.clear();
+            }
+            if is_complete {
+                break (moment, read);
+            }
+        };
+        if read.steps.iter().any(|step| !step.rows.is_empty()) {
+            durability::wait(&mut self.session, moment.positions(), publish_after).await?;
+        }
+        Ok(read)
+    }
+
+    /// One read of the slots that are occupied as far as is known.
+    async fn ask(&mut self, cursors: &[CursorRead]) -> Result<(Moment, Read), LogError> {
         let lanes: Vec<Lane> = cursors.iter().map(|read| read.lane).collect();
-        let schema = &self.schema;
+        let (schema, slots, ring) = (&self.schema, self.occupied.slots(), self.ring);
         let sql = self
             .statements
             .entry(lanes)
-            .or_insert_with_key(|lanes| read_sql::statement(schema, lanes))
+            .or_insert_with_key(|lanes| read_sql::statement(schema, lanes, slots, ring))
             .clone();
         let arguments =
             arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
@@ -114,12 +157,7 @@ impl LogReader {
             })
             .await?;
         let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
-        let (moment, read) = answer.and_then(Answer::finish).map_err(malformed)?;
-        self.session.is_own(moment.pid)?;
-        if read.steps.iter().any(|step| !step.rows.is_empty()) {
-            durability::wait(&mut self.session, moment.positions(), publish_after).await?;
-        }
-        Ok(read)
+        answer.and_then(Answer::finish).map_err(malformed)
     }
 
     /// What a read could see now, for a fraction of its cost. [`Quiet`](super::Quiet) knows whether that says that there is nothing to
@@ -179,6 +217,7 @@ struct Moment {
     inserted: i64,
     flushed: i64,
     pid: i32,
+    in_use: Vec<i16>,
 }
 
 impl Moment {

@@ -27,7 +27,7 @@ pub(super) mod column {
 }
 
 /// What is read for one cursor. `$last` and the others stand for parameters, `$lane` for the lane's number, `$place` for the
-/// cursor's place in the statement.
+/// cursor's place in the statement, `$slots` for the slots that are gone through: what is left out then costs nothing, not even a lock.
 ///
 /// Served by `messages (lane, txid, seq)` for late rows and by `messages (lane, seq)` for new ones; locks nothing.
 /// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
@@ -46,7 +46,7 @@ late_$place as materialized (
   cross join lateral (
     select slot, ctid as row_, seq
     from {{schema}}.messages
-    where lane = $lane and (txid, seq) > (x.txid, $after) and (txid, seq) <= (x.txid, $last)
+    where slot in ($slots) and lane = $lane and (txid, seq) > (x.txid, $after) and (txid, seq) <= (x.txid, $last)
     order by txid, seq
     limit $rows + 1
   ) m
@@ -54,7 +54,7 @@ late_$place as materialized (
   union all
   select slot, ctid, seq
   from {{schema}}.messages
-  where lane = $lane
+  where slot in ($slots) and lane = $lane
     and txid >= pg_snapshot_xmax($snapshot::text::pg_snapshot)
     and txid < pg_snapshot_xmax((select snapshot from seen_$place))
     and seq + 0 <= $last
@@ -75,7 +75,7 @@ fetched_$place as materialized (
         - octet_length(w.payload) - pg_column_size(w.headers) as before,
       row_number() over (order by p.seq rows unbounded preceding) as place
     from page_$place p
-    join {{schema}}.messages w on w.slot = p.slot and w.ctid = p.row_
+    join {{schema}}.messages w on w.slot = p.slot and w.ctid = p.row_ and w.slot in ($slots)
   ) f
   where f.before < $bytes and f.place <= $rows
 ),
@@ -88,7 +88,7 @@ new_$place as (
     from (
       select seq, slot, id, topic, key, type, headers, payload, created_at
       from {{schema}}.messages
-      where lane = $lane and seq > $last
+      where slot in ($slots) and lane = $lane and seq > $last
       order by seq
       limit $new_rows
     ) n
@@ -108,27 +108,36 @@ union all
 select $place::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at
 from new_$place";
 
-/// What is true of the whole read, in place of headers and time. The position is taken after the snapshot: the commit of every row
-/// read lies before it.
+/// What is true of the whole read, in place of headers and time. Position and sizes are taken after the snapshot: the commit of every
+/// row read lies before that position, and whatever the snapshot sees has a page.
 const MOMENT: &str = "
 select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, null::text, null::text, null::text,
   jsonb_build_object(
     'snapshot', pg_current_snapshot()::text,
     'inserted', (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
     'flushed', (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
-    'pid', pg_backend_pid()
+    'pid', pg_backend_pid(),
+    'in_use', array(select slot from (values $sizes) s(slot, size) where size > 0)
   ),
   null::bytea, clock_timestamp()";
 
-/// The statement for cursors in these lanes, in this order.
-pub(super) fn statement(schema: &Schema, lanes: &[Lane]) -> SqlStr {
+/// The size of one slot on disk.
+const SIZE: &str = "($slot::smallint, pg_relation_size('{{schema}}.messages_$slot'::regclass))";
+
+/// The statement for cursors in these lanes, in this order, which goes through these slots of a ring of so many.
+pub(super) fn statement(schema: &Schema, lanes: &[Lane], slots: &[i16], ring: i16) -> SqlStr {
     let mut parts = Vec::new();
     let mut rows = String::new();
     for (place, lane) in lanes.iter().enumerate() {
         parts.push(for_cursor(PARTS, *lane, place));
         rows.push_str(&for_cursor(ROWS, *lane, place));
     }
-    render_parts(schema, &format!("with {}\n{MOMENT}{rows}", parts.join(",")))
+    let sizes = (0..ring).map(|slot| SIZE.replace("$slot", &slot.to_string()));
+    let slots: Vec<String> = slots.iter().map(i16::to_string).collect();
+    let text = format!("with {}\n{MOMENT}{rows}", parts.join(","))
+        .replace("$sizes", &sizes.collect::<Vec<_>>().join(", "))
+        .replace("$slots", &slots.join(", "));
+    render_parts(schema, &text)
 }
 
 fn for_cursor(text: &str, lane: Lane, place: usize) -> String {

@@ -1,7 +1,7 @@
 //! What a read delivers.
 
 use onceward::{CursorRead, Lane, LogError, LogReader, PublishAfter};
-use onceward_testkit::postgres::{self, Postgres};
+use onceward_testkit::postgres::{self, Database, Postgres};
 use sqlx::{Connection, Executor};
 
 use crate::support::{
@@ -61,6 +61,61 @@ async fn a_message_that_commits_after_a_later_one_is_delivered_late_and_once() {
         shown(read(&mut reader, Lane::Standard, cursor, 10).await),
         pairs(&[("a", "slow"), ("b", "next")])
     );
+    assert!(
+        read(&mut reader, Lane::Standard, cursor, 10)
+            .await
+            .is_empty()
+    );
+}
+
+/// As the owner of the log may: a writer's rows go where the time says.
+async fn enqueue_into(database: &Database, slot: i16, payload: &str) {
+    let sql = format!(
+        "insert into onceward.messages (slot, lane, id, topic, key, type, payload)
+         values ({slot}, 1, gen_random_uuid(), 'orders', 'k', 'paid', '{payload}')"
+    );
+    execute(database.pool(), &sql).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_was_empty_is_gone_through_from_its_first_row_on() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let cursor = &mut cursors[1];
+    // An empty log, then one slot, the next one, an earlier one that is late, and one that was emptied and is in use again.
+    assert!(
+        read(&mut reader, Lane::Standard, cursor, 10)
+            .await
+            .is_empty()
+    );
+    enqueue_into(&database, 7, "first").await;
+    let mut seen = shown(read(&mut reader, Lane::Standard, cursor, 10).await);
+    let mut slow = connection(&database).await;
+    let mut transaction = slow.begin().await.unwrap();
+    transaction
+        .execute(
+            "insert into onceward.messages (slot, lane, id, topic, key, type, payload)
+             values (3, 1, gen_random_uuid(), 'orders', 'k', 'paid', 'late')",
+        )
+        .await
+        .unwrap();
+    enqueue_into(&database, 8, "second").await;
+    seen.extend(shown(read(&mut reader, Lane::Standard, cursor, 10).await));
+    transaction.commit().await.unwrap();
+    enqueue_into(&database, 8, "third").await;
+    seen.extend(shown(read(&mut reader, Lane::Standard, cursor, 10).await));
+    execute(database.pool(), "truncate onceward.messages_7").await;
+    assert!(
+        read(&mut reader, Lane::Standard, cursor, 10)
+            .await
+            .is_empty()
+    );
+    enqueue_into(&database, 8, "fourth").await;
+    enqueue_into(&database, 7, "fifth").await;
+    seen.extend(shown(read(&mut reader, Lane::Standard, cursor, 10).await));
+
+    let payloads = ["first", "second", "late", "third", "fourth", "fifth"];
+    assert_eq!(seen, pairs(&payloads.map(|payload| ("k", payload))));
     assert!(
         read(&mut reader, Lane::Standard, cursor, 10)
             .await
