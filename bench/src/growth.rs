@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::drain::{self, Drained};
 use crate::latency::{self, Figure, Load};
 use crate::outcome::Outcome;
-use crate::relay::Relay;
+use crate::relay::{Relay, Streams};
 use crate::results::Results;
 use crate::world::World;
 
@@ -257,9 +257,10 @@ impl<'a> Log<'a> {
 
     fn relay(&self, route: &str) -> Outcome<Relay> {
         let (binary, url) = (&self.arguments.relay, self.world.relays_url(&self.database));
-        let streams = (STREAM, self.condition.others());
+        let mut streams = Streams::one(STREAM);
+        streams.others = self.condition.others();
         let to = (Broker::Kafka, route);
-        Relay::start_beside(binary, self.world, &url, streams, to)
+        Relay::start_with(binary, self.world, &url, &streams, to)
     }
 
     /// Adds messages that have been published and are kept.

@@ -18,12 +18,18 @@ use crate::Arguments;
 use crate::backlog::{KEYS, TOPIC, payload, payload_of};
 use crate::broker::{self, Broker, IdIn};
 use crate::outcome::Outcome;
-use crate::relay::Relay;
+use crate::relay::{Relay, Streams};
 use crate::results::Results;
 use crate::world::World;
 
 /// Connections that write.
 const WRITERS: u64 = 8;
+
+/// Transactions a second of the run that does not wait for PostgreSQL's disk.
+const RATE: u64 = 1_000;
+
+/// The stream's name.
+const STREAM: &str = "latency";
 
 /// Seconds at the beginning that do not count, for a relay of ours.
 const WARM_UP: u64 = 2;
@@ -54,6 +60,16 @@ pub(crate) async fn measure(
                 }
             }
         }
+        // What of it is the wait for PostgreSQL's disk.
+        let streams = Streams {
+            publish_after: "visible",
+            ..Streams::one(STREAM)
+        };
+        let figures = with(world, arguments, Broker::Kafka, RATE, &streams).await?;
+        let variant = format!("kafka-{RATE} visible");
+        for (metric, unit, value) in figures {
+            results.add(("W2", &variant), "onceward", (metric, unit), value);
+        }
     }
     Ok(())
 }
@@ -68,11 +84,21 @@ pub(crate) async fn one(
     broker: Broker,
     rate: u64,
 ) -> Outcome<Vec<Figure>> {
+    with(world, arguments, broker, rate, &Streams::one(STREAM)).await
+}
+
+async fn with(
+    world: &World,
+    arguments: &Arguments,
+    broker: Broker,
+    rate: u64,
+    streams: &Streams<'_>,
+) -> Outcome<Vec<Figure>> {
     let database = world.database().await?;
     let route = broker.route(world).await?;
     let to = (broker, route.as_str());
     let url = world.relays_url(&database);
-    let relay = Relay::start(&arguments.relay, world, &url, "latency", to)?;
+    let relay = Relay::start_with(&arguments.relay, world, &url, streams, to)?;
     let load = Load::enqueued(rate, arguments.seconds);
     run(world, &database, to, &load, &relay).await
 }

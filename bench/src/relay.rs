@@ -25,6 +25,28 @@ pub(crate) fn look_for(binary: &Path) -> Outcome {
     Err(format!("no relay at {path}: run `cargo build --release -p onceward-relay`").into())
 }
 
+/// The streams of a relay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streams<'a> {
+    /// The one that publishes.
+    pub(crate) name: &'a str,
+    /// How many are beside it and ask for topics of their own.
+    pub(crate) others: u16,
+    /// When what is committed may be published.
+    pub(crate) publish_after: &'static str,
+}
+
+impl<'a> Streams<'a> {
+    /// One of this name, which waits until what it publishes is on the server's disk: the default.
+    pub(crate) const fn one(name: &'a str) -> Self {
+        Self {
+            name,
+            others: 0,
+            publish_after: "flushed",
+        }
+    }
+}
+
 /// A running relay. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -42,15 +64,15 @@ impl Relay {
         stream: &str,
         at: (Broker, &str),
     ) -> Outcome<Self> {
-        Self::start_beside(binary, world, url, (stream, 0), at)
+        Self::start_with(binary, world, url, &Streams::one(stream), at)
     }
 
-    /// The same with so many streams beside it, which ask for topics of their own.
-    pub(crate) fn start_beside(
+    /// The same with these streams.
+    pub(crate) fn start_with(
         binary: &Path,
         world: &World,
         url: &str,
-        (stream, others): (&str, u16),
+        streams: &Streams<'_>,
         (broker, route): (Broker, &str),
     ) -> Outcome<Self> {
         let files = Scratch::new("bench-relay");
@@ -58,9 +80,11 @@ impl Relay {
             Broker::Kafka => format!("kafka]\nbrokers = \"{}\"", world.kafka.brokers()),
             Broker::Nats => format!("nats]\nservers = [\"{}\"]", world.nats_url()),
         };
+        let publish_after = streams.publish_after;
         let of_stream = |stream: &str, topic: &str| {
             format!(
-                "[streams.{stream}]\ntopics = [\"{topic}\"]\nroutes = {{ \"{topic}\" = \"{route}\" }}\n\n\
+                "[streams.{stream}]\ntopics = [\"{topic}\"]\npublish_after = \"{publish_after}\"\n\
+                 routes = {{ \"{topic}\" = \"{route}\" }}\n\n\
                  [streams.{stream}.{destination}\n\n"
             )
         };
@@ -68,9 +92,9 @@ impl Relay {
             "source = \"/bench\"\n\n[database]\nurl = \"{url}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n",
             free_port()
         );
-        let others =
-            (0..others).map(|n| of_stream(&format!("other{n}"), &format!("bench.other{n}")));
-        let config = head + &of_stream(stream, TOPIC) + &others.collect::<String>();
+        let others = (0..streams.others)
+            .map(|n| of_stream(&format!("other{n}"), &format!("bench.other{n}")));
+        let config = head + &of_stream(streams.name, TOPIC) + &others.collect::<String>();
         let path = files.path().join("onceward.toml");
         std::fs::write(&path, config)?;
         let mut command = Command::new(binary);

@@ -14,7 +14,8 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "W2",
         "Latency",
         "Transactions of one message each at a steady rate, by eight connections, whether or not the relay keeps up. The time is from the \
-         return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second.",
+         return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `visible` is the same \
+         with `publish_after = \"visible\"`: without the wait until a commit that can be seen is on PostgreSQL's disk, which other relays do not have.",
     ),
     (
         "W3",
