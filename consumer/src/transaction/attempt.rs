@@ -342,7 +342,7 @@ impl Database {
             if !self.is_ours(order, session, marked).await? {
                 return Ok(None);
             }
-            let goes_on = claimed.goes_on;
+            let goes_on = claimed.due.goes_on();
             next = self
                 .leave_line(session.connection(), claimed, goes_on)
                 .await?;
