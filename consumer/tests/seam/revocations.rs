@@ -8,23 +8,22 @@ use onceward_core::Arrival;
 use tokio::sync::Semaphore;
 
 use crate::common::scripted::{Did, delivery, partition};
-use crate::common::{Order, SOON, quick};
+use crate::common::{Order, SOON, effects_of, pass_the_gate, quick};
 use crate::{play, play_with};
 
 #[tokio::test]
 async fn a_revoked_partition_is_given_back_after_what_runs_is_acked_and_nothing_new_is_started() {
     let play = play().await;
-    play.say(vec![delivery(1, None), delivery(2, None)]);
-    play.begun().await;
+    play.member.say(vec![delivery(1, None), delivery(2, None)]);
+    play.stage.is_in_the_handler().await;
 
-    play.say(vec![play.revoking(SOON)]);
-    play.book.has(Did::GiveBack(2)).await;
-    assert!(!play.book.all().contains(&Did::Released));
+    play.member.say(vec![play.member.revoking(SOON)]);
+    play.member.book.has(Did::GiveBack(2)).await;
+    assert!(!play.member.book.all().contains(&Did::Released));
     play.gate.add_permits(5);
-    play.book.has(Did::Released).await;
+    play.member.book.has(Did::Released).await;
 
-    let effects = play.stage.effects().await;
-    let did = play.end().await;
+    let (effects, did) = play.end().await;
     assert_eq!(
         did,
         [Did::GiveBack(2), Did::Ack(1), Did::Released, Did::Closed]
@@ -35,16 +34,16 @@ async fn a_revoked_partition_is_given_back_after_what_runs_is_acked_and_nothing_
 #[tokio::test]
 async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs() {
     let play = play().await;
-    play.say(vec![delivery(1, None)]);
-    play.begun().await;
+    play.member.say(vec![delivery(1, None)]);
+    play.stage.is_in_the_handler().await;
 
-    play.say(vec![play.revoking(Duration::from_millis(400))]);
-    play.book.has(Did::Released).await;
+    play.member
+        .say(vec![play.member.revoking(Duration::from_millis(400))]);
+    play.member.book.has(Did::Released).await;
     play.gate.add_permits(1);
     play.stage.settled(1).await;
 
-    let effects = play.stage.effects().await;
-    let did = play.end().await;
+    let (effects, did) = play.end().await;
     assert_eq!(did, [Did::Released, Did::Closed], "not acked any more");
     assert_eq!(effects, [1], "it went on to its mark");
 }
@@ -52,16 +51,16 @@ async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs(
 #[tokio::test]
 async fn of_a_lost_partition_nothing_is_acked() {
     let play = play().await;
-    play.say(vec![delivery(1, None), delivery(2, None)]);
-    play.begun().await;
+    play.member.say(vec![delivery(1, None), delivery(2, None)]);
+    play.stage.is_in_the_handler().await;
 
-    play.say(vec![Arrival::Lost(partition())]);
-    play.say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
+    play.member.say(vec![Arrival::Lost(partition())]);
+    play.member
+        .say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
     play.gate.add_permits(5);
-    play.book.has(Did::Ack(3)).await;
+    play.member.book.has(Did::Ack(3)).await;
 
-    let effects = play.stage.effects().await;
-    let did = play.end().await;
+    let (effects, did) = play.end().await;
     assert!(
         !did.contains(&Did::Ack(1)) && !did.contains(&Did::Ack(2)),
         "{did:?}"
@@ -75,15 +74,10 @@ async fn batch_waits(
     events: Vec<Order>,
     tx: &mut BatchTx,
 ) -> Result<(), HandlerError> {
-    gate.acquire().await?.forget();
-    for event in events {
-        sqlx::query("insert into effects (order_id) values ($1)")
-            .bind(event.order)
-            .execute(&mut **tx)
-            .await?;
-        if event.order == 2 {
-            return Err("there is a 2".into());
-        }
+    pass_the_gate(&gate, tx).await?;
+    effects_of(&events, tx).await?;
+    if events.iter().any(|event| event.order == 2) {
+        return Err("there is a 2".into());
     }
     Ok(())
 }
@@ -107,12 +101,11 @@ async fn a_batch_that_waits_for_more_is_handled_as_it_is_when_its_partition_is_r
     .await;
     play.gate.add_permits(5);
 
-    play.say(vec![delivery(3, None), delivery(4, None)]);
-    play.say(vec![play.revoking(SOON)]);
-    play.book.has(Did::Released).await;
+    play.member.say(vec![delivery(3, None), delivery(4, None)]);
+    play.member.say(vec![play.member.revoking(SOON)]);
+    play.member.book.has(Did::Released).await;
 
-    let effects = play.stage.effects().await;
-    let did = play.end().await;
+    let (effects, did) = play.end().await;
     assert_eq!(did, [Did::Ack(3), Did::Ack(4), Did::Released, Did::Closed]);
     assert_eq!(effects, [3, 4]);
 }
@@ -127,28 +120,28 @@ async fn a_batch_that_waits_for_more_is_handled_as_it_is_at_a_stop_and_forgotten
         })
         .await;
         play.gate.add_permits(5);
-        play.say(vec![delivery(3, Some(Duration::from_millis(300)))]);
+        play.member
+            .say(vec![delivery(3, Some(Duration::from_millis(300)))]);
         // It is held, and not handled yet.
-        play.book.has(Did::Extend(3)).await;
+        play.member.book.has(Did::Extend(3)).await;
         if lost {
-            play.say(vec![Arrival::Lost(partition())]);
+            play.member.say(vec![Arrival::Lost(partition())]);
             // Read behind the loss, and handled at the stop.
-            play.say(vec![
+            play.member.say(vec![
                 Arrival::Assigned(partition()),
                 delivery(4, Some(Duration::from_millis(300))),
             ]);
-            play.book.has(Did::Extend(4)).await;
+            play.member.book.has(Did::Extend(4)).await;
         }
 
-        play.stop.cancel();
-        let (stage, gate) = (play.stage, play.gate);
-        play.task.await.unwrap().unwrap();
+        let gate = play.gate.clone();
+        let (effects, did) = play.end().await;
 
         let handled = if lost { 4 } else { 3 };
-        let acks = play.book.all().into_iter();
+        let acks = did.into_iter();
         let acks: Vec<Did> = acks.filter(|did| matches!(did, Did::Ack(_))).collect();
         assert_eq!(acks, [Did::Ack(handled)]);
-        assert_eq!(stage.effects().await, [i64::try_from(handled).unwrap()]);
+        assert_eq!(effects, [i64::try_from(handled).unwrap()]);
         assert_eq!(gate.available_permits(), 4);
     }
 }
@@ -161,28 +154,28 @@ async fn a_batch_that_fails_while_its_partition_goes_is_not_handled_one_by_one()
             builder.with(batches(Duration::ZERO))
         })
         .await;
-        play.say(vec![delivery(1, None), delivery(2, None)]);
-        play.begun().await;
+        play.member.say(vec![delivery(1, None), delivery(2, None)]);
+        play.stage.is_in_the_handler().await;
 
         let goes = if lost {
             Arrival::Lost(partition())
         } else {
-            play.revoking(SOON)
+            play.member.revoking(SOON)
         };
         // The third waits for its key behind the batch, or is given back.
-        play.say(vec![goes]);
-        play.say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
+        play.member.say(vec![goes]);
+        play.member
+            .say(vec![Arrival::Assigned(partition()), delivery(3, None)]);
         if lost {
             play.gate.add_permits(5);
-            play.book.has(Did::Ack(3)).await;
+            play.member.book.has(Did::Ack(3)).await;
         } else {
             play.gate.add_permits(1);
-            play.book.has(Did::GiveBack(2)).await;
+            play.member.book.has(Did::GiveBack(2)).await;
         }
 
-        let effects = play.stage.effects().await;
         play.gate.add_permits(5);
-        let did = play.end().await;
+        let (effects, did) = play.end().await;
         assert!(
             !did.contains(&Did::Ack(1)) && !did.contains(&Did::Ack(2)),
             "{did:?}"
