@@ -284,3 +284,7 @@ impl Gaps {
 #[cfg(test)]
 #[path = "sequence_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "sequence_model_tests.rs"]
+mod model;

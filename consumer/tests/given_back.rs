@@ -7,17 +7,13 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::scripted::{Book, Did, Script, Scripted, delivery, delivery_of};
-use common::{Order, SOON, Stage, effect, quick, through_proxy};
-use onceward_consumer::{
-    BatchSettings, BatchTx, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
-};
+use common::scripted::{Book, Did, Play, delivery, delivery_of, waits};
+use common::{Order, SOON, Stage, effects_of, pass_the_gate, quick, through_proxy};
+use onceward_consumer::{BatchSettings, BatchTx, ConsumerBuilder, HandlerError, HandlerSettings};
 use onceward_core::Arrival;
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
 /// What the broker gives each delivery; the scripted one extends it by as much.
 const DEADLINE: Option<Duration> = Some(Duration::from_millis(300));
@@ -25,67 +21,34 @@ const DEADLINE: Option<Duration> = Some(Duration::from_millis(300));
 /// How often a delivery is extended, at least, in a time that is well beyond that after which an outage lasts.
 const LONG: usize = 40;
 
-struct Play {
-    stage: Stage,
-    proxy: Proxy,
-    script: mpsc::UnboundedSender<Script>,
-    book: Book,
-    gate: Arc<Semaphore>,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), ConsumerError>>,
-}
-
 /// A consumer with one attempt for each message, whose database is behind a proxy.
 async fn play_with(
     hold_limit: bool,
     handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
-) -> Play {
+) -> (Play, Proxy) {
     let stage = Stage::new().await;
     let (proxy, pool) = through_proxy(&stage).await;
-    let (script, lines) = mpsc::unbounded_channel();
     let book = Book::default();
     if hold_limit {
         book.limit_hold();
     }
-    let gate = Arc::new(Semaphore::new(0));
-    let builder = stage.builder().pool(pool).defaults(quick(1));
-    let consumer = handled(builder, gate.clone()).build().unwrap();
-    let stop = CancellationToken::new();
-    let subscriber = Scripted {
-        script: lines,
-        book: book.clone(),
-    };
-    let task = tokio::spawn(consumer.run(subscriber, stop.clone()));
-    Play {
-        stage,
-        proxy,
-        script,
-        book,
-        gate,
-        stop,
-        task,
-    }
+    let play = Play::on(stage, book, |builder, gate| {
+        handled(builder.pool(pool).defaults(quick(1)), gate)
+    });
+    (play, proxy)
 }
 
-async fn play(hold_limit: bool) -> Play {
+async fn play(hold_limit: bool) -> (Play, Proxy) {
     play_with(hold_limit, |builder, gate| {
         builder.on_with("*", gate, waits)
     })
     .await
 }
 
-async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
-    sqlx::query("select 'in the handler'")
-        .execute(&mut **tx)
-        .await?;
-    gate.acquire().await?.forget();
-    effect(event.order, tx).await
-}
-
 impl Play {
     fn deliver(&self, orders: impl IntoIterator<Item = u64>) {
         let orders = orders.into_iter().map(|order| delivery(order, DEADLINE));
-        self.script.send(Ok(orders.collect())).unwrap();
+        self.member.say(orders.collect());
     }
 
     /// Delivers what is started at once, in no batch, and finds no database.
@@ -94,23 +57,21 @@ impl Play {
         if let Arrival::Delivery(delivery) = &mut other {
             delivery.origin.redelivered = Some(1);
         }
-        self.script.send(Ok(vec![other])).unwrap();
+        self.member.say(vec![other]);
     }
 
     /// Waits until a delivery was extended so often.
     async fn extended(&self, order: u64, times: usize) {
         wait::until_true(SOON, "extensions", || async {
-            self.book.count(&Did::Extend(order)) >= times
+            self.member.book.count(&Did::Extend(order)) >= times
         })
         .await;
     }
 
-    /// Ends the consumer. Gives what took effect, and what the consumer did.
-    async fn end(self) -> (Vec<i64>, Vec<Did>) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+    /// As [`Play::end`], when the outage has cost no attempt.
+    async fn end_unharmed(self) -> (Vec<i64>, Vec<Did>) {
         assert_eq!(self.stage.letters().await, [], "an outage is no attempt");
-        (self.stage.effects().await, self.book.all())
+        self.end().await
     }
 }
 
@@ -120,28 +81,32 @@ fn place(did: &[Did], what: &Did) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_an_outage_that_lasts_what_waits_is_given_back_at_once_and_what_is_in_work_after_it() {
-    let mut play = play(true).await;
+    let (play, mut proxy) = play(true).await;
     play.deliver(1..=3);
     play.stage.is_in_the_handler().await;
 
-    play.proxy.cut().await;
+    proxy.cut().await;
     play.notice_the_outage();
-    play.book.has(Did::GiveBack(3)).await;
-    assert_eq!(play.book.count(&Did::GiveBack(1)), 0, "it is in work");
+    play.member.book.has(Did::GiveBack(3)).await;
+    assert_eq!(
+        play.member.book.count(&Did::GiveBack(1)),
+        0,
+        "it is in work"
+    );
     // It finds its connection gone.
     play.gate.add_permits(1);
-    play.book.has(Did::GiveBack(1)).await;
+    play.member.book.has(Did::GiveBack(1)).await;
     // What was on its way.
     play.deliver([4]);
-    play.book.has(Did::GiveBack(4)).await;
+    play.member.book.has(Did::GiveBack(4)).await;
 
-    play.proxy.heal().await;
-    play.book.has(Did::Rest(false)).await;
+    proxy.heal().await;
+    play.member.book.has(Did::Rest(false)).await;
     play.gate.add_permits(4);
     play.deliver(1..=4);
-    play.book.has(Did::Ack(4)).await;
+    play.member.book.has(Did::Ack(4)).await;
 
-    let (effects, did) = play.end().await;
+    let (effects, did) = play.end_unharmed().await;
     assert_eq!(effects, [1, 2, 3, 4]);
     assert!(
         place(&did, &Did::Rest(true)) < place(&did, &Did::GiveBack(2)),
@@ -161,18 +126,18 @@ async fn in_an_outage_that_lasts_what_waits_is_given_back_at_once_and_what_is_in
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_pauses_in_the_middle_of_its_work_is_given_back_too() {
-    let mut play = play(true).await;
+    let (play, mut proxy) = play(true).await;
     play.deliver(1..=2);
     play.stage.is_in_the_handler().await;
 
-    play.proxy.cut().await;
+    proxy.cut().await;
     play.gate.add_permits(1);
-    play.book.has(Did::GiveBack(1)).await;
-    play.book.has(Did::GiveBack(2)).await;
-    play.proxy.heal().await;
-    play.book.has(Did::Rest(false)).await;
+    play.member.book.has(Did::GiveBack(1)).await;
+    play.member.book.has(Did::GiveBack(2)).await;
+    proxy.heal().await;
+    play.member.book.has(Did::Rest(false)).await;
 
-    let (effects, did) = play.end().await;
+    let (effects, did) = play.end_unharmed().await;
     assert_eq!(effects, [0; 0]);
     // It was held for a while: that outage might have been a short one.
     let held = did[..place(&did, &Did::GiveBack(2))].iter();
@@ -182,18 +147,18 @@ async fn what_pauses_in_the_middle_of_its_work_is_given_back_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_short_outage_nothing_is_given_back() {
-    let mut play = play(true).await;
+    let (play, mut proxy) = play(true).await;
     play.deliver(1..=2);
     play.stage.is_in_the_handler().await;
 
-    play.proxy.cut().await;
+    proxy.cut().await;
     play.gate.add_permits(5);
-    let extended = play.book.count(&Did::Extend(2));
+    let extended = play.member.book.count(&Did::Extend(2));
     play.extended(2, extended + 3).await;
-    play.proxy.heal().await;
-    play.book.has(Did::Ack(2)).await;
+    proxy.heal().await;
+    play.member.book.has(Did::Ack(2)).await;
 
-    let (effects, did) = play.end().await;
+    let (effects, did) = play.end_unharmed().await;
     assert_eq!(effects, [1, 2]);
     let returns = |one: &Did| matches!(one, Did::GiveBack(_) | Did::Rest(_));
     assert!(!did.iter().any(returns), "{did:?}");
@@ -201,18 +166,18 @@ async fn in_a_short_outage_nothing_is_given_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_lets_deliveries_be_held_for_ever_is_given_nothing_back() {
-    let mut play = play(false).await;
+    let (play, mut proxy) = play(false).await;
     play.deliver(1..=2);
     play.stage.is_in_the_handler().await;
 
-    play.proxy.cut().await;
+    proxy.cut().await;
     play.gate.add_permits(5);
-    let extended = play.book.count(&Did::Extend(2));
+    let extended = play.member.book.count(&Did::Extend(2));
     play.extended(2, extended + LONG).await;
-    play.proxy.heal().await;
-    play.book.has(Did::Ack(2)).await;
+    proxy.heal().await;
+    play.member.book.has(Did::Ack(2)).await;
 
-    let (effects, did) = play.end().await;
+    let (effects, did) = play.end_unharmed().await;
     assert_eq!(effects, [1, 2]);
     let returns = |one: &Did| matches!(one, Did::GiveBack(_) | Did::Rest(_));
     assert!(!did.iter().any(returns), "{did:?}");
@@ -223,17 +188,8 @@ async fn write_all(
     events: Vec<Order>,
     tx: &mut BatchTx,
 ) -> Result<(), HandlerError> {
-    sqlx::query("select 'in the handler'")
-        .execute(&mut **tx)
-        .await?;
-    gate.acquire().await?.forget();
-    for event in events {
-        sqlx::query("insert into effects (order_id) values ($1)")
-            .bind(event.order)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    pass_the_gate(&gate, tx).await?;
+    effects_of(&events, tx).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,7 +200,7 @@ async fn batches_are_given_back_whether_they_wait_for_more_or_pause_in_their_wor
         } else {
             Duration::ZERO
         };
-        let mut play = play_with(true, |builder, gate| {
+        let (play, mut proxy) = play_with(true, |builder, gate| {
             let batch = BatchSettings {
                 wait,
                 ..BatchSettings::default()
@@ -260,14 +216,14 @@ async fn batches_are_given_back_whether_they_wait_for_more_or_pause_in_their_wor
             play.stage.is_in_the_handler().await;
         }
 
-        play.proxy.cut().await;
+        proxy.cut().await;
         play.gate.add_permits(5);
         play.notice_the_outage();
-        play.book.has(Did::GiveBack(3)).await;
-        play.proxy.heal().await;
-        play.book.has(Did::Rest(false)).await;
+        play.member.book.has(Did::GiveBack(3)).await;
+        proxy.heal().await;
+        play.member.book.has(Did::Rest(false)).await;
 
-        let (effects, did) = play.end().await;
+        let (effects, did) = play.end_unharmed().await;
         assert_eq!(effects, [0; 0], "{did:?}");
         for order in 1..=3 {
             let times = did.iter().filter(|one| **one == Did::GiveBack(order));

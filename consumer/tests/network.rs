@@ -7,7 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Order, SOON, Stage, effect, quick, through_proxy, write_effect};
+use common::{
+    Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, through_proxy, write_effect,
+};
 use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx};
 use onceward_testkit::wait;
 use tokio::sync::Semaphore;
@@ -29,10 +31,7 @@ async fn sleeps(stage: &Stage) {
 
 /// Waits for a permit, and then asks the database once more.
 async fn asks_after(gate: &Semaphore, tx: &mut Tx) -> Result<(), HandlerError> {
-    sqlx::query("select 'in the handler'")
-        .execute(&mut **tx)
-        .await?;
-    gate.acquire().await?.forget();
+    pass_the_gate(gate, tx).await?;
     sqlx::query("select 'still in it'")
         .execute(&mut **tx)
         .await?;
@@ -70,13 +69,7 @@ async fn when_the_connection_breaks_at_commit_the_mark_tells() {
 }
 
 async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
-    for event in events {
-        sqlx::query("insert into effects (order_id) values ($1)")
-            .bind(event.order)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    effects_of(&events, tx).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Order, SOON, Stage, effect, quick, write_effect};
+use common::{Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, write_effect};
 use onceward_consumer::{
     BatchSettings, BatchTx, BuildError, Consumer, ConsumerBuilder, ConsumerError, HandlerError,
     HandlerSettings, Limits, Tx,
@@ -31,12 +31,7 @@ async fn a_database_that_crashes_in_the_middle_of_batches_costs_no_message_an_at
         events: Vec<Order>,
         tx: &mut BatchTx,
     ) -> Result<(), HandlerError> {
-        for event in events {
-            sqlx::query("insert into effects (order_id) values ($1)")
-                .bind(event.order)
-                .execute(&mut **tx)
-                .await?;
-        }
+        effects_of(&events, tx).await?;
         gate.acquire().await?.forget();
         Ok(())
     }
@@ -147,11 +142,7 @@ async fn a_broker_that_stops_and_starts_is_waited_for() {
 
 async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
     effect(event.order, tx).await?;
-    sqlx::query("select 'in the handler'")
-        .execute(&mut **tx)
-        .await?;
-    gate.acquire().await?.forget();
-    Ok(())
+    pass_the_gate(&gate, tx).await
 }
 
 #[tokio::test]

@@ -7,70 +7,20 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::scripted::{Book, Did, Script, Scripted, delivery, partition};
-use common::{Order, SOON, Stage, effect, quick, write_effect};
-use onceward_consumer::{
-    BatchTx, CancellationToken, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
-    dead_letter,
-};
+use common::scripted::{Did, Member, delivery, partition};
+use common::{Order, SOON, Stage, effect, effects_of, quick, write_effect};
+use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx, dead_letter};
+use onceward_core::Arrival;
 use onceward_core::wire::SEQUENCE;
-use onceward_core::{Arrival, Release};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 async fn write_all(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
-    for event in events {
-        sqlx::query("insert into effects (order_id) values ($1)")
-            .bind(event.order)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
-}
-
-/// A member whose deliveries the test says.
-struct Member {
-    script: mpsc::UnboundedSender<Script>,
-    book: Book,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), ConsumerError>>,
-}
-
-impl Member {
-    fn run(builder: ConsumerBuilder) -> Self {
-        let (script, lines) = mpsc::unbounded_channel();
-        let book = Book::default();
-        let subscriber = Scripted {
-            script: lines,
-            book: book.clone(),
-        };
-        let stop = CancellationToken::new();
-        let consumer = builder.build().unwrap();
-        Self {
-            task: tokio::spawn(consumer.run(subscriber, stop.clone())),
-            script,
-            book,
-            stop,
-        }
-    }
-
-    fn say(&self, arrivals: Vec<Arrival<u64>>) {
-        self.script.send(Ok(arrivals)).unwrap();
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(SOON, self.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-    }
+    effects_of(&events, tx).await
 }
 
 /// One that the broker got so long ago. The same order is the same message each time.
@@ -182,12 +132,7 @@ async fn what_a_member_loses_unsettled_is_not_passed() {
     member.say(vec![delivery(1, None), delivery(2, None)]);
     member.book.has(Did::Ack(1)).await;
 
-    let book = member.book.clone();
-    member.say(vec![Arrival::Revoking {
-        partition: partition(),
-        within: SOON,
-        release: Release::new(move || book.note(Did::Released)),
-    }]);
+    member.say(vec![member.revoking(SOON)]);
     member.book.has(Did::Released).await;
     member.stop().await;
 

@@ -53,6 +53,15 @@ fn payload(order: i64) -> Edit {
     }
 }
 
+/// Buries a message of the key 1, gives it another order and replays it: then it is due, in its line.
+async fn edited_and_replayed(stage: &Stage, order: i64) {
+    let id = buried(stage, -1, Some(1)).await;
+    let edit = payload(order);
+    let edited = dead_letter::edit(stage.pool(), &Schema::default(), id, &edit, "alice").await;
+    assert!(edited.unwrap());
+    assert_eq!(replay(stage, id, To::Consumer).await, Replayed::Done(None));
+}
+
 #[tokio::test]
 async fn an_edited_dead_letter_is_handled_once_and_copies_of_the_old_one_are_duplicates() {
     let stage = Stage::new().await;
@@ -120,12 +129,7 @@ async fn a_replayed_letter_that_fails_again_is_the_same_letter_with_all_attempts
 #[tokio::test]
 async fn a_replay_goes_behind_what_waits_of_its_key_and_live_messages_go_behind_the_replay() {
     let stage = Stage::new().await;
-    let id = buried(&stage, -1, Some(1)).await;
-    let schema = Schema::default();
-    dead_letter::edit(stage.pool(), &schema, id, &payload(1), "alice")
-        .await
-        .unwrap();
-    replay(&stage, id, To::Consumer).await;
+    edited_and_replayed(&stage, 1).await;
 
     stage.publish(2, Some(1));
     stage.publish(3, Some(1));
@@ -139,12 +143,7 @@ async fn a_replay_goes_behind_what_waits_of_its_key_and_live_messages_go_behind_
 #[tokio::test]
 async fn a_run_until_idle_waits_for_what_is_due_and_locked() {
     let stage = Stage::new().await;
-    let id = buried(&stage, -1, Some(1)).await;
-    let schema = Schema::default();
-    dead_letter::edit(stage.pool(), &schema, id, &payload(1), "alice")
-        .await
-        .unwrap();
-    replay(&stage, id, To::Consumer).await;
+    edited_and_replayed(&stage, 1).await;
     let mut other = stage.pool().begin().await.unwrap();
     sqlx::query("select from onceward.held_keys for update")
         .execute(&mut *other)

@@ -7,6 +7,7 @@ mod join;
 mod keeper;
 mod member;
 mod poll;
+mod returns;
 mod shelf;
 
 use std::sync::Arc;

@@ -33,7 +33,7 @@ use crate::plan::places::{self, Places};
 use crate::settled::Settled;
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
-use crate::work::{Done, Report, Workshop};
+use crate::work::{Done, Report, Then, Workshop};
 use crate::{ConsumerError, Limits};
 use batches::Batches;
 use errands::Errand;
@@ -308,17 +308,16 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn on_report(&mut self, report: Report) {
         let number = report.number;
         self.keys.end(number);
-        match report.due {
-            Some(due) => self.waiting.look_after(due, Instant::now()),
-            None if report.outcome == Some(Outcome::Deferred) => self.waiting.joined(),
-            None => {}
+        let waited = self.waiting.end(number);
+        match report.then {
+            Then::Due(due) => self.waiting.look_after(due, Instant::now()),
+            Then::GoesOn(line) => self.take_again(line),
+            Then::Nothing if report.outcome == Some(Outcome::Deferred) => self.waiting.joined(),
+            Then::Nothing => {}
         }
-        if self.waiting.end(number) {
+        if waited {
             if let Some(outcome) = report.outcome {
                 self.settled.count(outcome);
-            }
-            if let Some(line) = report.again {
-                self.take_again(line);
             }
             return;
         }

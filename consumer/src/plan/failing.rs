@@ -9,8 +9,9 @@ use super::{DeadReason, Next, Run};
 use crate::handler::Verdict;
 
 /// For how long whoever finds a due line has it to himself before he has claimed its first message. Short: the lines of a member that dies
-/// wait for it, and their keys with them.
-pub(crate) const LEASE: Duration = Duration::from_millis(300);
+/// wait for it, and their keys with them. No shorter than the time between two looks: a line whose handler runs on is found, leased
+/// and claimed in vain by others each time that it ends.
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 /// How long a line waits for its type at least before somebody looks whether that is still paused. Whoever resumes the type makes it
 /// due; this is for a row that was deleted by hand.

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ended::{Ended, after_commit, handle, without_mark};
+use super::ended::{Ended, SAVEPOINT, after_commit, handle, unproven, without_mark};
 use super::guard::Guard;
 use super::line::Follower;
 use super::mark::{Marked, Proof, Says};
@@ -26,7 +26,7 @@ use crate::plan::{Run, Until};
 use crate::sequence::{Besides, Taken};
 use crate::session::Session;
 use crate::stored::Stored;
-use crate::trouble::{Trouble, chain, classify};
+use crate::trouble::{chain, classify};
 
 /// What is to be run.
 pub(crate) struct Order<'a> {
@@ -292,8 +292,7 @@ impl Database {
         claimed: Option<&Claimed>,
     ) -> Result<Ran, (Session, HandlerError)> {
         if session.has_savepoint() {
-            let error = HandlerError::from("the handler has left a savepoint open");
-            return Err((session, error));
+            return Err((session, HandlerError::from(SAVEPOINT)));
         }
         let next = match self.check(order, &mut session, marked, claimed).await {
             Ok(Some(next)) => next,
@@ -302,11 +301,7 @@ impl Database {
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
-            Err(error) if classify(&error) == Trouble::Aborted => {
-                let error = HandlerError::from("a statement failed and the handler went on");
-                return Err((session, error));
-            }
-            Err(error) => return Err((session, HandlerError::from(error))),
+            Err(error) => return Err((session, unproven(error))),
         };
         pass(Failpoint::BeforeCommit);
         Ok(match within(COMMIT, session.commit()).await {
@@ -342,7 +337,7 @@ impl Database {
             if !self.is_ours(order, session, marked).await? {
                 return Ok(None);
             }
-            let goes_on = claimed.goes_on;
+            let goes_on = claimed.due.goes_on();
             next = self
                 .leave_line(session.connection(), claimed, goes_on)
                 .await?;

@@ -21,6 +21,9 @@ use crate::{BatchTx, Tx};
 /// How much longer than its deadline a handler may take before it is said to block its thread.
 const OVERDUE: Duration = Duration::from_secs(5);
 
+/// Why an attempt fails whose handler has not closed what it opened.
+pub(super) const SAVEPOINT: &str = "the handler has left a savepoint open";
+
 /// How the handler's future ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -139,6 +142,14 @@ pub(super) fn without_mark(trouble: Trouble) -> Run {
         Trouble::TimedOut => Run::Elsewhere,
         Trouble::Conflict => Run::Conflict,
         Trouble::Outage | Trouble::Aborted | Trouble::Other => Run::Outage,
+    }
+}
+
+/// What the handler is to blame for when its marks cannot be proven.
+pub(super) fn unproven(error: sqlx::Error) -> HandlerError {
+    match classify(&error) {
+        Trouble::Aborted => "a statement failed and the handler went on".into(),
+        Trouble::TimedOut | Trouble::Conflict | Trouble::Outage | Trouble::Other => error.into(),
     }
 }
 

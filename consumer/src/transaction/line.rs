@@ -31,6 +31,8 @@ pub(crate) struct Waiting<'a> {
 pub(crate) struct Follower {
     pub(crate) due: Duration,
     pub(crate) kind: String,
+    /// It is due already, and its line is leased to whoever has worked on the one before it.
+    pub(crate) ours: bool,
 }
 
 impl Database {
@@ -84,7 +86,7 @@ impl Database {
         claimed: &Claimed,
         goes_on: bool,
     ) -> Result<Option<Follower>, sqlx::Error> {
-        let consumer = self.consumer.as_str();
+        let (consumer, line) = (self.consumer.as_str(), claimed.due.line);
         let remove = sqlx::query(self.statements.remove.sql())
             .bind(claimed.id)
             .execute(&mut *connection);
@@ -93,7 +95,7 @@ impl Database {
         // Whoever is joining the line is waited for. The statement after it sees what they have added.
         let lock = sqlx::query(self.statements.lock_line.sql())
             .bind(consumer)
-            .bind(claimed.line)
+            .bind(line)
             .execute(&mut *connection);
         within(ANSWER * 5, lock).await?;
         let head = if planted(Fault::FollowersForgotten) {
@@ -101,30 +103,25 @@ impl Database {
         } else {
             let ask = sqlx::query_as::<_, (f64, String)>(self.statements.head.sql())
                 .bind(consumer)
-                .bind(claimed.line)
+                .bind(line)
                 .fetch_optional(&mut *connection);
             within(ANSWER, ask).await?
         };
-        match &head {
-            Some((due, _)) => {
-                let due = if goes_on && *due <= 0.0 {
-                    LEASE.as_secs_f64()
-                } else {
-                    *due
-                };
-                self.move_line(connection, claimed.line, due, None).await?;
-            }
-            None => {
-                let end = sqlx::query(self.statements.end_line.sql())
-                    .bind(consumer)
-                    .bind(claimed.line)
-                    .execute(connection);
-                within(ANSWER, end).await?;
-            }
-        }
-        Ok(head.map(|(due, kind)| Follower {
+        let Some((due, kind)) = head else {
+            let end = sqlx::query(self.statements.end_line.sql())
+                .bind(consumer)
+                .bind(line)
+                .execute(connection);
+            within(ANSWER, end).await?;
+            return Ok(None);
+        };
+        let ours = goes_on && due <= 0.0;
+        let until = if ours { LEASE.as_secs_f64() } else { due };
+        self.move_line(connection, line, until, None).await?;
+        Ok(Some(Follower {
             due: duration(due),
             kind,
+            ours,
         }))
     }
 

@@ -50,7 +50,8 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) struct Claimed {
     pub(crate) id: i64,
-    pub(crate) line: Uuid,
+    /// The line whose first one it is.
+    pub(crate) due: DueLine,
     pub(crate) mark: Mark,
     pub(crate) content: Stored,
     pub(crate) message: Arc<Message>,
@@ -61,8 +62,6 @@ pub(crate) struct Claimed {
     pub(crate) history: History,
     /// The dead letter that was replayed.
     pub(crate) dead_letter: Option<i64>,
-    /// Whether who follows is worked on at once, by whoever has claimed this one.
-    pub(crate) goes_on: bool,
 }
 
 #[derive(FromRow)]
@@ -198,7 +197,7 @@ impl Database {
 
     /// Somebody else has finished it: it only has to leave its line.
     async fn drop_finished(&self, mut session: Session, claimed: &Claimed) -> Ran {
-        let goes_on = claimed.goes_on;
+        let goes_on = claimed.due.goes_on();
         let left = self
             .leave_line(session.connection(), claimed, goes_on)
             .await;
@@ -323,7 +322,7 @@ impl Database {
         };
         let wait = self.wait_of_line(connection, until).await?;
         let due = seconds(wait.delay);
-        self.move_line(connection, claimed.line, due, wait.waits_for)
+        self.move_line(connection, claimed.due.line, due, wait.waits_for)
             .await?;
         Ok(wait.delay)
     }
@@ -359,8 +358,7 @@ impl Claimed {
         let digest = row.digest.and_then(|digest| digest.try_into().ok());
         Self {
             id: row.id,
-            line: due.line,
-            goes_on: due.goes_on(),
+            due: due.clone(),
             mark: Mark {
                 id: row.message_id,
                 digest,

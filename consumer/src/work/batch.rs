@@ -13,7 +13,7 @@ use crate::history::History;
 use crate::plan::{DeadReason, Outcome, Run};
 use crate::room::Stay;
 use crate::stored::Stored;
-use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, SettleAs};
+use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, Ran, SettleAs};
 
 impl Workshop {
     /// Works on the deliveries of a batch, in their order. Each of them is in what it gives, once.
@@ -47,7 +47,7 @@ impl Workshop {
                 return again(jobs, false);
             };
             let began = (self.clock.now(), Instant::now());
-            let ran = self.try_batch(&jobs, handler).await;
+            let BatchRan { ran, lots } = self.try_batch(&jobs, handler).await;
             drop(stay);
             self.meters.ran(began.1.elapsed());
             before.add(ran.run);
@@ -55,15 +55,15 @@ impl Workshop {
             log_batch(jobs.len(), &ran, next);
             let goes_on = match next {
                 BatchNext::Settled => {
-                    self.learn_from_batch(&jobs, &ran.lots);
-                    return settled(jobs, &ran.lots);
+                    self.learn_from_batch(&jobs, &lots);
+                    return settled(jobs, &lots);
                 }
-                BatchNext::Without => return without(jobs, &ran.lots),
+                BatchNext::Without => return without(jobs, &lots),
                 BatchNext::Split => {
                     self.meters.split();
                     return again(jobs, true);
                 }
-                BatchNext::GiveUp => return self.give_up_batch(jobs, &ran, began).await,
+                BatchNext::GiveUp => return self.give_up_batch(jobs, &ran, &lots, began).await,
                 BatchNext::Leave => return jobs.iter().map(|job| Fate::Left(job.number)).collect(),
                 BatchNext::Again(delay) => unless_left(&jobs, tokio::time::sleep(delay)).await,
                 BatchNext::Pause(delay) => {
@@ -130,13 +130,14 @@ impl Workshop {
     async fn give_up_batch(
         &self,
         jobs: Vec<Job>,
-        ran: &BatchRan,
+        ran: &Ran,
+        lots: &[Lot],
         (at, since): (OffsetDateTime, Instant),
     ) -> Vec<Fate> {
         let mut history = History::default();
         history.add(1, at, since.elapsed(), ran.error.clone());
         let mut fates = Vec::with_capacity(jobs.len());
-        for (job, lot) in jobs.into_iter().zip(&ran.lots) {
+        for (job, lot) in jobs.into_iter().zip(lots) {
             let entry = entry(&job, at).filter(|_| *lot == Lot::Ours);
             let Some(entry) = entry else {
                 fates.push(Fate::Again(Box::new(job), true));
@@ -224,7 +225,7 @@ async fn one_is_left(jobs: &[Job]) {
     select_all(left).await;
 }
 
-fn log_batch(messages: usize, ran: &BatchRan, next: BatchNext) {
+fn log_batch(messages: usize, ran: &Ran, next: BatchNext) {
     let error = &ran.error;
     match next {
         BatchNext::Settled => debug!(messages, "a batch is settled"),

@@ -7,7 +7,7 @@ use onceward_core::Message;
 use tracing::error;
 
 use super::told::{log_end, log_run};
-use super::{Body, Job, Past, Report, Workshop, has_expired, is_doubtful, wait};
+use super::{Body, Job, Past, Report, Then, Workshop, has_expired, is_doubtful, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
@@ -38,14 +38,14 @@ enum Turn {
 impl Workshop {
     /// Works on a delivery until it is settled, or must be left.
     pub(crate) async fn work(self: Arc<Self>, job: Job) -> Report {
-        let mut due = None;
+        let mut then = Then::Nothing;
         let outcome = match &job.body {
             Body::Undecodable(delivery) => {
                 let content = Stored::of_undecodable(delivery, &job.origin);
                 let (why, reason) = (chain(&**delivery), DeadReason::Undecodable);
                 self.without_handler(&job, &content, reason, &why).await
             }
-            Body::Message(message) => self.message(&job, message, &mut due).await,
+            Body::Message(message) => self.message(&job, message, &mut then).await,
         };
         if let Some(outcome) = outcome {
             self.meters.settled(outcome);
@@ -53,22 +53,16 @@ impl Workshop {
         Report {
             number: job.number,
             outcome,
-            due,
-            again: None,
+            then,
         }
     }
 
-    async fn message(
-        &self,
-        job: &Job,
-        message: &Arc<Message>,
-        due: &mut Option<Duration>,
-    ) -> Option<Outcome> {
+    async fn message(&self, job: &Job, message: &Arc<Message>, then: &mut Then) -> Option<Outcome> {
         match self.handler(job.route) {
             Some(Some(_)) if has_expired(message, self.clock.now()) => {
                 self.settle(job, SettleAs::Expired, None).await
             }
-            Some(Some(handler)) => self.handle(job, message, handler, due).await,
+            Some(Some(handler)) => self.handle(job, message, handler, then).await,
             Some(None) => self.settle(job, SettleAs::Ignored, None).await,
             None => {
                 let content = Stored::of_message(message, &job.origin);
@@ -101,7 +95,7 @@ impl Workshop {
         job: &Job,
         message: &Arc<Message>,
         handler: &dyn AnyHandler,
-        due: &mut Option<Duration>,
+        then: &mut Then,
     ) -> Option<Outcome> {
         let settings = self.settings(job.route);
         let kind = message.kind.as_str();
@@ -110,7 +104,7 @@ impl Workshop {
         loop {
             if self.types.is_paused(kind) {
                 turn = Turn::Waits;
-                *due = Some(IN_CASE);
+                *then = Then::Due(IN_CASE);
             }
             let ran = self.try_once(job, message, handler, &mut past, turn).await;
             let chance = fastrand::f64();
@@ -131,7 +125,7 @@ impl Workshop {
                 Next::Again(delay) => wait(delay, &job.leave).await?,
                 Next::Pause(delay) => self.pause(&ran.error, delay, &job.leave).await?,
                 Next::Defer(delay) => {
-                    *due = Some(delay);
+                    *then = Then::Due(delay);
                     let until = Until::After(delay);
                     return self.defer(job, message, &past, &ran.error, until).await;
                 }

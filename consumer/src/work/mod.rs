@@ -102,10 +102,18 @@ pub(crate) struct Report {
     pub(crate) number: u64,
     /// None: it is not settled and comes again.
     pub(crate) outcome: Option<Outcome>,
-    /// When a line has a message due because of it.
-    pub(crate) due: Option<Duration>,
-    /// The same line, whose next message is due already: it need not be looked for.
-    pub(crate) again: Option<DueLine>,
+    pub(crate) then: Then,
+}
+
+/// What its line has due because of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing, as far as it knows.
+    Nothing,
+    /// A message after this long, which is to be looked for.
+    Due(Duration),
+    /// The next message already, and the line is still ours: it need not be looked for.
+    GoesOn(DueLine),
 }
 
 /// What a worker came to.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, warn};
 
 use super::told::log_run;
-use super::{Errand, Past, Report, Workshop, has_expired, wait};
+use super::{Errand, Past, Report, Then, Workshop, has_expired, wait};
 use crate::HandlerSettings;
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
@@ -31,20 +31,19 @@ struct Attempted {
     ran: Ran,
 }
 
-/// What a line has due once a run at its first message has ended.
-struct Then {
-    due: Option<Duration>,
-    again: Option<DueLine>,
-}
-
 impl Then {
-    /// The message has left its line.
-    fn follows(&mut self, line: &DueLine, follower: Option<Follower>) {
+    /// The first of the line is due after this long; none: the line has ended.
+    fn due(due: Option<Duration>) -> Self {
+        due.map_or(Self::Nothing, Self::Due)
+    }
+
+    /// A message has left the line.
+    fn follows(line: &DueLine, follower: Option<Follower>) -> Self {
         match follower {
-            Some(Follower { due, kind }) if due.is_zero() && line.goes_on() => {
-                (self.due, self.again) = (None, Some(line.again(kind)));
-            }
-            follower => self.due = follower.map(|follower| follower.due),
+            Some(Follower {
+                kind, ours: true, ..
+            }) => Self::GoesOn(line.again(kind)),
+            follower => Self::due(follower.map(|follower| follower.due)),
         }
     }
 }
@@ -52,10 +51,7 @@ impl Then {
 impl Workshop {
     /// Works on the first message of a line, once it is ours, until it has left the line or waits again.
     pub(crate) async fn retry(self: Arc<Self>, errand: Errand) -> Report {
-        let mut then = Then {
-            due: Some(LATER),
-            again: None,
-        };
+        let mut then = Then::Due(LATER);
         let outcome = self.first_of_line(&errand, &mut then).await;
         if let Some(outcome) = outcome {
             self.meters.settled(outcome);
@@ -63,8 +59,7 @@ impl Workshop {
         Report {
             number: errand.number,
             outcome,
-            due: then.due,
-            again: then.again,
+            then,
         }
     }
 
@@ -129,7 +124,7 @@ impl Workshop {
             alone = next == Next::Alone;
             let verdict = match next {
                 Next::Settled(outcome) => {
-                    then.follows(&errand.due, ran.next);
+                    *then = Then::follows(&errand.due, ran.next);
                     return Some(outcome);
                 }
                 Next::Leave => return None,
@@ -310,7 +305,7 @@ impl Workshop {
         let mark = claimed.mark.id;
         match self.database.settle_claimed(claimed, verdict).await {
             Ok((Settling::Written, next)) => {
-                then.due = next;
+                *then = Then::due(next);
                 match verdict {
                     Verdict::Dead { letter, .. } => {
                         warn!(%mark, reason = letter.reason.code(), "dead letter");
@@ -329,7 +324,7 @@ impl Workshop {
                 outcome
             }
             Ok((Settling::Duplicate, next)) => {
-                then.due = next;
+                *then = Then::due(next);
                 Some(Outcome::Duplicate)
             }
             Ok((Settling::IdConflict | Settling::Elsewhere | Settling::Failed, _)) => None,

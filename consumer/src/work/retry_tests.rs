@@ -91,27 +91,27 @@ fn errand(line: Uuid) -> Errand {
 #[test]
 fn a_line_goes_on_by_itself_when_its_next_message_is_due_already_but_not_for_ever() {
     let mut line = DueLine::found(Uuid::now_v7(), KIND.to_owned());
-    let after = |line: &DueLine, due: Option<u64>| {
-        let mut then = Then {
-            due: Some(LATER),
-            again: None,
-        };
-        let follower = due.map(|due| Follower {
+    let follower = |due, ours| {
+        Some(Follower {
             due: Duration::from_secs(due),
             kind: KIND.to_owned(),
-        });
-        then.follows(line, follower);
-        (then.due, then.again)
+            ours,
+        })
     };
 
-    assert_eq!(after(&line, None), (None, None));
-    assert_eq!(after(&line, Some(3)), (Some(Duration::from_secs(3)), None));
+    assert_eq!(Then::follows(&line, None), Then::Nothing);
+    let later = Then::Due(Duration::from_secs(3));
+    assert_eq!(Then::follows(&line, follower(3, false)), later);
     for _ in 0..16 {
-        let (due, again) = after(&line, Some(0));
-        assert_eq!(due, None);
-        line = again.unwrap();
+        assert!(line.goes_on());
+        let Then::GoesOn(again) = Then::follows(&line, follower(0, true)) else {
+            panic!("it is ours");
+        };
+        line = again;
     }
-    assert_eq!(after(&line, Some(0)), (Some(Duration::ZERO), None));
+    assert!(!line.goes_on());
+    let at_once = Then::Due(Duration::ZERO);
+    assert_eq!(Then::follows(&line, follower(0, false)), at_once);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn whoever_finds_that_a_line_need_not_wait_for_its_type_knows_that_it_is_r
 
     let report = shop.clone().retry(errand(line)).await;
 
-    assert_eq!(report.due, Some(Duration::ZERO));
+    assert_eq!(report.then, Then::Due(Duration::ZERO));
     assert!(
         !shop.types.is_paused(KIND),
         "it must not wait in vain again"
@@ -140,7 +140,8 @@ async fn a_line_whose_type_is_paused_waits_for_that() {
 
     let report = shop.clone().retry(errand(line)).await;
 
-    assert!(report.due.unwrap() > Duration::from_secs(3_600));
+    let hour = Duration::from_secs(3_600);
+    assert!(matches!(report.then, Then::Due(due) if due > hour));
     assert!(shop.types.is_paused(KIND));
 }
 
@@ -172,7 +173,7 @@ async fn a_line_whose_first_message_is_of_another_type_than_was_said_is_due_at_o
 
     let report = shop.clone().retry(errand).await;
 
-    assert_eq!(report.due, Some(LATER));
+    assert_eq!(report.then, Then::Due(LATER));
     assert!(due_in(&shop).await <= 0.0);
 }
 

@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_consumer::{
-    Backoff, Consumer, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
+    Backoff, BatchTx, Consumer, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
 };
 use onceward_core::{MAX_PAYLOAD, Message, Source};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -46,6 +47,29 @@ pub(crate) async fn effect(order: i64, tx: &mut Tx) -> Result<(), HandlerError> 
         .bind(tx.idempotency_key())
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// Writes the effects of a batch, as [`effect`] but without its message.
+pub(crate) async fn effects_of(events: &[Order], tx: &mut BatchTx) -> Result<(), HandlerError> {
+    for event in events {
+        sqlx::query("insert into effects (order_id) values ($1)")
+            .bind(event.order)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Waits for a permit in the middle of a handler, which the test sees by [`Stage::is_in_the_handler`].
+pub(crate) async fn pass_the_gate(
+    gate: &Semaphore,
+    connection: &mut PgConnection,
+) -> Result<(), HandlerError> {
+    sqlx::query("select 'in the handler'")
+        .execute(connection)
+        .await?;
+    gate.acquire().await?.forget();
     Ok(())
 }
 
@@ -170,7 +194,7 @@ impl Stage {
             .unwrap()
     }
 
-    /// Waits until a handler is between two statements, the first of which was `select 'in the handler'`.
+    /// Waits until a handler waits as by [`pass_the_gate`].
     pub(crate) async fn is_in_the_handler(&self) {
         wait::until_true(SOON, "the handler to run", || async {
             let count: i64 = sqlx::query_scalar(

@@ -1,17 +1,20 @@
-//! A subscriber that brings what the test says, and a book of what the consumer did.
+//! A subscriber that brings what the test says, and a book of what the consumer did; members that read from it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use onceward_consumer::{ConsumerBuilder, ConsumerError, HandlerError, Tx};
 use onceward_core::{
     Acker, Arrival, Backlog, Capabilities, Delivery, InFlightPerKey, MAX_PAYLOAD, Message,
-    Order as Ordering, Origin, Partition, SubscribeError, Subscriber,
+    Order as Ordering, Origin, Partition, Release, SubscribeError, Subscriber,
 };
 use onceward_testkit::wait;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::SOON;
+use super::{Order, SOON, Stage, effect, pass_the_gate};
 
 const HOLD_LIMIT: Duration = Duration::from_secs(3_600);
 
@@ -169,4 +172,98 @@ pub(crate) fn delivery_of(key: i64, order: u64, deadline: Option<Duration>) -> A
         deadline: deadline.map(|deadline| Instant::now() + deadline),
         token: order,
     })
+}
+
+/// A member whose deliveries the test says.
+pub(crate) struct Member {
+    pub(crate) script: mpsc::UnboundedSender<Script>,
+    pub(crate) book: Book,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), ConsumerError>>,
+}
+
+impl Member {
+    pub(crate) fn run(builder: ConsumerBuilder) -> Self {
+        Self::run_with(builder, Book::default())
+    }
+
+    pub(crate) fn run_with(builder: ConsumerBuilder, book: Book) -> Self {
+        let (script, lines) = mpsc::unbounded_channel();
+        let subscriber = Scripted {
+            script: lines,
+            book: book.clone(),
+        };
+        let stop = CancellationToken::new();
+        let consumer = builder.build().unwrap();
+        Self {
+            task: tokio::spawn(consumer.run(subscriber, stop.clone())),
+            script,
+            book,
+            stop,
+        }
+    }
+
+    pub(crate) fn say(&self, arrivals: Vec<Arrival<u64>>) {
+        self.script.send(Ok(arrivals)).unwrap();
+    }
+
+    /// The partition is to be given up; that it was is noted in the book.
+    pub(crate) fn revoking(&self, within: Duration) -> Arrival<u64> {
+        let book = self.book.clone();
+        Arrival::Revoking {
+            partition: partition(),
+            within,
+            release: Release::new(move || book.note(Did::Released)),
+        }
+    }
+
+    pub(crate) async fn stop(self) -> Vec<Did> {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.task)
+            .await
+            .expect("the consumer stops in time")
+            .expect("the consumer does not panic")
+            .expect("the consumer ends well");
+        self.book.all()
+    }
+}
+
+/// A member whose handlers wait at a gate.
+pub(crate) struct Play {
+    pub(crate) stage: Stage,
+    pub(crate) gate: Arc<Semaphore>,
+    pub(crate) member: Member,
+}
+
+impl Play {
+    /// `handled` gives a builder of this stage its handlers.
+    pub(crate) fn on(
+        stage: Stage,
+        book: Book,
+        handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
+    ) -> Self {
+        let gate = Arc::new(Semaphore::new(0));
+        let builder = handled(stage.builder(), gate.clone());
+        Self {
+            stage,
+            gate,
+            member: Member::run_with(builder, book),
+        }
+    }
+
+    /// Stops the member. Gives what took effect, and what it did.
+    pub(crate) async fn end(self) -> (Vec<i64>, Vec<Did>) {
+        let did = self.member.stop().await;
+        (self.stage.effects().await, did)
+    }
+}
+
+/// Takes effect once it has passed the gate.
+pub(crate) async fn waits(
+    gate: Arc<Semaphore>,
+    event: Order,
+    tx: &mut Tx,
+) -> Result<(), HandlerError> {
+    pass_the_gate(&gate, tx).await?;
+    effect(event.order, tx).await
 }

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use onceward_consumer::{BatchSettings, BatchTx, HandlerError, HandlerSettings};
 use onceward_core::{Arrival, MessageId};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
-use crate::common::scripted::{Book, Scripted, delivery};
+use crate::common::scripted::{Member, delivery};
 use crate::common::{Order, Running, Stage, quick};
 use crate::{DEADLY, Deadly, one_at_a_time, starts, wait_for_no_starts};
 
@@ -140,18 +139,11 @@ async fn of_several_batches_that_died_together_each_message_is_a_suspect() {
     let run = |dies| {
         let builder = stage.builder().defaults(settings.clone());
         let builder = builder.on_batch_with("*", (begun.clone(), dies), hangs);
-        let (script, lines) = mpsc::unbounded_channel();
+        let Member {
+            stop, task, script, ..
+        } = Member::run(builder);
         script.send(Ok(untold(&ids))).unwrap();
-        let (stop, book) = (CancellationToken::new(), Book::default());
-        let subscriber = Scripted {
-            script: lines,
-            book,
-        };
-        let consumer = builder.build().unwrap();
-        Running {
-            task: tokio::spawn(consumer.run(subscriber, stop.clone())),
-            stop,
-        }
+        Running { stop, task }
     };
 
     let dies = run(true);

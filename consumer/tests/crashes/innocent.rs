@@ -8,10 +8,8 @@ use onceward_consumer::{HandlerError, HandlerSettings, Limits, Tx};
 use onceward_core::{SubscribeError, SubscribeErrorKind};
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use crate::common::scripted::{Book, Scripted, delivery};
+use crate::common::scripted::{Member, delivery};
 use crate::common::{Order, SOON, Stage, effect, quick, write_effect};
 use crate::{DEADLY, Deadly, deadly, one_at_a_time, starts};
 
@@ -211,23 +209,16 @@ async fn a_consumer_that_ends_by_an_error_leaves_no_start_behind() {
     let _one = one_at_a_time().await;
     let stage = Stage::new().await;
     let deadly = Deadly::new();
-    let (script, lines) = mpsc::unbounded_channel();
-    script
-        .send(Ok(vec![delivery(u64::try_from(DEADLY).unwrap(), None)]))
-        .unwrap();
-    let subscriber = Scripted {
-        script: lines,
-        book: Book::default(),
-    };
-    let consumer = deadly.builder(&stage).build().unwrap();
-    let run = tokio::spawn(consumer.run(subscriber, CancellationToken::new()));
+    let member = Member::run(deadly.builder(&stage));
+    member.say(vec![delivery(u64::try_from(DEADLY).unwrap(), None)]);
     let begun = tokio::time::timeout(SOON, deadly.begun.acquire());
     begun.await.unwrap().unwrap().forget();
     assert_eq!(starts(&stage).await, 1);
 
     let error = SubscribeError::new(SubscribeErrorKind::Misconfigured, "because");
-    script.send(Err(error)).unwrap();
-    let ended = tokio::time::timeout(SOON, run).await.unwrap().unwrap();
+    member.script.send(Err(error)).unwrap();
+    let ended = tokio::time::timeout(SOON, member.task).await;
+    let ended = ended.unwrap().unwrap();
 
     assert!(ended.is_err(), "{ended:?}");
     assert_eq!(starts(&stage).await, 0);

@@ -9,14 +9,14 @@ mod settling;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::scripted::{Book, Did, Scripted, delivery};
+use common::scripted::{Did, Member, delivery};
 use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
-use onceward_consumer::{BatchTx, CancellationToken, Fault, HandlerError, Tx, plant};
+use onceward_consumer::{BatchTx, Fault, HandlerError, Tx, plant};
 use onceward_core::{Arrival, MAX_PAYLOAD, Message, MessageId};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::wait;
-use tokio::sync::{Mutex, MutexGuard, Semaphore, mpsc};
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use uuid::Uuid;
 
 /// Bugs are planted for the whole process: one test at a time.
@@ -272,33 +272,20 @@ async fn a_crash_with_a_gap() -> (Vec<i64>, Vec<String>) {
     };
     let gate = Arc::new(Semaphore::new(0));
     for days in [0, 9] {
-        let (script, lines) = mpsc::unbounded_channel();
-        let book = Book::default();
-        let subscriber = Scripted {
-            script: lines,
-            book: book.clone(),
-        };
         let builder = stage.builder().on_with("*", gate.clone(), waits_at_1);
-        let consumer = builder.build().unwrap();
-        let task = tokio::spawn(consumer.run(subscriber, CancellationToken::new()));
+        let member = Member::run(builder);
         let last = if days == 0 { 2 } else { 3 };
-        script
-            .send(Ok(vec![
-                unkeyed(1, days),
-                unkeyed(2, days),
-                unkeyed(last, days),
-            ]))
-            .unwrap();
-        book.has(Did::Ack(last)).await;
+        member.say([1, 2, last].map(|order| unkeyed(order, days)).into());
+        member.book.has(Did::Ack(last)).await;
         if days == 9 {
             gate.add_permits(1);
-            book.has(Did::Ack(1)).await;
+            member.book.has(Did::Ack(1)).await;
         } else {
             let ticks = "the member to have had time to note its position";
-            wait::until_true(SOON, ticks, || async { book.backlogs() >= 2 }).await;
+            wait::until_true(SOON, ticks, || async { member.book.backlogs() >= 2 }).await;
         }
-        task.abort();
-        drop(task.await);
+        member.task.abort();
+        drop(member.task.await);
     }
     let mut effects = stage.effects().await;
     effects.sort_unstable();

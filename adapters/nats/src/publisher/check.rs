@@ -1,13 +1,15 @@
 //! Asks which stream takes a route, what it limits, and what of its settings is dangerous.
 
-use std::collections::HashMap;
-
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{GetStreamByNameErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::Info;
+use futures_util::stream::{self, StreamExt as _};
 use onceward_core::{ErrorKind, PublishError, Route, TopicReport, TopicState};
 
 use super::warnings;
+
+/// Routes that are asked about at a time.
+const ASKED_AT_ONCE: usize = 8;
 
 /// One report per route, in order.
 pub(crate) async fn routes(
@@ -15,39 +17,30 @@ pub(crate) async fn routes(
     max_payload: u64,
     routes: &[Route],
 ) -> Vec<TopicReport> {
-    // Streams told once, as many routes share one.
-    let mut told = HashMap::new();
-    let mut reports = Vec::with_capacity(routes.len());
-    for route in routes {
-        let state = state(context, max_payload, route, &mut told).await;
-        reports.push(TopicReport {
+    let asked = routes.iter().map(|route| async move {
+        TopicReport {
             route: route.clone(),
-            state,
-        });
-    }
-    reports
+            state: state(context, max_payload, route).await,
+        }
+    });
+    let asked: Vec<_> = asked.collect();
+    stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await
 }
 
 async fn state(
     context: &Context,
     max_payload: u64,
     route: &Route,
-    told: &mut HashMap<String, Info>,
 ) -> Result<TopicState, PublishError> {
     let name = stream_of(context, route.as_str()).await?;
-    let info = match told.remove(&name) {
-        Some(info) => info,
-        None => info(context, &name).await?,
-    };
-    let state = match warnings::refusal(&info.config) {
+    let info = info(context, &name).await?;
+    match warnings::refusal(&info.config) {
         Some(refusal) => Err(refusal),
         None => Ok(TopicState {
             max_message: Some(largest(&info, max_payload)),
             warnings: warnings::warnings(&info),
         }),
-    };
-    told.insert(name, info);
-    state
+    }
 }
 
 fn largest(info: &Info, max_payload: u64) -> u64 {

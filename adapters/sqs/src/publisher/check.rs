@@ -1,21 +1,25 @@
 //! Asks whether queues exist, what they limit, and what of their settings is dangerous.
 
 use aws_sdk_sqs::Client;
+use futures_util::stream::{self, StreamExt as _};
 use onceward_core::{ErrorKind, Order, PublishError, Route, TopicReport, TopicState};
 
 use crate::connection;
 use crate::queue::QueueName;
 
+/// Queues that are asked about at a time.
+const ASKED_AT_ONCE: usize = 8;
+
 /// One report per route, in order.
 pub(crate) async fn routes(client: &Client, order: Order, routes: &[Route]) -> Vec<TopicReport> {
-    let mut reports = Vec::with_capacity(routes.len());
-    for route in routes {
-        reports.push(TopicReport {
+    let asked = routes.iter().map(|route| async move {
+        TopicReport {
             route: route.clone(),
             state: Box::pin(state(client, order, route)).await,
-        });
-    }
-    reports
+        }
+    });
+    let asked: Vec<_> = asked.collect();
+    stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await
 }
 
 async fn state(client: &Client, order: Order, route: &Route) -> Result<TopicState, PublishError> {

@@ -84,6 +84,11 @@ impl SqsAcker {
         self.held.all()
     }
 
+    /// Whether a delivery is neither deleted nor given back, and its time has not run out by `now`.
+    pub(super) fn has(&self, token: &SqsToken, now: Instant) -> bool {
+        self.held.has(token, now)
+    }
+
     /// Has deliveries visible again, whatever is being received.
     pub(super) async fn show(
         &self,

@@ -28,6 +28,13 @@ impl Held {
         tokens.into_iter().filter(ours).collect()
     }
 
+    /// Whether we still have it, and for longer than until `now`.
+    pub(crate) fn has(&self, token: &SqsToken, now: Instant) -> bool {
+        let held = self.locked();
+        held.get(&token.number)
+            .is_some_and(|(_, until)| *until > now)
+    }
+
     pub(crate) fn extend(&self, token: &SqsToken, deadline: Instant) {
         if let Some((_, until)) = self.locked().get_mut(&token.number) {
             *until = deadline;

@@ -1,4 +1,4 @@
-//! The task of a member: polls its queues as long as there is room, and gives everything back when it leaves.
+//! The task of a member: polls its queues as long as there is room, gives back what it is told to, and everything when it leaves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tracing::debug;
 use super::Reading;
 use super::acker::SqsAcker;
 use super::poll::{self, Poll};
+use super::returns::{self, Return};
 use super::shelf::Shelf;
 use crate::config::SubscriberConfig;
 use crate::connection::{Shared, Sqs};
@@ -43,6 +44,8 @@ struct Polls {
 /// What the member waits for.
 enum Event {
     Polled(Result<Polled, JoinError>),
+    /// With what could not be given back.
+    GivenBack(Result<Vec<Return>, JoinError>),
     Leave(Option<oneshot::Sender<()>>),
     Look,
 }
@@ -63,6 +66,10 @@ pub(super) struct Member {
     failures: u32,
     /// No poll before.
     not_before: Option<Instant>,
+    /// One at a time, beside the polls. What it could not give back goes to the shelf again.
+    giving_back: JoinSet<Vec<Return>>,
+    /// Nothing is given back before.
+    no_return_before: Option<Instant>,
 }
 
 impl Member {
@@ -93,17 +100,20 @@ impl Member {
             next_number: 0,
             failures: 0,
             not_before: None,
+            giving_back: JoinSet::new(),
+            no_return_before: None,
         }
     }
 
     /// Runs until told to leave, or the handle is dropped.
     pub(super) async fn run(mut self) {
         loop {
-            self.give_back_returns().await;
+            self.give_back_returns();
             self.poll_where_it_may();
             match self.next_event().await {
                 Event::Polled(polled) => self.on_polled(polled).await,
-                Event::Look => self.not_before = self.not_before.filter(|at| *at > Instant::now()),
+                Event::GivenBack(left) => self.on_given_back(left),
+                Event::Look => self.look(Instant::now()),
                 Event::Leave(Some(done)) => {
                     self.leave().await;
                     done.send(()).ok();
@@ -115,23 +125,46 @@ impl Member {
     }
 
     async fn next_event(&mut self) -> Event {
-        let wait = self.not_before;
+        let waits = [self.not_before, self.no_return_before];
+        let wait = waits.into_iter().flatten().min();
         tokio::select! {
             biased;
             leave = self.commands.recv() => Event::Leave(leave),
             Some(polled) = self.calls.join_next() => Event::Polled(polled),
+            Some(left) = self.giving_back.join_next() => Event::GivenBack(left),
             () = self.shelf.changed() => Event::Look,
             () = tokio::time::sleep_until(wait.unwrap_or_else(Instant::now).into()), if wait.is_some() => Event::Look,
         }
     }
 
+    /// What was not to be done before now may be.
+    fn look(&mut self, now: Instant) {
+        self.not_before = self.not_before.filter(|at| *at > now);
+        self.no_return_before = self.no_return_before.filter(|at| *at > now);
+    }
+
     /// A poll under way would take at once what is given back meanwhile, so its end is waited for.
-    async fn give_back_returns(&self) {
+    fn give_back_returns(&mut self) {
+        if self.no_return_before.is_some() || !self.giving_back.is_empty() {
+            return;
+        }
         let returns = self.shelf.take_returns(!self.calls.is_empty());
         if !returns.is_empty() {
-            // Best effort: what cannot be given back comes again in its own time.
-            self.acker.show(returns, Duration::ZERO).await.ok();
+            let acker = self.acker.clone();
+            self.giving_back
+                .spawn(Box::pin(returns::give_back(acker, returns)));
         }
+    }
+
+    fn on_given_back(&mut self, left: Result<Vec<Return>, JoinError>) {
+        // As of a poll: nobody aborts it. What it was to give back comes again in its own time.
+        let left = left.unwrap_or_default();
+        let Some(tries) = left.iter().map(|one| one.tries).max() else {
+            return;
+        };
+        let delay = BETWEEN_FAILURES.delay(tries, 0.5 + fastrand::f64() / 2.0);
+        self.no_return_before = Some(Instant::now() + delay);
+        self.shelf.put_back(left);
     }
 
     fn poll_where_it_may(&mut self) {

@@ -8,6 +8,7 @@ use onceward_core::{Arrival, Delivery, Partition, SubscribeError, SubscribeError
 use tokio::sync::Notify;
 
 use super::acker::SqsToken;
+use super::returns::Return;
 
 /// What both ends look at.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ struct State {
     /// Whether nothing more is received.
     resting: bool,
     /// What goes back to SQS once nothing is being received.
-    returns: Vec<SqsToken>,
+    returns: Vec<Return>,
     ended: bool,
 }
 
@@ -95,7 +96,7 @@ impl Shelf {
     pub(super) fn put(&self, delivery: Delivery<SqsToken>) {
         let mut state = self.locked();
         if state.resting {
-            state.returns.push(delivery.token);
+            state.returns.push(delivery.token.into());
             return;
         }
         state.deliveries.push_back(delivery);
@@ -109,8 +110,8 @@ impl Shelf {
         state.resting = resting;
         if resting {
             let waiting = std::mem::take(&mut state.deliveries);
-            let tokens = waiting.into_iter().map(|waiting| waiting.token);
-            state.returns.extend(tokens);
+            let returns = waiting.into_iter().map(|waiting| waiting.token.into());
+            state.returns.extend(returns);
         }
         drop(state);
         self.changed.notify_one();
@@ -126,21 +127,26 @@ impl Shelf {
         if !state.resting {
             return tokens;
         }
-        state.returns.extend(tokens);
+        state.returns.extend(tokens.into_iter().map(Return::from));
         drop(state);
         self.changed.notify_one();
         Vec::new()
     }
 
+    /// Keeps what could not be given back, to be given back with what is to go back by then.
+    pub(super) fn put_back(&self, returns: Vec<Return>) {
+        self.locked().returns.extend(returns);
+    }
+
     /// What goes back now.
-    pub(super) fn take_returns(&self, receiving: bool) -> Vec<SqsToken> {
+    pub(super) fn take_returns(&self, receiving: bool) -> Vec<Return> {
         let mut state = self.locked();
         if state.resting && receiving {
             return Vec::new();
         }
         let mut returns = std::mem::take(&mut state.returns);
         // The oldest of a group last: who gets it then finds the others behind it.
-        returns.sort_by_key(|token| std::cmp::Reverse(token.number));
+        returns.sort_by_key(|one| std::cmp::Reverse(one.token.number));
         returns
     }
 
@@ -238,8 +244,9 @@ mod tests {
         }
     }
 
-    fn numbers(tokens: &[SqsToken]) -> Vec<u64> {
-        tokens.iter().map(|token| token.number).collect()
+    fn taken(shelf: &Shelf, receiving: bool) -> Vec<u64> {
+        let returns = shelf.take_returns(receiving);
+        returns.iter().map(|one| one.token.number).collect()
     }
 
     #[tokio::test]
@@ -252,11 +259,26 @@ mod tests {
         shelf.put(delivery(2));
         let kept = shelf.keep_returns(vec![delivery(3).token]);
 
-        assert_eq!(numbers(&kept), [0; 0]);
+        assert_eq!(kept, []);
         assert_eq!(shelf.len(), 0);
-        assert_eq!(numbers(&shelf.take_returns(true)), [0; 0]);
-        assert_eq!(numbers(&shelf.take_returns(false)), [3, 2, 1]);
-        assert_eq!(numbers(&shelf.take_returns(false)), [0; 0]);
+        assert_eq!(taken(&shelf, true), [0; 0]);
+        assert_eq!(taken(&shelf, false), [3, 2, 1]);
+        assert_eq!(taken(&shelf, false), [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_given_back_goes_with_what_is_to_go_back_by_then() {
+        let shelf = Shelf::new(std::iter::empty());
+        shelf.rest(true);
+        shelf.put(delivery(2));
+        let failed = shelf.take_returns(false);
+
+        shelf.put(delivery(1));
+        shelf.put(delivery(3));
+        shelf.put_back(failed);
+
+        assert_eq!(taken(&shelf, true), [0; 0]);
+        assert_eq!(taken(&shelf, false), [3, 2, 1]);
     }
 
     #[tokio::test]
@@ -269,8 +291,9 @@ mod tests {
         shelf.put(delivery(2));
         let kept = shelf.keep_returns(vec![delivery(3).token]);
 
-        assert_eq!(numbers(&kept), [3]);
-        assert_eq!(numbers(&shelf.take_returns(true)), [1]);
+        let kept: Vec<u64> = kept.iter().map(|token| token.number).collect();
+        assert_eq!(kept, [3]);
+        assert_eq!(taken(&shelf, true), [1]);
         assert_eq!(shelf.len(), 1);
     }
 }

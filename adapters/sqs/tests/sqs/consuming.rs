@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use onceward_core::{Acker as _, Delivery, Order, SubscribeErrorKind, Subscriber as _};
@@ -104,6 +106,51 @@ async fn a_member_that_rests_gives_all_back_in_order_and_receives_nothing_until_
     let last = read(&mut resting, 1).await.remove(0);
     assert_eq!(payload(&last), "6");
     assert_eq!(last.origin.redelivered, Some(0));
+}
+
+#[tokio::test]
+async fn what_sqs_does_not_take_back_for_now_goes_back_later_and_receiving_goes_on_meanwhile() {
+    let stage = Stage::fifo().await;
+    let messages: Vec<_> = (0..3).map(|n| stage.message("k", format!("{n}"))).collect();
+    offer(&mut stage.session().await, &messages).await;
+    let mut member = stage.member(FOR_LONG).await;
+    let held = read(&mut member, 3).await;
+    let refusals = Arc::new(AtomicU32::new(0));
+    let count = refusals.clone();
+    stage.gate.script(move |call| match call.action.as_str() {
+        "ChangeMessageVisibilityBatch" => match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Act::refuse(503, "ServiceUnavailable"),
+            _ => Act::fail(call.ids()),
+        },
+        _ => Act::Pass,
+    });
+    let refused = |times| {
+        let refusals = refusals.clone();
+        let what = format!("{times} refusals");
+        async move {
+            let enough = || async { refusals.load(Ordering::SeqCst) >= times };
+            wait::until_true(PATIENCE, &what, enough).await;
+        }
+    };
+
+    let acker = member.acker();
+    acker.rest(true);
+    let tokens = held.into_iter().map(|one| one.token).collect();
+    acker.give_back(tokens, Duration::ZERO).await.unwrap();
+    refused(2).await;
+    acker.rest(false);
+    offer(&mut stage.session().await, &[stage.message("l", "other")]).await;
+    let other = read(&mut member, 1).await.remove(0);
+    refused(4).await;
+    stage.gate.script(|_| Act::Pass);
+
+    assert_eq!(payload(&other), "other");
+    for n in 0..3 {
+        let delivery = read(&mut member, 1).await.remove(0);
+        assert_eq!(payload(&delivery), n.to_string());
+        assert_eq!(delivery.origin.redelivered, Some(1));
+        acker.ack(vec![delivery.token]).await.unwrap();
+    }
 }
 
 fn payload(delivery: &Delivery<SqsToken>) -> String {

@@ -7,7 +7,7 @@ use super::{BatchOrder, BatchRan, Entry, Lot};
 use crate::faults::{Failpoint, pass};
 use crate::plan::Run;
 use crate::plan::guard::Start;
-use crate::transaction::Database;
+use crate::transaction::{Database, Ran};
 
 /// Those that the handler is to get, and that may kill its process: their places and marks.
 fn suspects(entries: &[Entry<'_>], lots: &[Lot]) -> impl Iterator<Item = (usize, Uuid)> {
@@ -42,9 +42,9 @@ impl Database {
                 Ok(Start::Beside) => {}
                 Ok(Start::Alone(_) | Start::NotBeside | Start::Never(_)) => {
                     lots[*place] = Lot::Alone;
-                    run.get_or_insert_with(|| BatchRan::new(Run::Unfinished, ""));
+                    run.get_or_insert_with(|| Ran::new(Run::Unfinished, ""));
                 }
-                Err(error) => run = Some(BatchRan::new(Run::Outage, error)),
+                Err(error) => run = Some(Ran::new(Run::Outage, error)),
             }
         }
         let Some(ran) = run else {
@@ -55,7 +55,7 @@ impl Database {
         };
         // Some may have been written all the same.
         Self::batch_has_ended(order, before).await;
-        Err(BatchRan { lots, ..ran })
+        Err(BatchRan { ran, lots })
     }
 
     /// The handler has ended otherwise than by a commit that took the starts away. Only what it was to get can have a start of ours.

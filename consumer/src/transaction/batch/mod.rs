@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use open::Opened;
 
-use super::ended::{Ended, after_commit, handle_batch, without_mark};
+use super::ended::{Ended, SAVEPOINT, after_commit, handle_batch, unproven, without_mark};
 use super::mark::Marked;
 use super::undo::{Undo, ended_by_handler};
 use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
@@ -26,7 +26,7 @@ use crate::mark::Mark;
 use crate::plan::Run;
 use crate::session::Session;
 use crate::sql::Waits;
-use crate::trouble::{Trouble, chain, classify};
+use crate::trouble::{chain, classify};
 
 /// How long a batch waits for a lock: one message that somebody else works on must not hold up the others for long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,29 +67,18 @@ pub(crate) enum Lot {
     Alone,
 }
 
-/// What an attempt at a batch came to, with its error for people.
+/// What an attempt at a batch came to.
 #[derive(Debug)]
 pub(crate) struct BatchRan {
-    pub(crate) run: Run,
-    pub(crate) error: String,
-    /// The transaction that the handler ended by itself.
-    pub(crate) ended: Option<String>,
+    pub(crate) ran: Ran,
     /// Of each message, as far as the attempt came. They hold only if the transaction was committed, by us or by the handler.
     pub(crate) lots: Vec<Lot>,
 }
 
 impl BatchRan {
     pub(crate) fn new(run: Run, error: impl Into<String>) -> Self {
-        Ran::new(run, error).into()
-    }
-}
-
-impl From<Ran> for BatchRan {
-    fn from(ran: Ran) -> Self {
         Self {
-            run: ran.run,
-            error: ran.error,
-            ended: ran.ended,
+            ran: Ran::new(run, error),
             lots: Vec::new(),
         }
     }
@@ -128,8 +117,8 @@ impl Database {
             }
         };
         BatchRan {
+            ran,
             lots: opened.lots,
-            ..ran.into()
         }
     }
 
@@ -192,8 +181,7 @@ impl Database {
         marked: &Marked,
     ) -> Result<Ran, (Session, HandlerError)> {
         if session.has_savepoint() {
-            let error = HandlerError::from("the handler has left a savepoint open");
-            return Err((session, error));
+            return Err((session, HandlerError::from(SAVEPOINT)));
         }
         let proven = self.prove_all(session.connection(), order, opened).await;
         match proven {
@@ -203,11 +191,7 @@ impl Database {
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
             }
-            Err(error) if classify(&error) == Trouble::Aborted => {
-                let error = HandlerError::from("a statement failed and the handler went on");
-                return Err((session, error));
-            }
-            Err(error) => return Err((session, HandlerError::from(error))),
+            Err(error) => return Err((session, unproven(error))),
         }
         pass(Failpoint::BeforeCommit);
         Ok(match within(COMMIT, session.commit()).await {

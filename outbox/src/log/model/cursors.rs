@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use super::world::{Op, Row, SCENARIOS, Scenario, World};
+use super::world::{Row, SCENARIOS, Scenario, World};
 use super::{Findings, System, explore_all};
 use crate::log::cursor::{Cursor, Found};
 use crate::log::snapshot::Snapshot;
@@ -30,13 +30,7 @@ struct Reading<R> {
 }
 
 #[derive(Debug)]
-enum Action {
-    Tx(
-        #[expect(dead_code, reason = "shown in traces")] usize,
-        #[expect(dead_code, reason = "shown in traces")] Op,
-    ),
-    Read,
-}
+struct Read;
 
 impl<R: Reader> Reading<R> {
     fn start(scenario: Scenario, limit: usize) -> Self {
@@ -54,17 +48,10 @@ impl<R: Reader> Reading<R> {
 }
 
 impl<R: Reader> System for Reading<R> {
-    type Action = Action;
+    type Action = Read;
 
-    fn next(&self) -> Vec<(Action, Self)> {
-        let steps = self.world.steps().map(|(index, op, world)| {
-            let next = Self {
-                world,
-                ..self.clone()
-            };
-            (Action::Tx(index, op), next)
-        });
-        let mut next: Vec<_> = steps.collect();
+    fn acts(&self) -> Vec<(Read, Self)> {
+        let mut acts = Vec::new();
         let quiet = self.world.is_quiet();
         if quiet || self.reads < READS_MEANWHILE {
             let (rows, reader) = self.reader.read(&self.world, &self.arrivals, self.limit);
@@ -79,14 +66,21 @@ impl<R: Reader> System for Reading<R> {
                         after.arrivals.push(row.seq);
                     }
                 }
-                next.push((Action::Read, after));
+                acts.push((Read, after));
             }
         }
-        next
+        acts
     }
 
     fn world(&self) -> &World {
         &self.world
+    }
+
+    fn with(&self, world: World) -> Self {
+        Self {
+            world,
+            ..self.clone()
+        }
     }
 
     fn arrivals(&self) -> &[u8] {

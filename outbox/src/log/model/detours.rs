@@ -5,7 +5,7 @@
 
 use std::hash::Hash;
 
-use super::world::{BIG, EARLY, FREE, Op, Row, STANDARD, Scenario, World};
+use super::world::{BIG, EARLY, FREE, Row, STANDARD, Scenario, World};
 use super::{Findings, System, explore_all};
 use crate::log::cursor::Cursor;
 
@@ -105,7 +105,6 @@ impl Hash for Detouring {
 #[derive(Debug)]
 #[expect(dead_code, reason = "what is inside is shown in traces")]
 enum Action {
-    Tx(usize, Op),
     GoAway,
     Return,
     Ask,
@@ -122,16 +121,9 @@ enum Action {
 impl System for Detouring {
     type Action = Action;
 
-    fn next(&self) -> Vec<(Action, Self)> {
-        let steps = self.world.steps().map(|(index, op, world)| {
-            let next = Self {
-                world,
-                ..self.clone()
-            };
-            (Action::Tx(index, op), next)
-        });
-        let mut next: Vec<_> = steps.collect();
-        let mut add = |action, after: Option<Self>| next.extend(after.map(|after| (action, after)));
+    fn acts(&self) -> Vec<(Action, Self)> {
+        let mut acts = Vec::new();
+        let mut add = |action, after: Option<Self>| acts.extend(after.map(|after| (action, after)));
         add(Action::GoAway, self.go_away());
         add(Action::Return, self.come_back());
         add(Action::Ask, self.ask());
@@ -145,11 +137,18 @@ impl System for Detouring {
         add(Action::Closed, self.closed());
         add(Action::Crash, self.crash(false));
         add(Action::CrashAfterClose, self.crash(true));
-        next
+        acts
     }
 
     fn world(&self) -> &World {
         &self.world
+    }
+
+    fn with(&self, world: World) -> Self {
+        Self {
+            world,
+            ..self.clone()
+        }
     }
 
     fn arrivals(&self) -> &[u8] {

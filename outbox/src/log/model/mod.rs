@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use world::World;
+use world::{Op, World};
 
 /// What an exploration found.
 #[derive(Debug, Default)]
@@ -51,10 +51,13 @@ impl Findings {
 trait System: Clone + Hash {
     type Action: Debug;
 
-    /// Everything that may happen next.
-    fn next(&self) -> Vec<(Self::Action, Self)>;
+    /// Everything that may happen next beside the transactions.
+    fn acts(&self) -> Vec<(Self::Action, Self)>;
 
     fn world(&self) -> &World;
+
+    /// The same system, once a transaction has gone on.
+    fn with(&self, world: World) -> Self;
 
     /// The numbers of the rows in the order of their first arrival at the broker.
     fn arrivals(&self) -> &[u8];
@@ -66,6 +69,23 @@ trait System: Clone + Hash {
     fn is_unfenced(&self) -> bool {
         false
     }
+}
+
+/// What happens next.
+#[derive(Debug)]
+#[expect(dead_code, reason = "what is inside is shown in traces")]
+enum Step<A> {
+    Tx(usize, Op),
+    Act(A),
+}
+
+/// Everything that may happen next.
+fn following<S: System>(state: &S) -> Vec<(Step<S::Action>, S)> {
+    let steps = state.world().steps();
+    let steps = steps.map(|(index, op, world)| (Step::Tx(index, op), state.with(world)));
+    let acts = state.acts().into_iter();
+    let acts = acts.map(|(action, after)| (Step::Act(action), after));
+    steps.chain(acts).collect()
 }
 
 /// Explores from each of the starts, or up to the first from which something is `wanted`.
@@ -87,18 +107,18 @@ fn explore_all<S: System>(
 fn explore<S: System>(start: S) -> Findings {
     let mut findings = Findings::default();
     let mut seen = HashSet::new();
-    let mut steps: Vec<(usize, Option<S::Action>)> = vec![(0, None)];
+    let mut steps: Vec<(usize, Option<Step<S::Action>>)> = vec![(0, None)];
     seen.insert(fingerprint(&start));
     let mut open = vec![(0, start)];
     while let Some((at, state)) = open.pop() {
-        let next = state.next();
+        let next = following(&state);
         if next.is_empty() {
             findings.ends += 1;
             judge(&mut findings, &state, || trace(&steps, at));
         }
-        for (action, state) in next {
+        for (step, state) in next {
             if seen.insert(fingerprint(&state)) {
-                steps.push((at, Some(action)));
+                steps.push((at, Some(step)));
                 open.push((steps.len() - 1, state));
             }
         }
@@ -134,10 +154,10 @@ fn fingerprint(state: &impl Hash) -> u128 {
     half(1) << 64 | half(2)
 }
 
-fn trace<A: Debug>(steps: &[(usize, Option<A>)], mut at: usize) -> String {
+fn trace(steps: &[(usize, Option<impl Debug>)], mut at: usize) -> String {
     let mut names = Vec::new();
-    while let (before, Some(action)) = &steps[at] {
-        names.push(format!("{action:?}"));
+    while let (before, Some(step)) = &steps[at] {
+        names.push(format!("{step:?}"));
         at = *before;
     }
     names.reverse();

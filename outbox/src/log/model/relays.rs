@@ -4,7 +4,7 @@
 
 use std::hash::Hash;
 
-use super::world::{ABORTED, BIG, EARLY, FREE, Op, Row, STANDARD, Scenario, World};
+use super::world::{ABORTED, BIG, EARLY, FREE, Row, STANDARD, Scenario, World};
 use super::{Findings, System, explore_all};
 use crate::log::cursor::{Cursor, Sequenced};
 
@@ -74,7 +74,6 @@ impl Hash for Relays {
 #[derive(Debug)]
 #[expect(dead_code, reason = "what is inside is shown in traces")]
 enum Action {
-    Tx(usize, Op),
     Claim(usize),
     Read(usize),
     Publish(usize),
@@ -84,32 +83,32 @@ enum Action {
 impl System for Relays {
     type Action = Action;
 
-    fn next(&self) -> Vec<(Action, Self)> {
-        let steps = self.world.steps().map(|(index, op, world)| {
-            let next = Self {
-                world,
-                ..self.clone()
-            };
-            (Action::Tx(index, op), next)
-        });
-        let mut next: Vec<_> = steps.collect();
+    fn acts(&self) -> Vec<(Action, Self)> {
+        let mut acts = Vec::new();
         for index in 0..self.relays.len() {
-            next.extend(self.claim(index).map(|after| (Action::Claim(index), after)));
-            next.extend(self.read(index).map(|after| (Action::Read(index), after)));
-            next.extend(
+            acts.extend(self.claim(index).map(|after| (Action::Claim(index), after)));
+            acts.extend(self.read(index).map(|after| (Action::Read(index), after)));
+            acts.extend(
                 self.publish(index)
                     .map(|after| (Action::Publish(index), after)),
             );
-            next.extend(
+            acts.extend(
                 self.checkpoint(index)
                     .map(|after| (Action::Checkpoint(index), after)),
             );
         }
-        next
+        acts
     }
 
     fn world(&self) -> &World {
         &self.world
+    }
+
+    fn with(&self, world: World) -> Self {
+        Self {
+            world,
+            ..self.clone()
+        }
     }
 
     fn arrivals(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! The usual table of jobs: several workers take rows with `for update skip locked` and mark what they published.
 
-use super::world::{EARLY, FREE, Op, STANDARD, World};
+use super::world::{EARLY, FREE, STANDARD, World};
 use super::{System, explore};
 
 #[derive(Clone, Hash)]
@@ -14,7 +14,6 @@ struct Workers {
 #[derive(Debug)]
 #[expect(dead_code, reason = "what is inside is shown in traces")]
 enum Action {
-    Tx(usize, Op),
     Take(usize),
     Publish(usize),
 }
@@ -22,15 +21,8 @@ enum Action {
 impl System for Workers {
     type Action = Action;
 
-    fn next(&self) -> Vec<(Action, Self)> {
-        let steps = self.world.steps().map(|(index, op, world)| {
-            let next = Self {
-                world,
-                ..self.clone()
-            };
-            (Action::Tx(index, op), next)
-        });
-        let mut next: Vec<_> = steps.collect();
+    fn acts(&self) -> Vec<(Action, Self)> {
+        let mut acts = Vec::new();
         for worker in 0..self.locked.len() {
             let mut after = self.clone();
             if self.locked[worker].is_empty() {
@@ -40,18 +32,25 @@ impl System for Workers {
                 let due = self.world.committed().map(|row| row.seq).find(free);
                 if due.is_some() {
                     after.locked[worker].extend(due);
-                    next.push((Action::Take(worker), after));
+                    acts.push((Action::Take(worker), after));
                 }
             } else {
                 after.arrivals.append(&mut after.locked[worker]);
-                next.push((Action::Publish(worker), after));
+                acts.push((Action::Publish(worker), after));
             }
         }
-        next
+        acts
     }
 
     fn world(&self) -> &World {
         &self.world
+    }
+
+    fn with(&self, world: World) -> Self {
+        Self {
+            world,
+            ..self.clone()
+        }
     }
 
     fn arrivals(&self) -> &[u8] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use onceward::schema::{Finding, Severity};
 use onceward_core::{ErrorKind, PublishError, Publisher as _, Route, Topic, TopicReport};
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::plan::chain;
 
 /// How long a destination may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
+
+/// Destinations that are asked at a time: one that does not answer holds up few others.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What a stream's destination says.
 #[derive(Debug, Serialize)]
@@ -54,28 +58,30 @@ impl From<PublishError> for Refused {
     }
 }
 
-/// Asks all destinations, one after the other.
+/// Asks all destinations, several at a time; in the order of the streams.
 pub(in crate::cli) async fn ask(streams: &[StreamConfig], seen: &[Topic]) -> Vec<Destination> {
-    let mut destinations = Vec::new();
-    for stream in streams {
-        let mut destination = Destination {
-            stream: stream.settings.name.clone(),
-            broker: stream.destination.broker(),
-            error: None,
-            routes: Vec::new(),
-        };
-        let routes = routes(stream, seen);
-        match timeout(ANSWER, ask_one(stream, &routes)).await {
-            Ok(Ok(reports)) => destination.routes = reports.into_iter().map(asked).collect(),
-            Ok(Err(error)) => destination.error = Some(error.into()),
-            Err(_) => {
-                let what = format!("no answer within {ANSWER:?}");
-                destination.error = Some(PublishError::new(ErrorKind::Unavailable, what).into());
-            }
+    let asked = streams.iter().map(|stream| destination(stream, seen));
+    let asked: Vec<_> = asked.collect();
+    stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await
+}
+
+async fn destination(stream: &StreamConfig, seen: &[Topic]) -> Destination {
+    let mut destination = Destination {
+        stream: stream.settings.name.clone(),
+        broker: stream.destination.broker(),
+        error: None,
+        routes: Vec::new(),
+    };
+    let routes = routes(stream, seen);
+    match timeout(ANSWER, ask_one(stream, &routes)).await {
+        Ok(Ok(reports)) => destination.routes = reports.into_iter().map(asked).collect(),
+        Ok(Err(error)) => destination.error = Some(error.into()),
+        Err(_) => {
+            let what = format!("no answer within {ANSWER:?}");
+            destination.error = Some(PublishError::new(ErrorKind::Unavailable, what).into());
         }
-        destinations.push(destination);
     }
-    destinations
+    destination
 }
 
 async fn ask_one(
