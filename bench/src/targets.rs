@@ -55,93 +55,216 @@ use Bound::{AtLeast, AtMost};
 
 /// All that is wanted, in the order of the workloads.
 pub(crate) const TARGETS: [Target; 28] = [
-    target("W1", "Kafka: warm rate ÷ that of the fastest peer", AtLeast(3.0), |rows| {
-        let (_, peer) = fastest_peer(rows)?;
-        Some(median(rows, DRAIN_BESIDE_PEERS, OURS, "rate_warm")? / peer)
+    target(
+        "W1",
+        "Kafka: warm rate ÷ that of the fastest peer",
+        AtLeast(3.0),
+        |rows| {
+            let (_, peer) = fastest_peer(rows)?;
+            Some(median(rows, DRAIN_BESIDE_PEERS, OURS, "rate_warm")? / peer)
+        },
+    ),
+    target(
+        "W1",
+        "Kafka: warm CPU of the relay for a message ÷ that of the fastest peer",
+        AtMost(0.25),
+        |rows| {
+            let (peer, _) = fastest_peer(rows)?;
+            ratio(rows, DRAIN_BESIDE_PEERS, peer, "cpu_us_relay_warm")
+        },
+    ),
+    target(
+        "W1",
+        "Kafka: share of the combined ceiling",
+        AtLeast(0.6),
+        |rows| least(rows, "W1", "kafka", "fraction_of_ceiling"),
+    ),
+    target(
+        "W1",
+        "JetStream: share of the combined ceiling",
+        AtLeast(0.7),
+        |rows| least(rows, "W1", "nats", "fraction_of_ceiling"),
+    ),
+    target("W1", "memory of the relay, MiB", AtMost(64.0), |rows| {
+        most(rows, "W1", "", "rss_mib")
     }),
-    target("W1", "Kafka: warm CPU of the relay for a message ÷ that of the fastest peer", AtMost(0.25), |rows| {
-        let (peer, _) = fastest_peer(rows)?;
-        ratio(rows, DRAIN_BESIDE_PEERS, peer, "cpu_us_relay_warm")
-    }),
-    target("W1", "Kafka: share of the combined ceiling", AtLeast(0.6), |rows| {
-        least(rows, "W1", "kafka", "fraction_of_ceiling")
-    }),
-    target("W1", "JetStream: share of the combined ceiling", AtLeast(0.7), |rows| {
-        least(rows, "W1", "nats", "fraction_of_ceiling")
-    }),
-    target("W1", "memory of the relay, MiB", AtMost(64.0), |rows| most(rows, "W1", "", "rss_mib")),
-    target("W2", "Kafka at 1,000/s: 99 of 100 within, ms", AtMost(2.0), |rows| {
-        median(rows, LATENCY_BESIDE_PEERS, OURS, "p99_ms")
-    }),
-    target("W2", "JetStream at 1,000/s: 99 of 100 within, ms", AtMost(2.0), |rows| {
-        median(rows, ("W2", "nats-1000"), OURS, "p99_ms")
-    }),
-    target("W2", "Kafka at 1,000/s: 99 of 100 ÷ those of the best peer", AtMost(1.0), |rows| {
-        let ours = median(rows, LATENCY_BESIDE_PEERS, OURS, "p99_ms")?;
-        Some(ours / least_of_peers(rows, |peer| median(rows, LATENCY_BESIDE_PEERS, peer, "p99_ms"))?)
-    }),
-    target("W2", "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best peer", AtMost(1.0), |rows| {
-        let cpu = |contestant: &str| {
-            let of = |metric| median(rows, LATENCY_BESIDE_PEERS, contestant, metric);
-            Some(of("cpu_us_relay")? + of("cpu_us_postgres")?)
-        };
-        Some(cpu(OURS)? / least_of_peers(rows, cpu)?)
-    }),
-    target("W2", "Kafka at 5,000/s: 99 of 100 within, ms", AtMost(5.0), |rows| {
-        median(rows, ("W2", "kafka-5000"), OURS, "p99_ms")
-    }),
-    target("W2", "JetStream at 5,000/s: 99 of 100 within, ms", AtMost(5.0), |rows| {
-        median(rows, ("W2", "nats-5000"), OURS, "p99_ms")
-    }),
-    target("W3", "rate with a message ÷ that with an ordinary outbox row, 1 to 16 clients", AtLeast(1.0), |rows| {
-        let ratios = ["1 clients", "8 clients", "16 clients"]
-            .map(|clients| ratio(rows, ("W3", clients), "ordinary-outbox-row", "rate"));
-        ratios.into_iter().flatten().reduce(f64::min)
-    }),
-    target("W4", "Kafka in batches, messages/s", AtLeast(30_000.0), |rows| {
-        median(rows, ("W4", "kafka batches"), OURS, "rate")
-    }),
-    target("W4", "Kafka in batches ÷ the bare client that stores ids", AtLeast(0.5), |rows| {
-        ratio(rows, ("W4", "kafka batches"), "raw-client-stores", "rate")
-    }),
-    target("W4", "Kafka in batches ÷ one by one", AtLeast(5.0), |rows| {
-        ratio(rows, ("W4", "kafka batches"), "one-by-one", "rate")
-    }),
-    target("W4", "beside 100,000 waiting retries ÷ without", AtLeast(0.9), |rows| {
-        ratio(rows, ("W4", "kafka retries"), "without", "rate")
-    }),
+    target(
+        "W2",
+        "Kafka at 1,000/s: 99 of 100 within, ms",
+        AtMost(2.0),
+        |rows| median(rows, LATENCY_BESIDE_PEERS, OURS, "p99_ms"),
+    ),
+    target(
+        "W2",
+        "JetStream at 1,000/s: 99 of 100 within, ms",
+        AtMost(2.0),
+        |rows| median(rows, ("W2", "nats-1000"), OURS, "p99_ms"),
+    ),
+    target(
+        "W2",
+        "Kafka at 1,000/s: 99 of 100 ÷ those of the best peer",
+        AtMost(1.0),
+        |rows| {
+            let ours = median(rows, LATENCY_BESIDE_PEERS, OURS, "p99_ms")?;
+            Some(
+                ours / least_of_peers(rows, |peer| {
+                    median(rows, LATENCY_BESIDE_PEERS, peer, "p99_ms")
+                })?,
+            )
+        },
+    ),
+    target(
+        "W2",
+        "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best peer",
+        AtMost(1.0),
+        |rows| {
+            let cpu = |contestant: &str| {
+                let of = |metric| median(rows, LATENCY_BESIDE_PEERS, contestant, metric);
+                Some(of("cpu_us_relay")? + of("cpu_us_postgres")?)
+            };
+            Some(cpu(OURS)? / least_of_peers(rows, cpu)?)
+        },
+    ),
+    target(
+        "W2",
+        "Kafka at 5,000/s: 99 of 100 within, ms",
+        AtMost(5.0),
+        |rows| median(rows, ("W2", "kafka-5000"), OURS, "p99_ms"),
+    ),
+    target(
+        "W2",
+        "JetStream at 5,000/s: 99 of 100 within, ms",
+        AtMost(5.0),
+        |rows| median(rows, ("W2", "nats-5000"), OURS, "p99_ms"),
+    ),
+    target(
+        "W3",
+        "rate with a message ÷ that with an ordinary outbox row, 1 to 16 clients",
+        AtLeast(1.0),
+        |rows| {
+            let ratios = ["1 clients", "8 clients", "16 clients"]
+                .map(|clients| ratio(rows, ("W3", clients), "ordinary-outbox-row", "rate"));
+            ratios.into_iter().flatten().reduce(f64::min)
+        },
+    ),
+    target(
+        "W4",
+        "Kafka in batches, messages/s",
+        AtLeast(30_000.0),
+        |rows| median(rows, ("W4", "kafka batches"), OURS, "rate"),
+    ),
+    target(
+        "W4",
+        "Kafka in batches ÷ the bare client that stores ids",
+        AtLeast(0.5),
+        |rows| ratio(rows, ("W4", "kafka batches"), "raw-client-stores", "rate"),
+    ),
+    target(
+        "W4",
+        "Kafka in batches ÷ one by one",
+        AtLeast(5.0),
+        |rows| ratio(rows, ("W4", "kafka batches"), "one-by-one", "rate"),
+    ),
+    target(
+        "W4",
+        "beside 100,000 waiting retries ÷ without",
+        AtLeast(0.9),
+        |rows| ratio(rows, ("W4", "kafka retries"), "without", "rate"),
+    ),
     target("W4", "SQS: sending ÷ the bare SDK", AtLeast(0.9), |rows| {
         ratio(rows, ("W4", "sqs-send"), "raw-client", "rate")
     }),
-    target("W4", "SQS: handling ÷ the bare SDK's receiving and deleting", AtLeast(0.5), |rows| {
-        ratio(rows, ("W4", "sqs"), "raw-client", "rate")
+    target(
+        "W4",
+        "SQS: handling ÷ the bare SDK's receiving and deleting",
+        AtLeast(0.5),
+        |rows| ratio(rows, ("W4", "sqs"), "raw-client", "rate"),
+    ),
+    target(
+        "W4",
+        "NATS: four members of one at a time ÷ one, handlers of 2 ms",
+        AtLeast(3.0),
+        |rows| ratio(rows, ("W4", "nats-spread"), "one-member", "rate"),
+    ),
+    target(
+        "W5",
+        "rate ÷ the bare run's, everywhere",
+        AtLeast(0.85),
+        |rows| least(rows, "W5", "", "fraction_of_bare"),
+    ),
+    target(
+        "W5",
+        "99 of 100 ÷ those of the bare run, everywhere",
+        AtMost(2.0),
+        |rows| most(rows, "W5", "", "p99_of_bare"),
+    ),
+    target(
+        "W6",
+        "CPU of the idle relay, % of a core",
+        AtMost(1.0),
+        |rows| most(rows, "W6", "", "cpu_relay"),
+    ),
+    target("W6", "statements a second", AtMost(60.0), |rows| {
+        most(rows, "W6", "", "statements")
     }),
-    target("W4", "NATS: four members of one at a time ÷ one, handlers of 2 ms", AtLeast(3.0), |rows| {
-        ratio(rows, ("W4", "nats-spread"), "one-member", "rate")
-    }),
-    target("W5", "rate ÷ the bare run's, everywhere", AtLeast(0.85), |rows| {
-        least(rows, "W5", "", "fraction_of_bare")
-    }),
-    target("W5", "99 of 100 ÷ those of the bare run, everywhere", AtMost(2.0), |rows| {
-        most(rows, "W5", "", "p99_of_bare")
-    }),
-    target("W6", "CPU of the idle relay, % of a core", AtMost(1.0), |rows| most(rows, "W6", "", "cpu_relay")),
-    target("W6", "statements a second", AtMost(60.0), |rows| most(rows, "W6", "", "statements")),
-    target("W6", "99 of 100 messages after a pause within, ms", AtMost(25.0), |rows| {
-        most(rows, "W6", "", "first_p99_ms")
-    }),
-    target("W7", "Kafka 1 ms away, each way: rate ÷ without a delay", AtLeast(0.8), |rows| {
-        median(rows, ("W7", "kafka broker 1 ms"), OURS, "fraction_of_no_delay")
-    }),
-    target("W7", "Kafka 5 ms away: rate ÷ without a delay", AtLeast(0.6), |rows| {
-        median(rows, ("W7", "kafka broker 5 ms"), OURS, "fraction_of_no_delay")
-    }),
-    target("W7", "JetStream 1 ms away: rate ÷ without a delay", AtLeast(0.6), |rows| {
-        median(rows, ("W7", "nats broker 1 ms"), OURS, "fraction_of_no_delay")
-    }),
-    target("W7", "PostgreSQL 1 ms away: rate to Kafka ÷ without a delay", AtLeast(0.8), |rows| {
-        median(rows, ("W7", "kafka postgres 1 ms"), OURS, "fraction_of_no_delay")
-    }),
+    target(
+        "W6",
+        "99 of 100 messages after a pause within, ms",
+        AtMost(25.0),
+        |rows| most(rows, "W6", "", "first_p99_ms"),
+    ),
+    target(
+        "W7",
+        "Kafka 1 ms away, each way: rate ÷ without a delay",
+        AtLeast(0.8),
+        |rows| {
+            median(
+                rows,
+                ("W7", "kafka broker 1 ms"),
+                OURS,
+                "fraction_of_no_delay",
+            )
+        },
+    ),
+    target(
+        "W7",
+        "Kafka 5 ms away: rate ÷ without a delay",
+        AtLeast(0.6),
+        |rows| {
+            median(
+                rows,
+                ("W7", "kafka broker 5 ms"),
+                OURS,
+                "fraction_of_no_delay",
+            )
+        },
+    ),
+    target(
+        "W7",
+        "JetStream 1 ms away: rate ÷ without a delay",
+        AtLeast(0.6),
+        |rows| {
+            median(
+                rows,
+                ("W7", "nats broker 1 ms"),
+                OURS,
+                "fraction_of_no_delay",
+            )
+        },
+    ),
+    target(
+        "W7",
+        "PostgreSQL 1 ms away: rate to Kafka ÷ without a delay",
+        AtLeast(0.8),
+        |rows| {
+            median(
+                rows,
+                ("W7", "kafka postgres 1 ms"),
+                OURS,
+                "fraction_of_no_delay",
+            )
+        },
+    ),
 ];
 
 const DRAIN_BESIDE_PEERS: (&str, &str) = ("W1", "kafka-4p 1/tx");
@@ -167,7 +290,8 @@ fn fastest_peer(rows: &[Row]) -> Option<(&str, f64)> {
 /// The least of what a figure of the latency comes to for each peer.
 fn least_of_peers(rows: &[Row], figure: impl Fn(&str) -> Option<f64>) -> Option<f64> {
     let peers = rows.iter().filter(|row| {
-        (row.workload.as_str(), row.variant.as_str()) == LATENCY_BESIDE_PEERS && row.contestant != OURS
+        (row.workload.as_str(), row.variant.as_str()) == LATENCY_BESIDE_PEERS
+            && row.contestant != OURS
     });
     let figures = peers.filter_map(|row| figure(&row.contestant));
     figures.reduce(f64::min)
@@ -233,7 +357,10 @@ mod tests {
         ];
 
         let rate = measured("Kafka: warm rate ÷ that of the fastest peer", &rows);
-        let cpu = measured("Kafka: warm CPU of the relay for a message ÷ that of the fastest peer", &rows);
+        let cpu = measured(
+            "Kafka: warm CPU of the relay for a message ÷ that of the fastest peer",
+            &rows,
+        );
 
         assert_eq!((rate, cpu), (Some(4.0), Some(0.25)));
     }
@@ -246,7 +373,10 @@ mod tests {
             row(("W5", "b"), "bare-run", "fraction_of_bare", 0.1),
         ];
 
-        assert_eq!(measured("rate ÷ the bare run's, everywhere", &rows), Some(0.3));
+        assert_eq!(
+            measured("rate ÷ the bare run's, everywhere", &rows),
+            Some(0.3)
+        );
     }
 
     #[test]

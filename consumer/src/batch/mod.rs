@@ -8,7 +8,7 @@ mod typed;
 
 pub use handler::BatchHandler;
 pub(crate) use handler::{Alone, AnyBatch, WholeBatch};
-pub(crate) use plan::{BatchNext, Filling, Runs, after_batch, order_of_marks, who_runs_alone};
+pub(crate) use plan::{BatchNext, Filling, Place, Runs, after_batch, order_of_marks, places};
 pub use settings::BatchSettings;
 pub use tx::BatchTx;
 pub use typed::{BatchFn, BatchStateFn};

@@ -43,13 +43,26 @@ impl Filling {
     }
 }
 
-/// Which messages of a batch cannot be part of it: one that has expired, and one with the mark of another before it, of which
-/// one transaction can insert only one. `messages` gives the mark of each, and whether it has expired.
-pub(crate) fn who_runs_alone(messages: impl Iterator<Item = (Uuid, bool)>) -> Vec<bool> {
+/// What becomes of a message for which a batch was put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is part of the batch.
+    Within,
+    /// Of one transaction only one message can insert a mark: a copy comes again behind it, and finds the mark there.
+    Behind,
+    /// It has expired, and is handled by itself.
+    Alone,
+}
+
+/// The place of each message. `messages` gives the mark of each, and whether it has expired.
+pub(crate) fn places(messages: impl Iterator<Item = (Uuid, bool)>) -> Vec<Place> {
     let mut seen = HashSet::new();
-    messages
-        .map(|(mark, expired)| expired || !seen.insert(mark))
-        .collect()
+    let place = |(mark, expired): (Uuid, bool)| match expired {
+        true => Place::Alone,
+        false if seen.insert(mark) => Place::Within,
+        false => Place::Behind,
+    };
+    messages.map(place).collect()
 }
 
 /// In which order the marks of a batch are inserted, as places: by id, whatever the order of arrival. Two batches with marks
@@ -212,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn the_second_of_one_mark_and_what_has_expired_run_alone() {
+    fn what_has_expired_runs_alone_and_the_second_of_one_mark_behind_the_first() {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
 
-        let alone = who_runs_alone([(a, false), (b, true), (a, false)].into_iter());
+        let places = places([(a, false), (b, true), (a, false)].into_iter());
 
-        assert_eq!(alone, [false, true, true]);
+        assert_eq!(places, [Place::Within, Place::Alone, Place::Behind]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
 use super::{Body, Fate, Job, Workshop, has_expired, is_doubtful};
-use crate::batch::{AnyBatch, BatchNext, Runs, after_batch, who_runs_alone};
+use crate::batch::{AnyBatch, BatchNext, Place, Runs, after_batch, places};
 use crate::dead_letter::Letter;
 use crate::history::History;
 use crate::plan::{DeadReason, Outcome, Run};
@@ -18,11 +18,16 @@ use crate::transaction::{BatchOrder, BatchRan, Entry, Lot, Ran, SettleAs};
 impl Workshop {
     /// Works on the deliveries of a batch, in their order. Each of them is in what it gives, once.
     pub(crate) async fn work_on_batch(&self, jobs: Vec<Job>) -> Vec<Fate> {
-        let (jobs, alone) = divide(jobs, self.clock.now());
+        let Divided {
+            within: jobs,
+            behind,
+            alone,
+        } = divide(jobs, self.clock.now());
         let mut fates = match jobs.first().and_then(|job| self.batch_handler(job)) {
             Some(handler) => self.handle_batch(jobs, handler).await,
             None => again(jobs, true),
         };
+        fates.extend(again(behind, false));
         fates.extend(again(alone, true));
         for fate in &fates {
             if let Fate::Settled(_, outcome) = fate {
@@ -180,15 +185,30 @@ fn entry(job: &Job, now: OffsetDateTime) -> Option<Entry<'_>> {
     }
 }
 
-/// Those that can be handled together, and the others.
-fn divide(jobs: Vec<Job>, now: OffsetDateTime) -> (Vec<Job>, Vec<Job>) {
+/// Deliveries by their place.
+#[derive(Default)]
+struct Divided {
+    within: Vec<Job>,
+    behind: Vec<Job>,
+    alone: Vec<Job>,
+}
+
+fn divide(jobs: Vec<Job>, now: OffsetDateTime) -> Divided {
     let marks = jobs.iter().map(|job| match &job.body {
         Body::Message(message) => (job.mark.id, has_expired(message, now)),
         // It is in no batch; alone, it is told what it is.
         Body::Undecodable(_) => (job.mark.id, true),
     });
-    let mut alone = who_runs_alone(marks).into_iter();
-    jobs.into_iter().partition(|_| alone.next() == Some(false))
+    let places = places(marks);
+    let mut divided = Divided::default();
+    for (job, place) in jobs.into_iter().zip(places) {
+        match place {
+            Place::Within => divided.within.push(job),
+            Place::Behind => divided.behind.push(job),
+            Place::Alone => divided.alone.push(job),
+        }
+    }
+    divided
 }
 
 fn again(jobs: Vec<Job>, alone: bool) -> Vec<Fate> {

@@ -149,8 +149,7 @@ async fn the_read_goes_by_index_whatever_the_planner_knows() {
             ("force_generic_plan", &[0, 7]),
             ("force_generic_plan", &[0]),
         ] {
-            let case =
-                |what: &str| format!("{what}, statistics: {statistics}, {plans}, {slots:?}");
+            let case = |what: &str| format!("{what}, statistics: {statistics}, {plans}, {slots:?}");
             let mut connection = reader(&database, plans, slots).await;
             let now = text(&mut connection, "select pg_current_snapshot()::text").await;
             // The transaction that filled the first slot: all of it is late for a snapshot in which it ran.
