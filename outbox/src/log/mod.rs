@@ -14,6 +14,7 @@ mod read_sql;
 pub(crate) mod retention;
 pub(crate) mod row;
 pub(crate) mod session;
+mod sharing;
 mod snapshot;
 
 pub use cursor::{Cursor, Paging, Step};
@@ -25,4 +26,5 @@ pub use read::{CursorRead, LogReader, Read};
 pub use retention::{Reason, RetentionTooLong, Ring};
 pub use row::LogRow;
 pub use session::LogDatabase;
+pub use sharing::{Brought, Part, SharedReads};
 pub use snapshot::{Snapshot, SnapshotError};
