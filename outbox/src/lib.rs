@@ -39,8 +39,9 @@ pub use keeper::{
 };
 pub use lease::LeaseClock;
 pub use log::{
-    Cursor, CursorRead, Identity, LogDatabase, LogError, LogReader, LogRow, Paging, PublishAfter,
-    Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, Snapshot, SnapshotError, Step,
+    Brought, Cursor, CursorRead, Identity, LogDatabase, LogError, LogReader, LogRow, Paging, Part,
+    PublishAfter, Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, SharedReads, Snapshot,
+    SnapshotError, Step,
 };
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward::{LogAdmin, LogDatabase, LogError};
+use onceward::{LogAdmin, LogDatabase, LogError, SharedReads};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,7 @@ pub struct Relay {
     retention: Duration,
     streams: Vec<(String, Start)>,
     statuses: Vec<watch::Receiver<StreamStatus>>,
+    reads: SharedReads,
 }
 
 /// Why a relay ended though nobody stopped it.
@@ -82,6 +83,7 @@ impl Relay {
             retention: DEFAULT_RETENTION,
             streams: Vec::new(),
             statuses: Vec::new(),
+            reads: SharedReads::default(),
         }
     }
 
@@ -103,6 +105,7 @@ impl Relay {
             destination: Arc::new(destination),
             owner: self.owner.clone(),
             status,
+            reads: self.reads.clone(),
         };
         self.streams
             .push((name, Box::new(move |stop| Box::pin(stream.run(stop)))));

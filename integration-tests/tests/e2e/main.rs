@@ -24,6 +24,7 @@ mod planted_relay;
 mod program;
 mod progress;
 mod sequences;
+mod several_streams;
 mod sqs;
 mod stage;
 mod writers;

@@ -30,6 +30,8 @@ pub(crate) struct Changes {
     pub(crate) address: Option<String>,
     /// More lines for the stream.
     pub(crate) stream: String,
+    /// Topics that have a stream of the relay each, instead of one for all.
+    pub(crate) apart: Vec<String>,
     /// The most messages in flight, when it is not [`WINDOW`].
     pub(crate) window: Option<u64>,
     /// Planted bugs, by name.
@@ -232,29 +234,39 @@ impl Stage {
 
     fn configuration(&self, who: &str, changes: &Changes) -> String {
         let url = changes.url.as_deref().unwrap_or(self.log.url());
-        format!(
+        let head = format!(
             "source = \"/e2e\"\n\
              [database]\n\
              url = \"{url}?application_name={who}\"\n\
              [admin]\n\
              listen = \"127.0.0.1:0\"\n\
              [log]\n\
-             format = \"text\"\n\
-             [streams.events]\n\
-             topics = [\"{name}.*\"]\n\
+             format = \"text\"\n"
+        );
+        if changes.apart.is_empty() {
+            return head + &self.section("events", &format!("{}.*", self.name), changes);
+        }
+        let apart = changes.apart.iter().enumerate();
+        let sections = apart.map(|(n, topic)| self.section(&format!("events_{n}"), topic, changes));
+        head + &sections.collect::<String>()
+    }
+
+    fn section(&self, stream: &str, topics: &str, changes: &Changes) -> String {
+        format!(
+            "[streams.{stream}]\n\
+             topics = [\"{topics}\"]\n\
              lease_ttl = \"{ttl}\"\n\
              in_flight_messages = {window}\n\
              route = \"{route}\"\n\
-             {stream}\n\
-             [streams.events.{broker}]\n\
-             {section}",
+             {more}\n\
+             [streams.{stream}.{broker}]\n\
+             {section}\n",
             broker = self.place.broker(),
             route = self.place.route(),
             section = self.place.section(changes.address.as_deref()),
-            name = self.name,
             ttl = self.ttl,
             window = changes.window.unwrap_or(WINDOW),
-            stream = changes.stream,
+            more = changes.stream,
         )
     }
 

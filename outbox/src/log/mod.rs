@@ -15,6 +15,7 @@ mod read_sql;
 pub(crate) mod retention;
 pub(crate) mod row;
 pub(crate) mod session;
+mod sharing;
 mod snapshot;
 
 pub use cursor::{Cursor, Paging, Step};
@@ -26,4 +27,5 @@ pub use read::{CursorRead, LogReader, Read};
 pub use retention::{Reason, RetentionTooLong, Ring};
 pub use row::LogRow;
 pub use session::LogDatabase;
+pub use sharing::{Brought, Part, SharedReads};
 pub use snapshot::{Snapshot, SnapshotError};

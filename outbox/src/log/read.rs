@@ -1,6 +1,7 @@
 //! Reads the log: all cursors of a stream in one statement, at one moment.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use onceward_core::{Lane, Schema};
@@ -17,6 +18,7 @@ use super::occupied::Occupied;
 use super::read_sql::{self, column};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
+use super::sharing::Ask;
 use super::snapshot::{Snapshot, SnapshotError};
 use crate::sql::render;
 
@@ -52,12 +54,14 @@ pub struct Read {
     pub steps: Vec<Step<LogRow>>,
     /// The database's time.
     pub now: OffsetDateTime,
+    /// When that was, by our own clock, or a little later.
+    pub came: Instant,
 }
 
 /// Reads the log over a connection of its own, whose settings keep the planner on the log's indexes.
 #[derive(Debug)]
 pub struct LogReader {
-    session: Session,
+    pub(super) session: Session,
     schema: Schema,
     /// Slots of the ring.
     ring: i16,
@@ -183,6 +187,21 @@ impl LogReader {
             .map_err(|error: SnapshotError| LogError::malformed(LOOKING, error))
     }
 
+    /// What this reader asks by a read.
+    pub(super) fn ask(&self, reads: &[CursorRead], publish_after: &PublishAfter) -> Ask {
+        Ask {
+            server: self.session.server(),
+            opened: self.session.opened(),
+            publish_after: publish_after.clone(),
+            reads: reads.to_vec(),
+        }
+    }
+
+    /// How long any call may take.
+    pub(super) fn within(&self) -> Duration {
+        self.session.within()
+    }
+
     /// Says goodbye to the server; at most a second.
     ///
     /// # Cancel safety
@@ -299,6 +318,7 @@ impl<'a> Answer<'a> {
             Ok(read.cursor.advance(found))
         });
         let steps = steps.collect::<Result<_, sqlx::Error>>()?;
-        Ok((moment, Read { steps, now }))
+        let came = Instant::now();
+        Ok((moment, Read { steps, now, came }))
     }
 }

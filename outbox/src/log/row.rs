@@ -41,6 +41,12 @@ impl LogRow {
 
     /// The message, with seq and time set; its source is the relay's to set.
     #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// As [`message`](Self::message), without a copy.
+    #[must_use]
     pub fn into_message(self) -> Message {
         self.message
     }

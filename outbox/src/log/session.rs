@@ -1,7 +1,7 @@
 //! A database session of the relay's own: settings that last, an identity, and a deadline for every call.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward_core::Schema;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::timeout;
 
 use super::error::LogError;
-use super::identity::Identity;
+use super::identity::{Identity, Server};
 
 /// Where the log is.
 #[derive(Debug, Clone)]
@@ -51,7 +51,9 @@ pub(crate) enum Purpose {
 pub(crate) struct Session {
     connection: PgConnection,
     within: Duration,
-    identity: Identity,
+    pub(super) server: Server,
+    /// When it was known whose session this is.
+    opened: Instant,
     pid: i32,
     broken: bool,
 }
@@ -86,7 +88,8 @@ select pg_backend_pid(),
 
 const IDENTITY: &str = "
 select pg_backend_pid(), pg_is_in_recovery(), (select system_identifier from pg_control_system()),
-  case when not pg_is_in_recovery() then substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end";
+  case when not pg_is_in_recovery() then substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end,
+  (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
 
 impl Session {
     /// # Errors
@@ -109,10 +112,14 @@ impl Session {
         let mut session = Self {
             connection,
             within,
-            identity: Identity {
-                system: 0,
-                timeline: 0,
+            server: Server {
+                identity: Identity {
+                    system: 0,
+                    timeline: 0,
+                },
+                started: 0,
             },
+            opened: Instant::now(),
             pid: 0,
             broken: false,
         };
@@ -138,11 +145,16 @@ impl Session {
             return Err(LogError::Standby);
         };
         self.pid = row.try_get(0).map_err(malformed)?;
-        self.identity = Identity {
+        let identity = Identity {
             system: row.try_get(2).map_err(malformed)?,
             timeline: i64::from_str_radix(&timeline, 16)
                 .map_err(|e| LogError::malformed("asking who the server is", e))?,
         };
+        self.server = Server {
+            identity,
+            started: row.try_get(4).map_err(malformed)?,
+        };
+        self.opened = Instant::now();
         Ok(())
     }
 
@@ -164,7 +176,17 @@ impl Session {
 
     /// Which server this session is with.
     pub(crate) fn identity(&self) -> Identity {
-        self.identity
+        self.server.identity
+    }
+
+    /// The server as it runs now.
+    pub(crate) fn server(&self) -> Server {
+        self.server
+    }
+
+    /// When this session had been opened.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// How long any call may take.

@@ -13,5 +13,6 @@ mod operating;
 mod parking;
 mod reading;
 mod retention;
+mod sharing;
 mod stress;
 mod support;

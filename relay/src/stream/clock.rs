@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 pub(super) struct DatabaseClock(Option<CarriedTime>);
 
 impl DatabaseClock {
-    /// Takes note of what the database's clock said just now.
-    pub(super) fn set(&mut self, database: OffsetDateTime) {
-        self.0 = Some(CarriedTime::new(database, Instant::now()));
+    /// Takes note of what the database's clock said at a moment of ours.
+    pub(super) fn set(&mut self, database: OffsetDateTime, at: Instant) {
+        self.0 = Some(CarriedTime::new(database, at));
     }
 
     /// The database's time now; ours, before it has told.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward::{
-    Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Quiet, Unrouted,
+    Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Part, Quiet, Unrouted,
 };
 use onceward_core::{Lane, Publisher};
 use tokio::task::JoinSet;
@@ -83,6 +83,8 @@ pub(super) struct Holder<D: Destination> {
 
     // Reading: how far we have read, which is ahead of what is stored.
     pub(super) reader: Option<Box<LogReader>>,
+    /// Its part in what the streams of this relay read.
+    pub(super) part: Arc<Part>,
     pub(super) cursors: BTreeMap<Line, Cursor>,
     pub(super) detours: Detours,
     /// What is being read for.
@@ -137,7 +139,7 @@ impl<D: Destination> Holder<D> {
     pub(super) fn new(
         settings: Arc<StreamSettings>,
         destination: Arc<D>,
-        reader: LogReader,
+        (reader, part): (LogReader, Part),
         keeper: Keeper,
         claimed: Claimed,
         status: StatusHandle,
@@ -151,6 +153,7 @@ impl<D: Destination> Holder<D> {
             status,
             clock: DatabaseClock::default(),
             reader: Some(Box::new(reader)),
+            part: Arc::new(part),
             cursors: main.zip(claimed.cursors).collect(),
             detours: Detours::default(),
             reading: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceward::{Keeper, LogError, LogReader, Quiet, Read, Snapshot};
+use onceward::{Brought, Keeper, LogError, LogReader, Quiet, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
 use tokio::time::{sleep, timeout};
 
@@ -26,7 +26,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Done<P: Publisher> {
     /// The log was read for these lines, and what was read may be published.
-    Read(Box<LogReader>, Vec<Line>, Result<Read, LogError>),
+    Read(Box<LogReader>, Vec<Line>, Result<Brought, LogError>),
     /// It was looked what a read could see.
     Looked(Box<LogReader>, Result<Snapshot, LogError>),
     /// Something was written under the lease.

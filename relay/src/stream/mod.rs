@@ -18,7 +18,9 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward::{Claim, Claimed, Claiming, Keeper, LeaseToken, LogDatabase, LogError, LogReader};
+use onceward::{
+    Claim, Claimed, Claiming, Keeper, LeaseToken, LogDatabase, LogError, LogReader, SharedReads,
+};
 use onceward_core::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -47,6 +49,8 @@ pub(crate) struct Stream<D> {
     pub(crate) destination: Arc<D>,
     pub(crate) owner: String,
     pub(crate) status: StatusHandle,
+    /// What the streams of this relay read.
+    pub(crate) reads: SharedReads,
 }
 
 impl<D: Destination> Stream<D> {
@@ -106,6 +110,7 @@ impl<D: Destination> Stream<D> {
         let settings = Arc::clone(&self.settings);
         let destination = Arc::clone(&self.destination);
         let status = self.status.clone();
+        let reader = (reader, self.reads.take_part());
         let Some(holder) = Holder::new(settings, destination, reader, keeper, claimed, status)
         else {
             return Ok(End::Fenced);

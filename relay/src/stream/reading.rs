@@ -1,9 +1,11 @@
 //! The stream's reading of the log: what is asked for, and where each row goes.
 
+use std::borrow::Borrow;
+use std::sync::Arc;
 use std::time::Instant;
 
-use onceward::{CursorRead, LogRow, Quiet, Read, Snapshot, Unrouted};
-use onceward_core::{Lane, Outgoing};
+use onceward::{Brought, Cursor, CursorRead, LogRow, Quiet, Read, Snapshot, Unrouted};
+use onceward_core::{Lane, Message, Outgoing, Route};
 
 use super::holder::Holder;
 use super::jobs::{self, Done};
@@ -35,8 +37,9 @@ impl<D: Destination> Holder<D> {
         }
         self.reading.clone_from(&lines);
         let publish_after = self.settings.publish_after.clone();
+        let part = Arc::clone(&self.part);
         self.jobs.spawn(async move {
-            let result = reader.read(&asks, &publish_after).await;
+            let result = part.read(&mut reader, &asks, &publish_after).await;
             Done::Read(reader, lines, result)
         });
     }
@@ -100,24 +103,24 @@ impl<D: Destination> Holder<D> {
         self.read_at = Instant::now() + self.pace.after_look(quiet);
     }
 
-    pub(super) fn on_read(&mut self, lines: &[Line], read: Read) {
+    pub(super) fn on_read(&mut self, lines: &[Line], brought: Brought) {
         self.reading.clear();
-        self.quiet = self.quiet_after(lines, &read);
-        self.clock.set(read.now);
+        let read = brought.as_ref();
+        self.quiet = self.quiet_after(lines, read);
+        self.clock.set(read.now, read.came);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
-        let mut rows = 0;
-        for (line, step) in lines.iter().zip(read.steps) {
-            let found = step.rows.len();
-            rows += found;
-            self.cursors.insert(*line, step.after.clone());
-            let messages: Vec<Outgoing> = step
-                .rows
-                .into_iter()
-                .filter_map(|row| self.route(*line, row))
-                .collect();
-            // An idle log moves the snapshot at every poll; storing that would be a write per poll, and tell nothing.
-            if found > 0 {
-                self.window.push(*line, messages, step.after);
+        let rows = read.steps.iter().map(|step| step.rows.len()).sum();
+        match brought {
+            Brought::Own(read) => {
+                for (line, step) in lines.iter().zip(read.steps) {
+                    self.on_rows(*line, step.rows, LogRow::into_message, step.after);
+                }
+            }
+            Brought::Shared(read) => {
+                let copied = |row: &LogRow| row.message().clone();
+                for (line, step) in lines.iter().zip(&read.steps) {
+                    self.on_rows(*line, &step.rows, copied, step.after.clone());
+                }
             }
         }
         if rows > 0 {
@@ -125,6 +128,36 @@ impl<D: Destination> Holder<D> {
         }
         self.store_what_is_done();
         self.read_at = Instant::now() + self.pace.after_read(rows);
+    }
+
+    /// Takes what is the line's own of some rows, and the cursor behind them.
+    fn on_rows<R: Borrow<LogRow>>(
+        &mut self,
+        line: Line,
+        rows: impl IntoIterator<Item = R, IntoIter: ExactSizeIterator>,
+        message: impl Fn(R) -> Message,
+        after: Cursor,
+    ) {
+        let rows = rows.into_iter();
+        let found = rows.len();
+        self.cursors.insert(line, after.clone());
+        let own = rows.filter_map(|row| {
+            let route = self.route(line, row.borrow())?;
+            let source = Some(self.settings.source.clone());
+            Some(Outgoing {
+                route,
+                message: Message {
+                    source,
+                    ..message(row)
+                },
+                replay: None,
+            })
+        });
+        let messages: Vec<Outgoing> = own.collect();
+        // An idle log moves the snapshot at every poll; storing that would be a write per poll, and tell nothing.
+        if found > 0 {
+            self.window.push(line, messages, after);
+        }
     }
 
     /// What a read says about the next one. Nobody else moves the cursors of a line that is being read.
@@ -137,32 +170,23 @@ impl<D: Destination> Holder<D> {
     }
 
     /// Where a row goes: none if it is parked, another line's or stream's, or nobody's.
-    fn route(&mut self, line: Line, row: LogRow) -> Option<Outgoing> {
+    fn route(&mut self, line: Line, row: &LogRow) -> Option<Route> {
         if self.skip.contains(&row.seq) {
             return None;
         }
-        let slot = row.slot;
-        let mut message = row.into_message();
+        let message = row.message();
         let (lane, key) = (line.lane, message.key.as_ref());
         if self.detours.owner(lane, &message.topic, key) != line {
             return None;
         }
         match self.routing.way(&message.topic) {
-            Way::Publish(routes) => {
-                let route = routes.of(message.key.as_ref(), &message.id);
-                message.source = Some(self.settings.source.clone());
-                Some(Outgoing {
-                    route,
-                    message,
-                    replay: None,
-                })
-            }
+            Way::Publish(routes) => Some(routes.of(key, &message.id)),
             Way::Elsewhere => None,
             Way::Unrouted => {
                 self.note(Unrouted {
-                    slot,
+                    slot: row.slot,
                     lane,
-                    topic: message.topic,
+                    topic: message.topic.clone(),
                 });
                 None
             }

@@ -8,6 +8,7 @@ mod detours;
 mod histories;
 mod looks;
 mod relays;
+mod sharing;
 mod workers;
 mod world;
 

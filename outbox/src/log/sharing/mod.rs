@@ -1,0 +1,232 @@
+//! Lets the streams of one relay that stand at the same place share a read, instead of reading the same rows for each of them.
+
+mod recent;
+pub(in crate::log) mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::durability::PublishAfter;
+use super::error::LogError;
+use super::read::{CursorRead, LogReader, Read};
+use recent::Recent;
+use rule::Answer;
+pub(super) use rule::Ask;
+
+/// How long a reader waits for the answer to another one's ask, before it reads itself. Less than a read may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+type Awaited = Option<Arc<Answer>>;
+
+/// The reads of several readers of one log.
+#[derive(Debug, Clone, Default)]
+pub struct SharedReads {
+    /// Whoever reads looks here what others read; none of them outlives the others by rule.
+    table: Arc<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    parts: AtomicUsize,
+    /// Locked for as long as it takes to look, never while one waits.
+    board: Mutex<Board>,
+}
+
+/// What is being read and what was.
+#[derive(Debug, Default)]
+struct Board {
+    flights: Vec<Flight>,
+    /// How many flights there have been.
+    count: u64,
+    recent: Recent,
+}
+
+/// A read that has not ended.
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    ask: Ask,
+    begun: Instant,
+    /// Closed without an answer when whoever reads fails or is dropped.
+    answer: watch::Receiver<Awaited>,
+}
+
+/// A reader's part in the reads of several; it ends by being dropped.
+#[derive(Debug)]
+pub struct Part {
+    table: Arc<Table>,
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum Brought {
+    /// To this reader alone.
+    Own(Read),
+    /// To others too, or they may still come for it.
+    Shared(Arc<Read>),
+}
+
+impl AsRef<Read> for Brought {
+    fn as_ref(&self) -> &Read {
+        match self {
+            Self::Own(read) => read,
+            Self::Shared(read) => read,
+        }
+    }
+}
+
+impl SharedReads {
+    /// A part for one reader. As long as there is no other, it reads as if there were none.
+    #[must_use]
+    pub fn take_part(&self) -> Part {
+        self.table.parts.fetch_add(1, Ordering::Relaxed);
+        Part {
+            table: Arc::clone(&self.table),
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.table.parts.fetch_sub(1, Ordering::Relaxed) <= 2 {
+            self.table.board().recent = Recent::default();
+        }
+    }
+}
+
+impl Part {
+    /// As [`LogReader::read`], if no other reader's answer will do.
+    ///
+    /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
+    /// wait. Who waits in vain, since the one that read failed, was dropped or got what is no answer here, reads itself: it waits once, and
+    /// for a second at most. An empty answer goes to those only who wait for it: they asked while it was read, so that they are behind what
+    /// is committed by no more than a read's time, as if they had read first.
+    ///
+    /// # Errors
+    /// As those of [`LogReader::read`]; what others fail with is not among them.
+    ///
+    /// # Cancel safety
+    /// As that of [`LogReader::read`]. Those that wait for this read do it themselves then.
+    pub async fn read(
+        &self,
+        reader: &mut LogReader,
+        reads: &[CursorRead],
+        publish_after: &PublishAfter,
+    ) -> Result<Brought, LogError> {
+        if self.table.parts.load(Ordering::Relaxed) < 2 {
+            return reader.read(reads, publish_after).await.map(Brought::Own);
+        }
+        let ask = reader.ask(reads, publish_after);
+        let mut may_wait = true;
+        loop {
+            match self.table.turn(&ask, may_wait) {
+                Turn::Take(read) => return Ok(Brought::Shared(read)),
+                Turn::Await(answer) => {
+                    may_wait = false;
+                    let within = PATIENCE.min(reader.within());
+                    let answer = ended(answer, within).await;
+                    if let Some(answer) = answer.filter(|answer| ask.may_take(answer)) {
+                        return Ok(Brought::Shared(Arc::clone(&answer.read)));
+                    }
+                }
+                Turn::Read(flying) => {
+                    let read = reader.read(reads, publish_after).await?;
+                    return Ok(Brought::Shared(flying.end(ask, read)));
+                }
+            }
+        }
+    }
+}
+
+/// What a reader does.
+enum Turn {
+    /// It takes this answer.
+    Take(Arc<Read>),
+    /// It waits for this one.
+    Await(watch::Receiver<Awaited>),
+    /// It reads.
+    Read(Flying),
+}
+
+/// A read that others may wait for, until this is dropped.
+struct Flying {
+    table: Arc<Table>,
+    number: u64,
+    begun: Instant,
+    answer: watch::Sender<Awaited>,
+}
+
+impl Table {
+    fn turn(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Turn {
+        let begun = Instant::now();
+        let mut board = self.board();
+        if let Some(answer) = board.recent.find(ask, begun) {
+            return Turn::Take(Arc::clone(&answer.read));
+        }
+        let mut flights = board.flights.iter();
+        if may_wait
+            && let Some(flight) = flights.find(|other| ask.may_await(&other.ask, other.begun))
+        {
+            return Turn::Await(flight.answer.clone());
+        }
+        board.count += 1;
+        let number = board.count;
+        let (answer, receiver) = watch::channel(None);
+        board.flights.push(Flight {
+            number,
+            ask: ask.clone(),
+            begun,
+            answer: receiver,
+        });
+        Turn::Read(Flying {
+            table: Arc::clone(self),
+            number,
+            begun,
+            answer,
+        })
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        // Whoever panicked while it had the lock has left nothing half done.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    fn leave(&mut self, number: u64) {
+        self.flights.retain(|flight| flight.number != number);
+    }
+}
+
+impl Flying {
+    /// Gives the answer to those that wait, and to those that come soon.
+    fn end(self, ask: Ask, read: Read) -> Arc<Read> {
+        let answer = Arc::new(Answer::new(ask, self.begun, read));
+        let read = Arc::clone(&answer.read);
+        let mut board = self.table.board();
+        // Both at once: whoever comes now has not waited, and gets no empty answer.
+        board.leave(self.number);
+        board.recent.keep(&answer, Instant::now());
+        drop(board);
+        self.answer.send_replace(Some(answer));
+        read
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        self.table.board().leave(self.number);
+    }
+}
+
+/// The answer, once the read has ended; none if it failed, or takes too long.
+async fn ended(mut answer: watch::Receiver<Awaited>, within: Duration) -> Option<Arc<Answer>> {
+    let ended = timeout(within, answer.wait_for(Option::is_some)).await;
+    ended.ok()?.ok()?.clone()
+}

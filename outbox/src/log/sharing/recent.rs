@@ -1,0 +1,66 @@
+//! Keeps the last few answers, for readers that come to ask the same a little later. Pure: the caller brings the clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::rule::{Answer, Ask};
+
+/// Answers kept at most.
+const MOST: usize = 16;
+
+/// What all answers kept may weigh, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+
+/// How long an answer is kept. What is older would be true still; but whoever comes later than that is not in step.
+const MOST_AGE: Duration = Duration::from_secs(1);
+
+/// Answers, the oldest first.
+///
+/// An empty one is not kept: it says that at its moment there was nothing, and whoever took it later would overlook for another turn what
+/// has been committed since. One with rows does no such harm. It is read on at once behind it.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    answers: VecDeque<(Instant, Arc<Answer>)>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Keeps an answer, if it has anything in it and is not too large.
+    pub(super) fn keep(&mut self, answer: &Arc<Answer>, now: Instant) {
+        self.forget(now);
+        let weight = answer.weight();
+        if answer.is_empty() || weight > MOST_BYTES {
+            return;
+        }
+        while self.answers.len() >= MOST || self.bytes + weight > MOST_BYTES {
+            if !self.forget_oldest() {
+                break;
+            }
+        }
+        self.bytes += weight;
+        self.answers.push_back((now, Arc::clone(answer)));
+    }
+
+    /// An answer that is one to this.
+    pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Option<Arc<Answer>> {
+        self.forget(now);
+        let found = self.answers.iter().find(|(_, kept)| ask.may_take(kept));
+        found.map(|(_, answer)| Arc::clone(answer))
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let is_old = |(came, _): &(Instant, _)| now.saturating_duration_since(*came) > MOST_AGE;
+        while self.answers.front().is_some_and(is_old) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let oldest = self.answers.pop_front();
+        if let Some((_, answer)) = &oldest {
+            self.bytes -= answer.weight();
+        }
+        oldest.is_some()
+    }
+}

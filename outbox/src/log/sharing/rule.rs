@@ -1,0 +1,134 @@
+//! Decides which reader may take the answer that another one got. Pure: no clock, no I/O.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::log::cursor::{Cursor, Sequenced, Step};
+use crate::log::durability::PublishAfter;
+use crate::log::identity::Server;
+use crate::log::read::{CursorRead, Read};
+use crate::log::row::LogRow;
+
+/// What a reader asks, and of whom.
+///
+/// An answer depends on what was asked, on the moment and on the server; not on who asked. So a stream that takes the answer of another
+/// one's read is like a stream that read at that moment and was slow to go on. Three things make sure that it could have been that one:
+///
+/// - *The same log.* System and timeline are the same, and so is the moment at which the server was started: after a failover, a
+///   promotion or a restart, and at a copy that runs beside it, an answer of before or elsewhere is nobody's.
+/// - *The same life of the server.* It may crash and recover without being started anew. What was waited for until it was durable holds
+///   behind that as before: its rows are there, their numbers and transaction ids are not given again. What was not, holds for sessions
+///   that were open when the read began: the crash ends those, and with them all that their stream has in memory, so that it stores
+///   nothing that came of the answer. The session that stores is opened before the one that reads for the same reason.
+/// - *The same promise.* What was to become true before the answer may be published is what this reader waits for too.
+///
+/// The lease has no part in it: whoever lost it is told when it stores, however it came to what it publishes.
+#[derive(Debug, Clone)]
+pub(in crate::log) struct Ask {
+    pub(in crate::log) server: Server,
+    /// When the reader's session had been opened.
+    pub(in crate::log) opened: Instant,
+    pub(in crate::log) publish_after: PublishAfter,
+    pub(in crate::log) reads: Vec<CursorRead>,
+}
+
+/// What came of an ask.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) ask: Ask,
+    /// The read began no earlier than this.
+    pub(super) begun: Instant,
+    pub(super) read: Arc<Read>,
+    /// What the rows of each step weigh.
+    weights: Vec<usize>,
+}
+
+impl Answer {
+    pub(super) fn new(ask: Ask, begun: Instant, read: Read) -> Self {
+        let weights = read.steps.iter().map(weight).collect();
+        Self {
+            ask,
+            begun,
+            read: Arc::new(read),
+            weights,
+        }
+    }
+
+    /// Whether there is anything in it. What is not empty was waited for until it could be published.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read.steps.iter().all(|step| step.rows.is_empty())
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weights.iter().sum()
+    }
+}
+
+fn weight(step: &Step<LogRow>) -> usize {
+    step.rows.iter().map(|row| row.message.weight()).sum()
+}
+
+impl Ask {
+    /// Whether the answer to `asked`, whose read began at `begun` and has not ended, may turn out to be one to this.
+    pub(super) fn may_await(&self, asked: &Self, begun: Instant) -> bool {
+        let mut pairs = self.reads.iter().zip(&asked.reads);
+        self.opened <= begun
+            && self.is_alike(asked)
+            && pairs.all(|(mine, asked)| {
+                asked.limit <= mine.limit
+                    && asked.bytes <= mine.bytes
+                    && stands_within(&mine.cursor, &asked.cursor)
+            })
+    }
+
+    /// Whether the answer is one to this.
+    pub(super) fn may_take(&self, answer: &Answer) -> bool {
+        let asked = &answer.ask;
+        let outlives = asked.publish_after != PublishAfter::Visible && !answer.is_empty();
+        let steps = answer.read.steps.iter().zip(&answer.weights);
+        let mut all = self.reads.iter().zip(&asked.reads).zip(steps);
+        (outlives || self.opened <= answer.begun)
+            && self.is_alike(asked)
+            && all.all(|((mine, asked), (step, weight))| {
+                let has_room = asked.limit <= mine.limit && asked.bytes <= mine.bytes;
+                let fits = step.rows.len() <= mine.limit && *weight <= mine.bytes;
+                (has_room || fits) && leads_on(&asked.cursor, step, &mine.cursor)
+            })
+    }
+
+    /// Whether both ask the same server for the same lanes under the same promise.
+    fn is_alike(&self, other: &Self) -> bool {
+        let lanes = |ask: &Self| ask.reads.iter().map(|read| read.lane).collect::<Vec<_>>();
+        self.server == other.server
+            && self.publish_after == other.publish_after
+            && lanes(self) == lanes(other)
+    }
+}
+
+/// Whether `mine` has passed what `asked` has, and nothing beyond its last row.
+///
+/// Streams that stand behind the same row need not have read it at the same moment: an idle stream moves its snapshot with each read.
+fn stands_within(mine: &Cursor, asked: &Cursor) -> bool {
+    let is_no_page = mine.paging.is_none() && asked.paging.is_none();
+    let is_level = (mine.last, mine.floor) == (asked.last, asked.floor);
+    // Up to the floor nothing is ever late, whatever the snapshot sees.
+    let may_be_late = mine.last > mine.floor;
+    mine == asked
+        || (is_no_page && is_level && (!may_be_late || mine.snapshot.sees_all_of(&asked.snapshot)))
+}
+
+/// Whether what a read brought for `asked` is what a read at that moment would have brought for `mine`, and leaves both at one place.
+///
+/// Behind the same last row, the new rows are the same. The late rows are not, if one of the two saw more than the other. What `mine`
+/// saw besides is no reason to read again as long as the answer has no late rows at all: those of `mine` would be among them. And the
+/// answer must have seen all that `mine` saw, or what was delivered for it would become late behind the answer, and come twice.
+pub(in crate::log) fn leads_on<R: Sequenced>(
+    asked: &Cursor,
+    step: &Step<R>,
+    mine: &Cursor,
+) -> bool {
+    let no_late = step.rows.first().is_none_or(|row| row.seq() > asked.last);
+    let no_page = step.after.paging.is_none();
+    let sees_all = step.after.snapshot.sees_all_of(&mine.snapshot);
+    mine == asked || (stands_within(mine, asked) && no_late && no_page && sees_all)
+}

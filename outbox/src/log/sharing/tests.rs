@@ -1,0 +1,262 @@
+//! Who may take whose answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onceward_core::{Lane, Schema};
+use onceward_testkit::postgres::Postgres;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::recent::Recent;
+use super::rule::{Answer, Ask};
+use super::{Brought, SharedReads};
+use crate::log::cursor::{Cursor, Paging, Step};
+use crate::log::durability::PublishAfter;
+use crate::log::identity::{Identity, Server};
+use crate::log::read::{CursorRead, LogReader, Read};
+use crate::log::row::{LogRow, Stored};
+use crate::log::session::LogDatabase;
+
+const SERVER: Server = Server {
+    identity: Identity {
+        system: 7,
+        timeline: 1,
+    },
+    started: 1_000,
+};
+
+fn at(last: i64, seen: &str) -> Cursor {
+    Cursor::starting(last, seen.parse().unwrap())
+}
+
+fn row(seq: i64) -> LogRow {
+    let stored = Stored {
+        seq,
+        id: Uuid::nil(),
+        topic: "orders",
+        key: None,
+        kind: "orders",
+        headers: b"\x01{}",
+        payload: &[0; 100],
+        created_at: OffsetDateTime::UNIX_EPOCH,
+    };
+    LogRow {
+        seq,
+        slot: 0,
+        lane: Lane::Standard,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        message: stored.message().unwrap(),
+    }
+}
+
+fn ask(cursor: &Cursor, opened: Instant) -> Ask {
+    Ask {
+        server: SERVER,
+        opened,
+        publish_after: PublishAfter::Flushed,
+        reads: vec![CursorRead {
+            lane: Lane::Standard,
+            cursor: cursor.clone(),
+            limit: 10,
+            bytes: 10_000,
+        }],
+    }
+}
+
+fn answer(ask: Ask, begun: Instant, rows: &[i64], after: Cursor) -> Answer {
+    let rows = rows.iter().map(|seq| row(*seq)).collect();
+    let read = Read {
+        steps: vec![Step { rows, after }],
+        now: OffsetDateTime::UNIX_EPOCH,
+        came: begun,
+    };
+    Answer::new(ask, begun, read)
+}
+
+/// Rows 8 and 9, read behind row 7.
+fn rows(now: Instant) -> Answer {
+    answer(
+        ask(&at(7, "10:12:10"), now),
+        now,
+        &[8, 9],
+        at(9, "14:16:14"),
+    )
+}
+
+/// With one thing changed.
+fn but(mut ask: Ask, change: impl FnOnce(&mut Ask)) -> Ask {
+    change(&mut ask);
+    ask
+}
+
+#[test]
+fn whoever_asks_the_same_takes_the_answer() {
+    let now = Instant::now();
+    let same = ask(&at(7, "10:12:10"), now);
+
+    assert!(same.may_await(&rows(now).ask, now));
+    assert!(same.may_take(&rows(now)));
+}
+
+#[test]
+fn another_server_or_another_life_of_it_or_another_promise_has_another_answer() {
+    let now = Instant::now();
+    let same = || ask(&at(7, "10:12:10"), now);
+    let others = [
+        but(same(), |ask| ask.server.identity.system = 8),
+        but(same(), |ask| ask.server.identity.timeline = 2),
+        but(same(), |ask| ask.server.started = 1_001),
+        but(same(), |ask| ask.publish_after = PublishAfter::Visible),
+        but(same(), |ask| {
+            ask.publish_after = PublishAfter::Replicated("b".to_owned());
+        }),
+        but(same(), |ask| ask.reads[0].lane = Lane::Bulk),
+        but(same(), |ask| ask.reads.push(ask.reads[0].clone())),
+        but(same(), |ask| ask.reads[0].cursor.floor = 3),
+        but(same(), |ask| ask.reads[0].cursor.last = 6),
+    ];
+
+    for other in others {
+        assert!(!other.may_await(&rows(now).ask, now), "{other:?}");
+        assert!(!other.may_take(&rows(now)), "{other:?}");
+    }
+}
+
+#[test]
+fn a_session_opened_later_takes_only_what_was_waited_for_until_it_was_durable() {
+    let (before, now) = (Instant::now(), Instant::now() + Duration::from_millis(1));
+    let later = || ask(&at(7, "10:12:10"), now);
+    let visible = |ask: Ask| but(ask, |ask| ask.publish_after = PublishAfter::Visible);
+    let empty = || answer(rows(before).ask, before, &[], at(7, "14:16:14"));
+
+    assert!(later().may_take(&rows(before)));
+    assert!(!later().may_await(&rows(before).ask, before));
+    assert!(!later().may_take(&empty()));
+    let mut seen = rows(before);
+    seen.ask = visible(seen.ask);
+    assert!(!visible(later()).may_take(&seen));
+    assert!(visible(ask(&at(7, "10:12:10"), before)).may_take(&seen));
+}
+
+#[test]
+fn readers_behind_the_same_row_share_if_the_one_that_asked_has_seen_no_more() {
+    let now = Instant::now();
+    let takes = |seen: &str| ask(&at(7, seen), now).may_take(&rows(now));
+
+    assert!(takes("10:13:10"));
+    assert!(takes("13:14:"));
+    // 11 was running for this one, so that its rows are late for it.
+    assert!(!takes("10:12:10,11"));
+    // 14 had ended for this one: what it has had of it would come again behind the answer.
+    assert!(!takes("15:15:"));
+}
+
+#[test]
+fn what_came_late_for_one_need_not_be_late_for_another() {
+    let now = Instant::now();
+    let late = || {
+        let asked = ask(&at(7, "10:12:10"), now);
+        answer(asked, now, &[5, 8], at(8, "14:16:14"))
+    };
+
+    assert!(ask(&at(7, "10:12:10"), now).may_take(&late()));
+    assert!(!ask(&at(7, "10:13:10"), now).may_take(&late()));
+}
+
+#[test]
+fn a_page_of_late_rows_goes_only_to_those_on_the_same_page() {
+    let now = Instant::now();
+    let paging = |late_pos| Cursor {
+        paging: Some(Paging {
+            pinned: "14:16:14".parse().unwrap(),
+            late_pos,
+        }),
+        ..at(7, "10:12:10")
+    };
+    let page = || answer(ask(&paging(2), now), now, &[3, 4], paging(4));
+
+    assert!(ask(&paging(2), now).may_take(&page()));
+    assert!(!ask(&paging(1), now).may_take(&page()));
+    assert!(!ask(&at(7, "10:12:10"), now).may_take(&page()));
+    assert!(!ask(&paging(2), now).may_take(&rows(now)));
+}
+
+#[test]
+fn nobody_takes_more_than_it_has_room_for() {
+    let now = Instant::now();
+    let with = |limit, bytes| {
+        but(ask(&at(7, "10:12:10"), now), |ask| {
+            (ask.reads[0].limit, ask.reads[0].bytes) = (limit, bytes);
+        })
+    };
+
+    assert!(!with(1, 10_000).may_take(&rows(now)));
+    assert!(!with(10, 300).may_take(&rows(now)));
+    // The answer is smaller than what was asked.
+    assert!(with(2, 1_000).may_take(&rows(now)));
+    assert!(!with(2, 1_000).may_await(&rows(now).ask, now));
+    assert!(with(11, 20_000).may_await(&rows(now).ask, now));
+}
+
+#[test]
+fn answers_are_kept_for_a_second_if_there_is_anything_in_them() {
+    let now = Instant::now();
+    let same = ask(&at(7, "10:12:10"), now);
+    let mut recent = Recent::default();
+
+    recent.keep(
+        &Arc::new(answer(same.clone(), now, &[], at(7, "14:16:14"))),
+        now,
+    );
+    assert!(recent.find(&same, now).is_none());
+
+    recent.keep(&Arc::new(rows(now)), now);
+    assert!(recent.find(&same, now).is_some());
+    assert!(recent.find(&same, now + Duration::from_secs(2)).is_none());
+    assert!(recent.find(&same, now).is_none());
+}
+
+#[test]
+fn the_oldest_answers_go_when_there_are_many() {
+    let now = Instant::now();
+    let mut recent = Recent::default();
+    let behind = |last: i64| ask(&at(last, "10:12:10"), now);
+
+    for last in 1..=17 {
+        let after = at(last + 1, "14:16:14");
+        let answer = answer(behind(last), now, &[last + 1], after);
+        recent.keep(&Arc::new(answer), now);
+    }
+
+    assert!(recent.find(&behind(1), now).is_none());
+    for last in 2..=17 {
+        assert!(recent.find(&behind(last), now).is_some(), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_another_server_is_not_used() {
+    let database = Postgres::shared().await.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let enqueue = "select onceward.enqueue('orders', 'x'::bytea, 'k')";
+    let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
+    let mut one = LogReader::connect(&log).await.unwrap();
+    let mut promoted = LogReader::connect(&log).await.unwrap();
+    promoted.session.server.identity.timeline += 1;
+    let (reads, shared) = (
+        ask(&at(0, "1:1:"), Instant::now()).reads,
+        SharedReads::default(),
+    );
+    let parts = [shared.take_part(), shared.take_part()];
+    let after = PublishAfter::Flushed;
+    sqlx::query(enqueue).execute(database.pool()).await.unwrap();
+    parts[0].read(&mut one, &reads, &after).await.unwrap();
+    sqlx::query(enqueue).execute(database.pool()).await.unwrap();
+
+    let of_the_one = parts[1].read(&mut one, &reads, &after).await.unwrap();
+    let own = parts[1].read(&mut promoted, &reads, &after).await.unwrap();
+
+    let rows = |brought: &Brought| brought.as_ref().steps[0].rows.len();
+    assert_eq!((rows(&of_the_one), rows(&own)), (1, 2));
+}
