@@ -118,7 +118,7 @@ impl LogReader {
         publish_after: &PublishAfter,
     ) -> Result<Read, LogError> {
         let (moment, read) = loop {
-            let (mut moment, read) = self.ask(cursors).await?;
+            let (mut moment, read) = self.read_occupied(cursors).await?;
             self.session.is_own(moment.pid)?;
             let before = self.occupied.clone();
             let is_complete = self.occupied.cover(std::mem::take(&mut moment.in_use));
@@ -136,7 +136,7 @@ impl LogReader {
     }
 
     /// One read of the slots that are occupied as far as is known.
-    async fn ask(&mut self, cursors: &[CursorRead]) -> Result<(Moment, Read), LogError> {
+    async fn read_occupied(&mut self, cursors: &[CursorRead]) -> Result<(Moment, Read), LogError> {
         let lanes: Vec<Lane> = cursors.iter().map(|read| read.lane).collect();
         let (schema, slots, ring) = (&self.schema, self.occupied.slots(), self.ring);
         let sql = self
