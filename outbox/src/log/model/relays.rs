@@ -6,7 +6,8 @@ use std::hash::Hash;
 
 use super::world::{ABORTED, BIG, EARLY, FREE, Row, STANDARD, Scenario, World};
 use super::{Findings, System, explore_all};
-use crate::log::cursor::{Cursor, Sequenced};
+use crate::log::cursor::{Cursor, Step};
+use crate::log::sharing::rule::leads_on;
 
 /// With the number of claims and the rows of a read.
 const SCENARIOS: &[(Scenario, u8, usize)] = &[
@@ -28,6 +29,8 @@ const CHUNKS_IN_FLIGHT: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
     AsTheProduct,
+    /// As the product; and the last answer may be taken by whoever it is one for, a takeover or a commit later too.
+    SharedAnswers,
     /// The cursor moves before the broker has confirmed.
     CheckpointBeforeConfirm,
     /// The token is not asked for.
@@ -53,6 +56,8 @@ struct Relays {
     stored: Cursor,
     token: u8,
     relays: [Option<Relay>; 2],
+    /// Behind which cursor the last read was, what it brought and where it led.
+    answer: Option<(Cursor, Vec<Row>, Cursor)>,
     arrivals: Vec<u8>,
     reads: u8,
     unfenced: bool,
@@ -65,6 +70,7 @@ impl Hash for Relays {
         self.stored.hash(state);
         self.token.hash(state);
         self.relays.hash(state);
+        self.answer.hash(state);
         self.arrivals.hash(state);
         self.reads.hash(state);
         self.unfenced.hash(state);
@@ -76,6 +82,7 @@ impl Hash for Relays {
 enum Action {
     Claim(usize),
     Read(usize),
+    Take(usize),
     Publish(usize),
     Checkpoint(usize),
 }
@@ -88,6 +95,7 @@ impl System for Relays {
         for index in 0..self.relays.len() {
             acts.extend(self.claim(index).map(|after| (Action::Claim(index), after)));
             acts.extend(self.read(index).map(|after| (Action::Read(index), after)));
+            acts.extend(self.take(index).map(|after| (Action::Take(index), after)));
             acts.extend(
                 self.publish(index)
                     .map(|after| (Action::Publish(index), after)),
@@ -131,6 +139,7 @@ impl Relays {
             world,
             token: 0,
             relays: [None, None],
+            answer: None,
             arrivals: Vec::new(),
             reads: 0,
             unfenced: false,
@@ -169,11 +178,35 @@ impl Relays {
         }
         let mut after = self.clone();
         after.reads += u8::from(!quiet);
-        let relay = after.relays[index].as_mut()?;
-        let rows = step.rows.iter().map(|row| u8::try_from(row.seq()).unwrap());
-        relay.chunks.push((rows.collect(), step.after.clone()));
-        relay.cursor = step.after;
+        if self.rule == Rule::SharedAnswers {
+            let (rows, behind) = (step.rows.clone(), step.after.clone());
+            after.answer = Some((relay.cursor.clone(), rows, behind));
+        }
+        after.push(index, &step)?;
         Some(after)
+    }
+
+    /// Takes the answer of the last read, whoever made it and however long ago.
+    fn take(&self, index: usize) -> Option<Self> {
+        let relay = self.relays[index].as_ref()?;
+        let (asked, rows, after) = self.answer.clone()?;
+        let step = Step { rows, after };
+        let moves = !step.rows.is_empty() || step.after != relay.cursor;
+        let has_room = relay.chunks.len() < CHUNKS_IN_FLIGHT;
+        if !has_room || !moves || !leads_on(&asked, &step, &relay.cursor) {
+            return None;
+        }
+        let mut after = self.clone();
+        after.push(index, &step)?;
+        Some(after)
+    }
+
+    fn push(&mut self, index: usize, step: &Step<Row>) -> Option<()> {
+        let relay = self.relays[index].as_mut()?;
+        let rows = step.rows.iter().map(|row| row.seq).collect();
+        relay.chunks.push((rows, step.after.clone()));
+        relay.cursor = step.after.clone();
+        Some(())
     }
 
     /// The broker has the next row. What is in flight arrives in order, without gaps.
@@ -226,6 +259,21 @@ fn crashes_and_takeovers_lose_nothing_and_keep_first_arrivals_in_order() {
     println!("{} states, {} ends", findings.states, findings.ends);
     assert!(findings.are_none(), "{findings:?}");
     assert!(findings.states > 300_000, "too few: {}", findings.states);
+}
+
+#[test]
+fn answers_that_outlive_a_takeover_lose_nothing_and_keep_first_arrivals_in_order() {
+    // With two transactions each: an answer to keep makes many more states.
+    let scenarios = SCENARIOS
+        .iter()
+        .filter(|(scenario, ..)| scenario.len() == 2);
+    let starts = scenarios.map(|setting| Relays::start(*setting, Rule::SharedAnswers));
+
+    let findings = explore_all(starts, |_| false);
+
+    println!("{} states, {} ends", findings.states, findings.ends);
+    assert!(findings.are_none(), "{findings:?}");
+    assert!(findings.states > 100_000, "too few: {}", findings.states);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::world::{Op, Row, SCENARIOS, Scenario, World};
+use super::world::{Row, SCENARIOS, Scenario, World};
 use super::{Findings, System, explore_all};
 use crate::log::cursor::{Cursor, Step};
 use crate::log::sharing::rule::leads_on;
@@ -42,9 +42,7 @@ impl Hash for Sharing {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "what is inside is shown in traces")]
 enum Action {
-    Tx(usize, Op),
     OtherReads,
     Take,
     Read,
@@ -118,23 +116,22 @@ impl Sharing {
 impl System for Sharing {
     type Action = Action;
 
-    fn next(&self) -> Vec<(Action, Self)> {
-        let steps = self.world.steps().map(|(index, op, world)| {
-            let next = Self {
-                world,
-                ..self.clone()
-            };
-            (Action::Tx(index, op), next)
-        });
-        let mut next: Vec<_> = steps.collect();
-        next.extend(self.other_reads().map(|after| (Action::OtherReads, after)));
-        next.extend(self.take().map(|after| (Action::Take, after)));
-        next.extend(self.read().map(|after| (Action::Read, after)));
-        next
+    fn acts(&self) -> Vec<(Action, Self)> {
+        let other_reads = self.other_reads().map(|after| (Action::OtherReads, after));
+        let take = self.take().map(|after| (Action::Take, after));
+        let read = self.read().map(|after| (Action::Read, after));
+        [other_reads, take, read].into_iter().flatten().collect()
     }
 
     fn world(&self) -> &World {
         &self.world
+    }
+
+    fn with(&self, world: World) -> Self {
+        Self {
+            world,
+            ..self.clone()
+        }
     }
 
     fn arrivals(&self) -> &[u8] {
