@@ -11,6 +11,7 @@ use crate::capacity::{Costs, Load};
 use crate::machine::{self, Machines};
 use crate::outcome::Outcome;
 use crate::results::{self, Row};
+use crate::targets::{TARGETS, Verdict};
 
 /// The page, in the directory of the documentation.
 const PAGE: &str = "performance.md";
@@ -34,13 +35,24 @@ const PLOTTED: [(&str, &str); 7] = [
 
 /// Writes the page and its plots into the directory of the documentation.
 pub(crate) fn write(results: &Path, machine: &Path, into: &Path) -> Outcome {
-    for (name, text) in files(&results::read(results)?, &machine::read(machine)?)? {
+    let rows = results::read(results)?;
+    for (name, text) in files(&rows, &machine::read(machine)?)? {
         let path = into.join(name);
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
         std::fs::write(&path, text)?;
         println!("{}", path.display());
+    }
+    let missed = TARGETS
+        .iter()
+        .filter_map(|target| match target.verdict(&rows) {
+            Verdict::Missed(figure) => Some((target, figure)),
+            Verdict::Reached(_) | Verdict::NotMeasured => None,
+        });
+    for (target, figure) in missed {
+        let (workload, what, bound) = (target.workload, target.what, target.bound);
+        println!("missed: {workload} {what}: {figure:.2}, wanted {bound}");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What Onceward wants of itself, beside what was measured. Pure.
 
+use std::fmt;
+
 use crate::results::{Row, median};
 
 const OURS: &str = "onceward";
@@ -13,12 +15,29 @@ pub(crate) enum Bound {
 
 impl Bound {
     /// Whether a figure is within it. One that is no number is not.
-    pub(crate) fn holds(self, figure: f64) -> bool {
+    fn holds(self, figure: f64) -> bool {
         match self {
             Self::AtLeast(least) => figure >= least,
             Self::AtMost(most) => figure <= most,
         }
     }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+            Self::AtMost(most) => write!(f, "at most {most}"),
+        }
+    }
+}
+
+/// What a target came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Verdict {
+    Reached(f64),
+    Missed(f64),
+    NotMeasured,
 }
 
 /// One thing that is wanted.
@@ -31,9 +50,13 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// What it came to, by the medians: of several variants the worst one. None if it was not measured.
-    pub(crate) fn measured(&self, rows: &[Row]) -> Option<f64> {
-        (self.measured)(rows)
+    /// What it came to, by the medians: of several variants the worst one.
+    pub(crate) fn verdict(&self, rows: &[Row]) -> Verdict {
+        match (self.measured)(rows) {
+            Some(figure) if self.bound.holds(figure) => Verdict::Reached(figure),
+            Some(figure) => Verdict::Missed(figure),
+            None => Verdict::NotMeasured,
+        }
     }
 }
 
@@ -337,12 +360,16 @@ mod tests {
 
     fn measured(what: &str, rows: &[Row]) -> Option<f64> {
         let target = TARGETS.iter().find(|target| target.what == what).unwrap();
-        target.measured(rows)
+        (target.measured)(rows)
     }
 
     #[test]
     fn nothing_measured_is_nothing_reached() {
-        assert!(TARGETS.iter().all(|target| target.measured(&[]).is_none()));
+        assert!(
+            TARGETS
+                .iter()
+                .all(|target| target.verdict(&[]) == Verdict::NotMeasured)
+        );
     }
 
     #[test]

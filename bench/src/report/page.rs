@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::words::{METRICS, WORKLOADS};
 use crate::machine::{Machine, Machines, Run};
 use crate::results::Row;
-use crate::targets::{Bound, TARGETS};
+use crate::targets::{Bound, TARGETS, Verdict};
 
 /// Ours, with which the others are compared.
 const OURS: &str = "onceward";
@@ -108,15 +108,14 @@ fn targets_part(page: &mut String, rows: &[Row]) {
          | workload | what | wanted | measured | |\n|---|---|---:|---:|---|\n",
     );
     for target in TARGETS {
-        let bound = target.bound;
-        let wanted = match bound {
+        let wanted = match target.bound {
             Bound::AtLeast(least) => format!("≥ {}", figure(least)),
             Bound::AtMost(most) => format!("≤ {}", figure(most)),
         };
-        let (measured, verdict) = match target.measured(rows) {
-            Some(measured) if bound.holds(measured) => (figure(measured), "reached"),
-            Some(measured) => (figure(measured), "**missed**"),
-            None => (String::new(), "not measured"),
+        let (measured, verdict) = match target.verdict(rows) {
+            Verdict::Reached(measured) => (figure(measured), "reached"),
+            Verdict::Missed(measured) => (figure(measured), "**missed**"),
+            Verdict::NotMeasured => (String::new(), "not measured"),
         };
         let (workload, what) = (target.workload, target.what);
         line(
