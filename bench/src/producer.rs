@@ -59,6 +59,10 @@ create table ordinary_outbox (
   headers jsonb not null default '{}', payload bytea not null, created_at timestamptz not null default now(), published_at timestamptz);
 create index ordinary_outbox_unpublished on ordinary_outbox (created_at) where published_at is null";
 
+const REMOVE: &str = "
+delete from ordinary_outbox
+where id in (select id from ordinary_outbox where published_at is null order by created_at limit 1000)";
+
 pub(crate) async fn measure(
     world: &World,
     arguments: &Arguments,
@@ -86,8 +90,34 @@ pub(crate) async fn measure(
                 results.add(at, name, ("wal", "B/tx"), team.wal());
             }
         }
+        for contestant in [Contestant::Onceward, Contestant::OrdinaryRow] {
+            let bytes = period(&database, contestant, slice * SLICES).await?;
+            let at = ("W3", "8 clients");
+            results.add(at, contestant.name(), ("wal_period", "B/tx"), bytes);
+        }
     }
     Ok(())
+}
+
+/// The write-ahead log of a transaction over a period that begins with a checkpoint, after which each page is logged whole once, and
+/// ends with the removal of what was written: slots of the log are truncated by the day, ordinary rows deleted a thousand at a time.
+async fn period(database: &Database, contestant: Contestant, time: Duration) -> Outcome<f64> {
+    let pool = database.pool();
+    sqlx::raw_sql("truncate ordinary_outbox")
+        .execute(pool)
+        .await?;
+    sqlx::raw_sql("checkpoint").execute(pool).await?;
+    let mut team = Team::new(database, contestant, 8).await?;
+    team.write(pool, time).await?;
+    let before = wal(pool).await?;
+    match contestant {
+        Contestant::Alone | Contestant::Onceward => {}
+        Contestant::OrdinaryRow | Contestant::OrdinaryNotify => {
+            while sqlx::query(REMOVE).execute(pool).await?.rows_affected() > 0 {}
+        }
+    }
+    team.bytes += wal(pool).await? - before;
+    Ok(team.wal())
 }
 
 /// What remains of the rate of a transaction when it enqueues too: eight clients, each for so long.

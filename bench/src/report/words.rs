@@ -54,7 +54,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
 ];
 
 /// Metrics, in the order of the page.
-pub(super) const METRICS: [(&str, &str); 27] = [
+pub(super) const METRICS: [(&str, &str); 28] = [
     ("rate", "Rate"),
     ("rate_warm", "Rate of the second half"),
     ("fraction_of_ceiling", "Share of the combined ceiling"),
@@ -89,6 +89,10 @@ pub(super) const METRICS: [(&str, &str); 27] = [
     ("cpu_us_broker", "CPU of the broker, each message"),
     ("cpu_us_client", "CPU of the client, each message"),
     ("wal", "Write-ahead log"),
+    (
+        "wal_period",
+        "Write-ahead log from a checkpoint on, and the removal of what was written",
+    ),
     ("rss_mib", "Peak of resident memory"),
     ("memory", "Peak of resident memory"),
     ("duplicates", "Duplicates"),
