@@ -104,7 +104,7 @@ async fn latencies(
     (programs, peers): (&Programs, &[Peer]),
     results: &mut Results,
 ) -> Outcome {
-    let variant = format!("kafka-{RATE}");
+    let variant = format!("kafka-{RATE} beside peers");
     let at = ("W2", variant.as_str());
     for _ in 0..arguments.repeats {
         for (metric, unit, value) in latency::one(world, arguments, Broker::Kafka, RATE).await? {

@@ -3,15 +3,16 @@
 //! The bare client does what a careful user writes by hand: calls of ten messages of ten groups, the CloudEvents attributes, as
 //! many calls at a time as the adapter makes, and a look at each entry's outcome.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::types::{
-    DeleteMessageBatchRequestEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
+    DeleteMessageBatchRequestEntry, Message as Received, MessageAttributeValue,
+    SendMessageBatchRequestEntry,
 };
 use onceward_consumer::CancellationToken;
 use onceward_sqs::{Sqs, SqsConfig, SubscriberConfig};
@@ -41,20 +42,23 @@ pub(crate) async fn measure(
 ) -> Outcome {
     let server = Server::start().await;
     let client = client(&server);
+    let rate = ("rate", "msg/s");
     for _ in 0..arguments.repeats {
-        let bare = queue(&server).await;
-        let rate = send_bare(&client, &bare.1).await?;
-        results.add(("W4", "sqs-send"), "raw-client", ("rate", "msg/s"), rate);
-        let received = receive_bare(&client, &bare.1).await?;
         for manner in [Manner::OneByOne, Manner::Batches] {
-            let ours = queue(&server).await.0;
-            let rate = send(&server, &ours).await?;
-            results.add(("W4", "sqs-send"), "onceward", ("rate", "msg/s"), rate);
-            let rate = handle(world, &server, &ours, manner).await?;
+            let (bare, ours) = (queue(&server).await, queue(&server).await);
             let variant = manner.variant("sqs");
-            let at = ("W4", variant.as_str());
-            results.add(at, "onceward", ("rate", "msg/s"), rate);
-            results.add(at, "raw-client", ("rate", "msg/s"), received);
+            let (sending, handling) = (("W4", "sqs-send"), ("W4", variant.as_str()));
+            results.add(
+                sending,
+                "raw-client",
+                rate,
+                send_bare(&client, &bare.1).await?,
+            );
+            results.add(sending, "onceward", rate, send(&server, &ours.0).await?);
+            let received = receive_bare(&client, &bare.1).await?;
+            results.add(handling, "raw-client", rate, received);
+            let handled = handle(world, &server, &ours.0, manner).await?;
+            results.add(handling, "onceward", rate, handled);
         }
     }
     Ok(())
@@ -141,34 +145,31 @@ fn entry(n: u64) -> Outcome<SendMessageBatchRequestEntry> {
     Ok(entry.build()?)
 }
 
-/// Receives and deletes everything.
+/// Receives and deletes everything: the next poll does not wait for the deletion of what the one before brought.
 async fn receive_bare(client: &Client, url: &str) -> Outcome<f64> {
-    let begun = Instant::now();
+    let begun = Arc::new(OnceLock::new());
     let left = Arc::new(AtomicU64::new(MESSAGES));
     let mut polls: JoinSet<Outcome> = JoinSet::new();
     for _ in 0..POLLS {
-        let (client, url, left) = (client.clone(), url.to_owned(), left.clone());
+        let (client, url) = (client.clone(), url.to_owned());
+        let (left, begun) = (Arc::clone(&left), Arc::clone(&begun));
         polls.spawn(async move {
-            while left.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            let mut deletions: JoinSet<Outcome> = JoinSet::new();
+            while left.load(Ordering::Relaxed) > 0 {
                 let poll = client.receive_message().queue_url(&url);
                 let poll = poll
                     .max_number_of_messages(10)
                     .message_attribute_names("All");
                 let messages = poll.send().await?.messages.unwrap_or_default();
-                let mut entries = Vec::new();
-                for (n, message) in messages.iter().enumerate() {
-                    let entry = DeleteMessageBatchRequestEntry::builder()
-                        .id(n.to_string())
-                        .set_receipt_handle(message.receipt_handle.clone());
-                    entries.push(entry.build()?);
-                }
-                if entries.is_empty() {
+                if messages.is_empty() {
                     continue;
                 }
-                let deleted = entries.len() as u64;
-                let call = client.delete_message_batch().queue_url(&url);
-                call.set_entries(Some(entries)).send().await?;
-                left.fetch_sub(deleted, std::sync::atomic::Ordering::Relaxed);
+                begun.get_or_init(Instant::now);
+                left.fetch_sub(messages.len() as u64, Ordering::Relaxed);
+                deletions.spawn(delete(client.clone(), url.clone(), messages));
+            }
+            while let Some(ended) = deletions.join_next().await {
+                ended??;
             }
             Ok(())
         });
@@ -176,7 +177,24 @@ async fn receive_bare(client: &Client, url: &str) -> Outcome<f64> {
     while let Some(ended) = polls.join_next().await {
         ended??;
     }
+    let begun = begun.get().ok_or("nothing was received")?;
     Ok(per_second(MESSAGES, begun.elapsed()))
+}
+
+async fn delete(client: Client, url: String, messages: Vec<Received>) -> Outcome {
+    let mut entries = Vec::new();
+    for (n, message) in messages.into_iter().enumerate() {
+        let entry = DeleteMessageBatchRequestEntry::builder()
+            .id(n.to_string())
+            .set_receipt_handle(message.receipt_handle);
+        entries.push(entry.build()?);
+    }
+    let call = client.delete_message_batch().queue_url(url);
+    let answer = call.set_entries(Some(entries)).send().await?;
+    match answer.failed.is_empty() {
+        true => Ok(()),
+        false => Err("an entry failed".into()),
+    }
 }
 
 async fn handle(world: &World, server: &Server, queue: &str, manner: Manner) -> Outcome<f64> {
@@ -191,7 +209,7 @@ async fn handle(world: &World, server: &Server, queue: &str, manner: Manner) -> 
         .await?;
     let stop = CancellationToken::new();
     let running = tokio::spawn(consumer.run(member, stop.clone()));
-    let rate = tally.rate().await?;
+    let rate = tally.rate(database.pool()).await?;
     stop.cancel();
     running.await??;
     Ok(rate)

@@ -15,7 +15,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "Latency",
         "Transactions of one message each at a steady rate, by eight connections, whether or not the relay keeps up. The time is from the \
          return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `visible` is the same \
-         with `publish_after = \"visible\"`: without the wait until a commit that can be seen is on PostgreSQL's disk, which other relays do not have.",
+         with `publish_after = \"visible\"`: without the wait until a commit that can be seen is on PostgreSQL's disk. `beside peers` stands beside other relays.",
     ),
     (
         "W3",
@@ -28,7 +28,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "Consumer",
         "Messages that lie in the broker are handled once by a handler that does nothing: one by one, and in batches; on Kafka also beside \
          100,000 messages that wait for another attempt (`retries`), and with a second copy of every tenth message (`duplicates`). The clock \
-         runs from the first message to the last. `sqs-send` is the adapter's sending. `nats-spread`: four members with one message at \
+         runs from the first message until the last one is stored. `sqs-send` is the adapter's sending. `nats-spread`: four members with one message at \
          a time each and a handler that takes 2 ms, on a topic of eight partitions, beside one such member.",
     ),
     (

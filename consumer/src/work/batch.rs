@@ -1,10 +1,12 @@
 //! Several deliveries in one transaction, until they are settled or have to be handled one by one.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::select_all;
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{Body, Fate, Job, Workshop, has_expired, is_doubtful};
 use crate::batch::{AnyBatch, BatchNext, Place, Runs, after_batch, places};
@@ -27,7 +29,8 @@ impl Workshop {
             Some(handler) => self.handle_batch(jobs, handler).await,
             None => again(jobs, true),
         };
-        fates.extend(again(behind, false));
+        let copies = copies(behind, &fates);
+        fates.extend(copies);
         fates.extend(again(alone, true));
         for fate in &fates {
             if let Fate::Settled(_, outcome) = fate {
@@ -209,6 +212,21 @@ fn divide(jobs: Vec<Job>, now: OffsetDateTime) -> Divided {
         }
     }
     divided
+}
+
+/// Copies of what had its place in a batch: they find the mark there, unless the original is to be handled alone; then so is a copy, which
+/// may fail as the original did.
+fn copies(behind: Vec<Job>, originals: &[Fate]) -> Vec<Fate> {
+    let marks = originals.iter().filter_map(|fate| match fate {
+        Fate::Again(job, true) => Some(job.mark.id),
+        Fate::Again(_, false) | Fate::Settled(..) | Fate::Left(_) => None,
+    });
+    let marks: HashSet<Uuid> = marks.collect();
+    let copy = |job: Job| {
+        let alone = marks.contains(&job.mark.id);
+        Fate::Again(Box::new(job), alone)
+    };
+    behind.into_iter().map(copy).collect()
 }
 
 fn again(jobs: Vec<Job>, alone: bool) -> Vec<Fate> {

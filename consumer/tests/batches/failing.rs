@@ -1,5 +1,6 @@
 //! The guilty message alone pays.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onceward_consumer::{BatchTx, HandlerError, HandlerSettings};
@@ -98,6 +99,35 @@ async fn copies_in_one_batch_take_effect_once_and_another_message_with_their_id_
     );
     assert_eq!(stage.letters().await[0].0, "id_conflict");
     assert_eq!(stage.effects().await.len(), 11);
+}
+
+#[tokio::test]
+async fn copies_of_a_message_that_fails_take_no_other_batch_with_them() {
+    static FAILED_TOGETHER: AtomicUsize = AtomicUsize::new(0);
+    async fn counted(events: Vec<Order>, tx: &mut BatchTx) -> Result<(), HandlerError> {
+        let together = events.len() > 1;
+        let ran = fails_13(events, tx).await;
+        if together && ran.is_err() {
+            FAILED_TOGETHER.fetch_add(1, Ordering::Relaxed);
+        }
+        ran
+    }
+    let stage = Stage::new().await;
+    let id = Uuid::now_v7();
+    for _ in 0..3 {
+        stage.publish_with(13, |message| message.id = MessageId::Uuid(id));
+    }
+    for order in 20..60 {
+        stage.publish(order, None);
+    }
+
+    let settled = all_of(&stage, stage.builder().on_batch("*", counted)).await;
+
+    assert_eq!(
+        (settled.handled, settled.dead, settled.duplicates),
+        (40, 1, 2)
+    );
+    assert_eq!(FAILED_TOGETHER.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -9,12 +9,14 @@ pub struct Identity {
     pub timeline: i64,
 }
 
-/// A server as it runs now: no other one answers as this, nor the same one after it was started again.
+/// A database of a server as it runs now: no other one answers as this, nor the same one after it was started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) identity: Identity,
     /// When it was started, in microseconds since 1970.
     pub(crate) started: i64,
+    /// The database's number in the cluster.
+    pub(crate) database: i64,
 }
 
 /// What a claim finds out about the log before it trusts the stored cursors.

@@ -49,7 +49,7 @@ async fn reader(database: &Database, plans: &str, slots: &[i16]) -> PgConnection
     ];
     let types: Vec<&str> = (0..3).flat_map(|_| of_cursor).collect();
     assert_eq!(types.len(), 3 * PER_CURSOR);
-    let sql = statement(&Schema::default(), &Lane::ALL, slots, 12);
+    let sql = statement(&Schema::default(), &Lane::ALL, slots);
     let prepare = format!("prepare read({}) as {}", types.join(","), sql.as_str());
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(prepare)))

@@ -1,20 +1,20 @@
 //! Reads the log: all cursors of a stream in one statement, at one moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use onceward_core::{Lane, Schema};
 use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments, Row, SqlStr};
+use sqlx::{Arguments, Connection, Row, SqlStr};
 use time::OffsetDateTime;
 
 use super::cursor::{Cursor, Found, Step};
 use super::durability::{self, Lsn, Positions, PublishAfter};
 use super::error::LogError;
 use super::identity::Identity;
-use super::occupied::Occupied;
+use super::occupied::{Covered, Occupied};
 use super::read_sql::{self, column};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
@@ -24,13 +24,19 @@ use crate::sql::render;
 
 const READING: &str = "reading the log";
 const LOOKING: &str = "looking for commits";
-const CONNECTING: &str = "asking how many slots the log has";
+const CONNECTING: &str = "asking which slots the log has";
 
 /// What a read would see, without reading.
 const LOOK: &str = "select pg_current_snapshot()::text, pg_backend_pid()";
 
-/// How many slots the ring has.
-const RING: &str = "select message_slots, pg_backend_pid() from {{schema}}.settings";
+/// The log's partitions, each with its slot; null if it is not one of a single slot.
+const PARTITIONS: &str = r"
+select c.oid::bigint,
+  (regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES IN \(''?(\d+)''?\)$'))[1]::smallint,
+  pg_backend_pid()
+from pg_inherits i
+join pg_class c on c.oid = i.inhrelid
+where i.inhparent = '{{schema}}.messages'::regclass";
 
 /// What to read for one cursor. A cursor that is left out of a read misses nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +69,6 @@ pub struct Read {
 pub struct LogReader {
     pub(super) session: Session,
     schema: Schema,
-    /// Slots of the ring.
-    ring: i16,
     occupied: Occupied,
     /// Those that go through the occupied slots.
     statements: HashMap<Vec<Lane>, SqlStr>,
@@ -80,21 +84,23 @@ impl LogReader {
     /// Safe to drop.
     pub async fn connect(database: &LogDatabase) -> Result<Self, LogError> {
         let mut session = Session::open(database, Purpose::Read).await?;
-        let sql = render(&database.schema, RING);
-        let row = session
+        let sql = render(&database.schema, PARTITIONS);
+        let rows = session
             .call(CONNECTING, async |connection| {
-                sqlx::query(sql).fetch_one(connection).await
+                sqlx::query(sql).fetch_all(connection).await
             })
             .await?;
-        session.check_pid(&row, 1)?;
-        let ring = row
-            .try_get(0)
-            .map_err(|error| LogError::malformed(CONNECTING, error))?;
+        let mut partitions = BTreeMap::new();
+        for row in &rows {
+            session.check_pid(row, 2)?;
+            let malformed = |error| LogError::malformed(CONNECTING, error);
+            let partition = row.try_get(0).map_err(malformed)?;
+            partitions.insert(partition, row.try_get(1).map_err(malformed)?);
+        }
         Ok(Self {
             session,
             schema: database.schema.clone(),
-            ring,
-            occupied: Occupied::all(ring),
+            occupied: Occupied::all(partitions),
             statements: HashMap::new(),
         })
     }
@@ -118,14 +124,9 @@ impl LogReader {
         publish_after: &PublishAfter,
     ) -> Result<Read, LogError> {
         let (moment, read) = loop {
-            let (mut moment, read) = self.read_occupied(cursors).await?;
+            let (moment, read) = self.read_occupied(cursors).await?;
             self.session.is_own(moment.pid)?;
-            let before = self.occupied.clone();
-            let is_complete = self.occupied.cover(std::mem::take(&mut moment.in_use));
-            if self.occupied != before {
-                self.statements.clear();
-            }
-            if is_complete {
+            if self.covers(&moment.in_use).await? {
                 break (moment, read);
             }
         };
@@ -135,14 +136,37 @@ impl LogReader {
         Ok(read)
     }
 
+    /// Whether a read that found these partitions in use has gone through all of them. The next one goes through what is in use now.
+    async fn covers(&mut self, in_use: &[i64]) -> Result<bool, LogError> {
+        let before = self.occupied.slots().to_vec();
+        let covered = self.occupied.cover(in_use);
+        if self.occupied.slots() != before {
+            self.statements.clear();
+            // Those of slots that are not gone through any more would be kept, with a plan each at the server.
+            self.session
+                .call(READING, async |connection| {
+                    connection.clear_cached_statements().await
+                })
+                .await?;
+        }
+        match covered {
+            Covered::All => Ok(true),
+            Covered::Part => Ok(false),
+            Covered::Unknown(partition) => {
+                let what = format!("partition {partition} of the log was not there at first");
+                Err(LogError::malformed(READING, what))
+            }
+        }
+    }
+
     /// One read of the slots that are occupied as far as is known.
     async fn read_occupied(&mut self, cursors: &[CursorRead]) -> Result<(Moment, Read), LogError> {
         let lanes: Vec<Lane> = cursors.iter().map(|read| read.lane).collect();
-        let (schema, slots, ring) = (&self.schema, self.occupied.slots(), self.ring);
+        let (schema, slots) = (&self.schema, self.occupied.slots());
         let sql = self
             .statements
             .entry(lanes)
-            .or_insert_with_key(|lanes| read_sql::statement(schema, lanes, slots, ring))
+            .or_insert_with_key(|lanes| read_sql::statement(schema, lanes, slots))
             .clone();
         let arguments =
             arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
@@ -191,7 +215,7 @@ impl LogReader {
     pub(super) fn ask(&self, reads: &[CursorRead], publish_after: &PublishAfter) -> Ask {
         Ask {
             server: self.session.server(),
-            opened: self.session.opened(),
+            schema: self.schema.clone(),
             publish_after: publish_after.clone(),
             reads: reads.to_vec(),
         }
@@ -236,7 +260,8 @@ struct Moment {
     inserted: i64,
     flushed: i64,
     pid: i32,
-    in_use: Vec<i16>,
+    /// Partitions with a page.
+    in_use: Vec<i64>,
 }
 
 impl Moment {

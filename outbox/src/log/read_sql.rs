@@ -27,7 +27,7 @@ pub(super) mod column {
 }
 
 /// What is read for one cursor. `$last` and the others stand for parameters, `$lane` for the lane's number, `$place` for the
-/// cursor's place in the statement, `$slots` for the slots that are gone through: what is left out then costs nothing, not even a lock.
+/// cursor's place in the statement, `$slots` for the slots that are gone through: the planner leaves out all others.
 ///
 /// Served by `messages (lane, txid, seq)` for late rows and by `messages (lane, seq)` for new ones; locks nothing.
 /// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
@@ -117,27 +117,25 @@ select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, 
     'inserted', (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
     'flushed', (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
     'pid', pg_backend_pid(),
-    'in_use', array(select slot from (values $sizes) s(slot, size) where size > 0)
+    'in_use', array(
+      select inhrelid::bigint
+      from pg_inherits
+      where inhparent = '{{schema}}.messages'::regclass and pg_relation_size(inhrelid) > 0
+    )
   ),
   null::bytea, clock_timestamp()";
 
-/// The size of one slot on disk.
-const SIZE: &str = "($slot::smallint, pg_relation_size('{{schema}}.messages_$slot'::regclass))";
-
-/// The statement for cursors in these lanes, in this order, which goes through these slots of a ring of so many.
-pub(super) fn statement(schema: &Schema, lanes: &[Lane], slots: &[i16], ring: i16) -> SqlStr {
+/// The statement for cursors in these lanes, in this order, which goes through these slots.
+pub(super) fn statement(schema: &Schema, lanes: &[Lane], slots: &[i16]) -> SqlStr {
     let mut parts = Vec::new();
     let mut rows = String::new();
     for (place, lane) in lanes.iter().enumerate() {
         parts.push(for_cursor(PARTS, *lane, place));
         rows.push_str(&for_cursor(ROWS, *lane, place));
     }
-    let sizes = (0..ring).map(|slot| SIZE.replace("$slot", &slot.to_string()));
     let slots: Vec<String> = slots.iter().map(i16::to_string).collect();
-    let text = format!("with {}\n{MOMENT}{rows}", parts.join(","))
-        .replace("$sizes", &sizes.collect::<Vec<_>>().join(", "))
-        .replace("$slots", &slots.join(", "));
-    render_parts(schema, &text)
+    let text = format!("with {}\n{MOMENT}{rows}", parts.join(","));
+    render_parts(schema, &text.replace("$slots", &slots.join(", ")))
 }
 
 fn for_cursor(text: &str, lane: Lane, place: usize) -> String {

@@ -1,7 +1,7 @@
 //! A database session of the relay's own: settings that last, an identity, and a deadline for every call.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onceward_core::Schema;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
@@ -52,8 +52,6 @@ pub(crate) struct Session {
     connection: PgConnection,
     within: Duration,
     pub(super) server: Server,
-    /// When it was known whose session this is.
-    opened: Instant,
     pid: i32,
     broken: bool,
 }
@@ -89,7 +87,8 @@ select pg_backend_pid(),
 const IDENTITY: &str = "
 select pg_backend_pid(), pg_is_in_recovery(), (select system_identifier from pg_control_system()),
   case when not pg_is_in_recovery() then substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end,
-  (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
+  (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
+  (select oid::bigint from pg_database where datname = current_database())";
 
 impl Session {
     /// # Errors
@@ -118,8 +117,8 @@ impl Session {
                     timeline: 0,
                 },
                 started: 0,
+                database: 0,
             },
-            opened: Instant::now(),
             pid: 0,
             broken: false,
         };
@@ -153,8 +152,8 @@ impl Session {
         self.server = Server {
             identity,
             started: row.try_get(4).map_err(malformed)?,
+            database: row.try_get(5).map_err(malformed)?,
         };
-        self.opened = Instant::now();
         Ok(())
     }
 
@@ -182,11 +181,6 @@ impl Session {
     /// The server as it runs now.
     pub(crate) fn server(&self) -> Server {
         self.server
-    }
-
-    /// When this session had been opened.
-    pub(crate) fn opened(&self) -> Instant {
-        self.opened
     }
 
     /// How long any call may take.

@@ -350,3 +350,37 @@ async fn a_call_that_hangs_ends_by_its_deadline() {
     assert!(begin.elapsed() < std::time::Duration::from_secs(3));
     drop(transaction);
 }
+
+#[tokio::test]
+async fn a_partition_that_was_attached_later_ends_the_session_and_is_read_by_the_next_one() {
+    let database = migrated().await;
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let cursor = &mut cursors[1];
+    assert!(
+        read(&mut reader, Lane::Standard, cursor, 10)
+            .await
+            .is_empty()
+    );
+    execute(
+        database.pool(),
+        "create table onceward.messages_12 partition of onceward.messages for values in (12)",
+    )
+    .await;
+    enqueue_into(&database, 12, "unforeseen").await;
+    let ask = CursorRead {
+        lane: Lane::Standard,
+        cursor: cursor.clone(),
+        limit: 10,
+        bytes: PLENTY,
+    };
+
+    let ended = reader.read(&[ask], &PublishAfter::Visible).await;
+    let mut next = LogReader::connect(&log_of(&database)).await.unwrap();
+    let rows = shown(read(&mut next, Lane::Standard, cursor, 10).await);
+
+    assert!(
+        matches!(ended, Err(LogError::Malformed { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(rows, pairs(&[("k", "unforeseen")]));
+}

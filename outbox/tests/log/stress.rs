@@ -67,10 +67,20 @@ async fn transaction(
     keys.dedup();
     for key in keys {
         let lane = ["critical", "standard", "bulk"][usize::try_from(key % 3).unwrap()];
-        let change = format!(
-            "with changed as (update keys set v = v + 1 where k = {key} returning v)
-             select onceward.enqueue('t', v::text::bytea, '{key}', lane => '{lane}') from changed"
-        );
+        let change = if dice.percent(2) {
+            // As around midnight, and for a row that comes after its day: a slot is in use that was not.
+            let (lane, slot) = (key % 3, dice.below(12));
+            format!(
+                "with changed as (update keys set v = v + 1 where k = {key} returning v)
+                 insert into onceward.messages (slot, lane, id, topic, key, type, payload)
+                 select {slot}, {lane}, gen_random_uuid(), 't', '{key}', 't', v::text::bytea from changed"
+            )
+        } else {
+            format!(
+                "with changed as (update keys set v = v + 1 where k = {key} returning v)
+                 select onceward.enqueue('t', v::text::bytea, '{key}', lane => '{lane}') from changed"
+            )
+        };
         if dice.percent(15) {
             run(
                 connection,

@@ -52,7 +52,6 @@ struct Board {
 struct Flight {
     number: u64,
     ask: Ask,
-    begun: Instant,
     /// Closed without an answer when whoever reads fails or is dropped.
     answer: watch::Receiver<Awaited>,
 }
@@ -105,8 +104,7 @@ impl Part {
     ///
     /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
     /// wait. Who waits in vain, since the one that read failed, was dropped or got what is no answer here, reads itself: it waits once, and
-    /// for a second at most. An empty answer goes to those only who wait for it: they asked while it was read, so that they are behind what
-    /// is committed by no more than a read's time, as if they had read first.
+    /// for a second at most. An empty answer is nobody else's: something may have been committed since, and whoever has looked knows of it.
     ///
     /// # Errors
     /// As those of [`LogReader::read`]; what others fail with is not among them.
@@ -123,6 +121,9 @@ impl Part {
             return reader.read(reads, publish_after).await.map(Brought::Own);
         }
         let ask = reader.ask(reads, publish_after);
+        if !ask.is_shared() {
+            return reader.read(reads, publish_after).await.map(Brought::Own);
+        }
         let mut may_wait = true;
         loop {
             match self.table.turn(&ask, may_wait) {
@@ -158,21 +159,17 @@ enum Turn {
 struct Flying {
     table: Arc<Table>,
     number: u64,
-    begun: Instant,
     answer: watch::Sender<Awaited>,
 }
 
 impl Table {
     fn turn(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Turn {
-        let begun = Instant::now();
         let mut board = self.board();
-        if let Some(answer) = board.recent.find(ask, begun) {
+        if let Some(answer) = board.recent.find(ask, Instant::now()) {
             return Turn::Take(Arc::clone(&answer.read));
         }
         let mut flights = board.flights.iter();
-        if may_wait
-            && let Some(flight) = flights.find(|other| ask.may_await(&other.ask, other.begun))
-        {
+        if may_wait && let Some(flight) = flights.find(|other| ask.may_await(&other.ask)) {
             return Turn::Await(flight.answer.clone());
         }
         board.count += 1;
@@ -181,13 +178,11 @@ impl Table {
         board.flights.push(Flight {
             number,
             ask: ask.clone(),
-            begun,
             answer: receiver,
         });
         Turn::Read(Flying {
             table: Arc::clone(self),
             number,
-            begun,
             answer,
         })
     }
@@ -207,10 +202,10 @@ impl Board {
 impl Flying {
     /// Gives the answer to those that wait, and to those that come soon.
     fn end(self, ask: Ask, read: Read) -> Arc<Read> {
-        let answer = Arc::new(Answer::new(ask, self.begun, read));
+        let answer = Arc::new(Answer::new(ask, read));
         let read = Arc::clone(&answer.read);
         let mut board = self.table.board();
-        // Both at once: whoever comes now has not waited, and gets no empty answer.
+        // Both at once: whoever comes between would read the same again.
         board.leave(self.number);
         board.recent.keep(&answer, Instant::now());
         drop(board);

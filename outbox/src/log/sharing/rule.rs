@@ -1,7 +1,8 @@
 //! Decides which reader may take the answer that another one got. Pure: no clock, no I/O.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use onceward_core::Schema;
 
 use crate::log::cursor::{Cursor, Sequenced, Step};
 use crate::log::durability::PublishAfter;
@@ -14,20 +15,18 @@ use crate::log::row::LogRow;
 /// An answer depends on what was asked, on the moment and on the server; not on who asked. So a stream that takes the answer of another
 /// one's read is like a stream that read at that moment and was slow to go on. Three things make sure that it could have been that one:
 ///
-/// - *The same log.* System and timeline are the same, and so is the moment at which the server was started: after a failover, a
-///   promotion or a restart, and at a copy that runs beside it, an answer of before or elsewhere is nobody's.
+/// - *The same log.* Database, schema, system and timeline are the same, and so is the moment at which the server was started: after a
+///   failover, a promotion or a restart, and at a copy that runs beside it, an answer of before or elsewhere is nobody's.
 /// - *The same life of the server.* It may crash and recover without being started anew. What was waited for until it was durable holds
-///   behind that as before: its rows are there, their numbers and transaction ids are not given again. What was not, holds for sessions
-///   that were open when the read began: the crash ends those, and with them all that their stream has in memory, so that it stores
-///   nothing that came of the answer. The session that stores is opened before the one that reads for the same reason.
+///   behind that as before: its rows are there, and their numbers and transaction ids are not given again. Only such an answer is anybody
+///   else's: not an empty one, and none of those who publish what can be seen, who may have had rows that no longer are.
 /// - *The same promise.* What was to become true before the answer may be published is what this reader waits for too.
 ///
 /// The lease has no part in it: whoever lost it is told when it stores, however it came to what it publishes.
 #[derive(Debug, Clone)]
 pub(in crate::log) struct Ask {
     pub(in crate::log) server: Server,
-    /// When the reader's session had been opened.
-    pub(in crate::log) opened: Instant,
+    pub(in crate::log) schema: Schema,
     pub(in crate::log) publish_after: PublishAfter,
     pub(in crate::log) reads: Vec<CursorRead>,
 }
@@ -36,19 +35,16 @@ pub(in crate::log) struct Ask {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) ask: Ask,
-    /// The read began no earlier than this.
-    pub(super) begun: Instant,
     pub(super) read: Arc<Read>,
     /// What the rows of each step weigh.
     weights: Vec<usize>,
 }
 
 impl Answer {
-    pub(super) fn new(ask: Ask, begun: Instant, read: Read) -> Self {
+    pub(super) fn new(ask: Ask, read: Read) -> Self {
         let weights = read.steps.iter().map(weight).collect();
         Self {
             ask,
-            begun,
             read: Arc::new(read),
             weights,
         }
@@ -69,11 +65,15 @@ fn weight(step: &Step<LogRow>) -> usize {
 }
 
 impl Ask {
-    /// Whether the answer to `asked`, whose read began at `begun` and has not ended, may turn out to be one to this.
-    pub(super) fn may_await(&self, asked: &Self, begun: Instant) -> bool {
+    /// Whether anybody else may have an answer to this.
+    pub(super) fn is_shared(&self) -> bool {
+        self.publish_after != PublishAfter::Visible
+    }
+
+    /// Whether the answer to `asked`, which is being read, may turn out to be one to this.
+    pub(super) fn may_await(&self, asked: &Self) -> bool {
         let mut pairs = self.reads.iter().zip(&asked.reads);
-        self.opened <= begun
-            && self.is_alike(asked)
+        self.is_alike(asked)
             && pairs.all(|(mine, asked)| {
                 asked.limit <= mine.limit
                     && asked.bytes <= mine.bytes
@@ -84,10 +84,9 @@ impl Ask {
     /// Whether the answer is one to this.
     pub(super) fn may_take(&self, answer: &Answer) -> bool {
         let asked = &answer.ask;
-        let outlives = asked.publish_after != PublishAfter::Visible && !answer.is_empty();
         let steps = answer.read.steps.iter().zip(&answer.weights);
         let mut all = self.reads.iter().zip(&asked.reads).zip(steps);
-        (outlives || self.opened <= answer.begun)
+        !answer.is_empty()
             && self.is_alike(asked)
             && all.all(|((mine, asked), (step, weight))| {
                 let has_room = asked.limit <= mine.limit && asked.bytes <= mine.bytes;
@@ -99,7 +98,9 @@ impl Ask {
     /// Whether both ask the same server for the same lanes under the same promise.
     fn is_alike(&self, other: &Self) -> bool {
         let lanes = |ask: &Self| ask.reads.iter().map(|read| read.lane).collect::<Vec<_>>();
-        self.server == other.server
+        self.is_shared()
+            && self.server == other.server
+            && self.schema == other.schema
             && self.publish_after == other.publish_after
             && lanes(self) == lanes(other)
     }

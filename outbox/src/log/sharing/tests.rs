@@ -24,6 +24,7 @@ const SERVER: Server = Server {
         timeline: 1,
     },
     started: 1_000,
+    database: 5,
 };
 
 fn at(last: i64, seen: &str) -> Cursor {
@@ -50,10 +51,10 @@ fn row(seq: i64) -> LogRow {
     }
 }
 
-fn ask(cursor: &Cursor, opened: Instant) -> Ask {
+fn ask(cursor: &Cursor) -> Ask {
     Ask {
         server: SERVER,
-        opened,
+        schema: Schema::default(),
         publish_after: PublishAfter::Flushed,
         reads: vec![CursorRead {
             lane: Lane::Standard,
@@ -64,24 +65,19 @@ fn ask(cursor: &Cursor, opened: Instant) -> Ask {
     }
 }
 
-fn answer(ask: Ask, begun: Instant, rows: &[i64], after: Cursor) -> Answer {
+fn answer(ask: Ask, rows: &[i64], after: Cursor) -> Answer {
     let rows = rows.iter().map(|seq| row(*seq)).collect();
     let read = Read {
         steps: vec![Step { rows, after }],
         now: OffsetDateTime::UNIX_EPOCH,
-        came: begun,
+        came: Instant::now(),
     };
-    Answer::new(ask, begun, read)
+    Answer::new(ask, read)
 }
 
 /// Rows 8 and 9, read behind row 7.
-fn rows(now: Instant) -> Answer {
-    answer(
-        ask(&at(7, "10:12:10"), now),
-        now,
-        &[8, 9],
-        at(9, "14:16:14"),
-    )
+fn rows() -> Answer {
+    answer(ask(&at(7, "10:12:10")), &[8, 9], at(9, "14:16:14"))
 }
 
 /// With one thing changed.
@@ -92,21 +88,23 @@ fn but(mut ask: Ask, change: impl FnOnce(&mut Ask)) -> Ask {
 
 #[test]
 fn whoever_asks_the_same_takes_the_answer() {
-    let now = Instant::now();
-    let same = ask(&at(7, "10:12:10"), now);
+    let same = ask(&at(7, "10:12:10"));
 
-    assert!(same.may_await(&rows(now).ask, now));
-    assert!(same.may_take(&rows(now)));
+    assert!(same.may_await(&rows().ask));
+    assert!(same.may_take(&rows()));
 }
 
 #[test]
 fn another_server_or_another_life_of_it_or_another_promise_has_another_answer() {
-    let now = Instant::now();
-    let same = || ask(&at(7, "10:12:10"), now);
+    let same = || ask(&at(7, "10:12:10"));
     let others = [
         but(same(), |ask| ask.server.identity.system = 8),
         but(same(), |ask| ask.server.identity.timeline = 2),
         but(same(), |ask| ask.server.started = 1_001),
+        but(same(), |ask| ask.server.database = 6),
+        but(same(), |ask| {
+            ask.schema = Schema::try_from("other").unwrap()
+        }),
         but(same(), |ask| ask.publish_after = PublishAfter::Visible),
         but(same(), |ask| {
             ask.publish_after = PublishAfter::Replicated("b".to_owned());
@@ -118,31 +116,27 @@ fn another_server_or_another_life_of_it_or_another_promise_has_another_answer() 
     ];
 
     for other in others {
-        assert!(!other.may_await(&rows(now).ask, now), "{other:?}");
-        assert!(!other.may_take(&rows(now)), "{other:?}");
+        assert!(!other.may_await(&rows().ask), "{other:?}");
+        assert!(!other.may_take(&rows()), "{other:?}");
     }
 }
 
 #[test]
-fn a_session_opened_later_takes_only_what_was_waited_for_until_it_was_durable() {
-    let (before, now) = (Instant::now(), Instant::now() + Duration::from_millis(1));
-    let later = || ask(&at(7, "10:12:10"), now);
+fn what_a_crash_may_undo_and_what_is_empty_is_nobody_elses() {
     let visible = |ask: Ask| but(ask, |ask| ask.publish_after = PublishAfter::Visible);
-    let empty = || answer(rows(before).ask, before, &[], at(7, "14:16:14"));
-
-    assert!(later().may_take(&rows(before)));
-    assert!(!later().may_await(&rows(before).ask, before));
-    assert!(!later().may_take(&empty()));
-    let mut seen = rows(before);
+    let same = || ask(&at(7, "10:12:10"));
+    let mut seen = rows();
     seen.ask = visible(seen.ask);
-    assert!(!visible(later()).may_take(&seen));
-    assert!(visible(ask(&at(7, "10:12:10"), before)).may_take(&seen));
+    let empty = answer(same(), &[], at(7, "14:16:14"));
+
+    assert!(!visible(same()).may_take(&seen));
+    assert!(!visible(same()).may_await(&seen.ask));
+    assert!(!same().may_take(&empty));
 }
 
 #[test]
 fn readers_behind_the_same_row_share_if_the_one_that_asked_has_seen_no_more() {
-    let now = Instant::now();
-    let takes = |seen: &str| ask(&at(7, seen), now).may_take(&rows(now));
+    let takes = |seen: &str| ask(&at(7, seen)).may_take(&rows());
 
     assert!(takes("10:13:10"));
     assert!(takes("13:14:"));
@@ -154,19 +148,17 @@ fn readers_behind_the_same_row_share_if_the_one_that_asked_has_seen_no_more() {
 
 #[test]
 fn what_came_late_for_one_need_not_be_late_for_another() {
-    let now = Instant::now();
     let late = || {
-        let asked = ask(&at(7, "10:12:10"), now);
-        answer(asked, now, &[5, 8], at(8, "14:16:14"))
+        let asked = ask(&at(7, "10:12:10"));
+        answer(asked, &[5, 8], at(8, "14:16:14"))
     };
 
-    assert!(ask(&at(7, "10:12:10"), now).may_take(&late()));
-    assert!(!ask(&at(7, "10:13:10"), now).may_take(&late()));
+    assert!(ask(&at(7, "10:12:10")).may_take(&late()));
+    assert!(!ask(&at(7, "10:13:10")).may_take(&late()));
 }
 
 #[test]
 fn a_page_of_late_rows_goes_only_to_those_on_the_same_page() {
-    let now = Instant::now();
     let paging = |late_pos| Cursor {
         paging: Some(Paging {
             pinned: "14:16:14".parse().unwrap(),
@@ -174,44 +166,40 @@ fn a_page_of_late_rows_goes_only_to_those_on_the_same_page() {
         }),
         ..at(7, "10:12:10")
     };
-    let page = || answer(ask(&paging(2), now), now, &[3, 4], paging(4));
+    let page = || answer(ask(&paging(2)), &[3, 4], paging(4));
 
-    assert!(ask(&paging(2), now).may_take(&page()));
-    assert!(!ask(&paging(1), now).may_take(&page()));
-    assert!(!ask(&at(7, "10:12:10"), now).may_take(&page()));
-    assert!(!ask(&paging(2), now).may_take(&rows(now)));
+    assert!(ask(&paging(2)).may_take(&page()));
+    assert!(!ask(&paging(1)).may_take(&page()));
+    assert!(!ask(&at(7, "10:12:10")).may_take(&page()));
+    assert!(!ask(&paging(2)).may_take(&rows()));
 }
 
 #[test]
 fn nobody_takes_more_than_it_has_room_for() {
-    let now = Instant::now();
     let with = |limit, bytes| {
-        but(ask(&at(7, "10:12:10"), now), |ask| {
+        but(ask(&at(7, "10:12:10")), |ask| {
             (ask.reads[0].limit, ask.reads[0].bytes) = (limit, bytes);
         })
     };
 
-    assert!(!with(1, 10_000).may_take(&rows(now)));
-    assert!(!with(10, 300).may_take(&rows(now)));
+    assert!(!with(1, 10_000).may_take(&rows()));
+    assert!(!with(10, 300).may_take(&rows()));
     // The answer is smaller than what was asked.
-    assert!(with(2, 1_000).may_take(&rows(now)));
-    assert!(!with(2, 1_000).may_await(&rows(now).ask, now));
-    assert!(with(11, 20_000).may_await(&rows(now).ask, now));
+    assert!(with(2, 1_000).may_take(&rows()));
+    assert!(!with(2, 1_000).may_await(&rows().ask));
+    assert!(with(11, 20_000).may_await(&rows().ask));
 }
 
 #[test]
 fn answers_are_kept_for_a_second_if_there_is_anything_in_them() {
     let now = Instant::now();
-    let same = ask(&at(7, "10:12:10"), now);
+    let same = ask(&at(7, "10:12:10"));
     let mut recent = Recent::default();
 
-    recent.keep(
-        &Arc::new(answer(same.clone(), now, &[], at(7, "14:16:14"))),
-        now,
-    );
+    recent.keep(&Arc::new(answer(same.clone(), &[], at(7, "14:16:14"))), now);
     assert!(recent.find(&same, now).is_none());
 
-    recent.keep(&Arc::new(rows(now)), now);
+    recent.keep(&Arc::new(rows()), now);
     assert!(recent.find(&same, now).is_some());
     assert!(recent.find(&same, now + Duration::from_secs(2)).is_none());
     assert!(recent.find(&same, now).is_none());
@@ -221,11 +209,11 @@ fn answers_are_kept_for_a_second_if_there_is_anything_in_them() {
 fn the_oldest_answers_go_when_there_are_many() {
     let now = Instant::now();
     let mut recent = Recent::default();
-    let behind = |last: i64| ask(&at(last, "10:12:10"), now);
+    let behind = |last: i64| ask(&at(last, "10:12:10"));
 
     for last in 1..=17 {
         let after = at(last + 1, "14:16:14");
-        let answer = answer(behind(last), now, &[last + 1], after);
+        let answer = answer(behind(last), &[last + 1], after);
         recent.keep(&Arc::new(answer), now);
     }
 
@@ -244,10 +232,7 @@ async fn an_answer_of_another_server_is_not_used() {
     let mut one = LogReader::connect(&log).await.unwrap();
     let mut promoted = LogReader::connect(&log).await.unwrap();
     promoted.session.server.identity.timeline += 1;
-    let (reads, shared) = (
-        ask(&at(0, "1:1:"), Instant::now()).reads,
-        SharedReads::default(),
-    );
+    let (reads, shared) = (ask(&at(0, "1:1:")).reads, SharedReads::default());
     let parts = [shared.take_part(), shared.take_part()];
     let after = PublishAfter::Flushed;
     sqlx::query(enqueue).execute(database.pool()).await.unwrap();
