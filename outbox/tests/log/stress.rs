@@ -48,6 +48,26 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Err
         .map(drop)
 }
 
+/// One change of a key, with its message.
+fn change(dice: &mut Dice, key: u64) -> String {
+    let number = key % 3;
+    let lane = ["critical", "standard", "bulk"][usize::try_from(number).unwrap()];
+    let changed =
+        format!("with changed as (update keys set v = v + 1 where k = {key} returning v)");
+    if dice.percent(2) {
+        // As around midnight, and for a row that comes after its day: a slot is in use that was not.
+        let slot = dice.below(12);
+        return format!(
+            "{changed}
+             insert into onceward.messages (slot, lane, id, topic, key, type, payload)
+             select {slot}, {number}, gen_random_uuid(), 't', '{key}', 't', v::text::bytea from changed"
+        );
+    }
+    format!(
+        "{changed} select onceward.enqueue('t', v::text::bytea, '{key}', lane => '{lane}') from changed"
+    )
+}
+
 /// One transaction. Each message carries the number of its key's change, so that what arrives must count 1, 2, 3 …
 async fn transaction(
     connection: &mut PgConnection,
@@ -66,21 +86,7 @@ async fn transaction(
     keys.sort_unstable();
     keys.dedup();
     for key in keys {
-        let lane = ["critical", "standard", "bulk"][usize::try_from(key % 3).unwrap()];
-        let change = if dice.percent(2) {
-            // As around midnight, and for a row that comes after its day: a slot is in use that was not.
-            let (lane, slot) = (key % 3, dice.below(12));
-            format!(
-                "with changed as (update keys set v = v + 1 where k = {key} returning v)
-                 insert into onceward.messages (slot, lane, id, topic, key, type, payload)
-                 select {slot}, {lane}, gen_random_uuid(), 't', '{key}', 't', v::text::bytea from changed"
-            )
-        } else {
-            format!(
-                "with changed as (update keys set v = v + 1 where k = {key} returning v)
-                 select onceward.enqueue('t', v::text::bytea, '{key}', lane => '{lane}') from changed"
-            )
-        };
+        let change = change(dice, key);
         if dice.percent(15) {
             run(
                 connection,
