@@ -137,7 +137,7 @@ pub(crate) enum Manner {
 }
 
 impl Manner {
-    /// Messages of one run: about as many seconds of both.
+    /// Messages of one run: so many that both manners take about as long.
     pub(crate) const fn messages(self) -> u64 {
         match self {
             Self::OneByOne => 30_000,
@@ -182,8 +182,8 @@ impl Manner {
     }
 }
 
-/// What lies in the database, or in the broker, besides. Measured on Kafka alone: that is not the broker's matter, and JetStream drops
-/// a second copy itself.
+/// What lies in the database or in the broker besides. On Kafka alone: retries do not depend on the broker, and JetStream drops a second
+/// copy itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,
@@ -211,8 +211,9 @@ pub(crate) async fn measure(
     for _ in 0..arguments.repeats {
         let transactions = bare::transactions(&world.database().await?).await?;
         for broker in Broker::ALL {
-            let one_by_one = both(world, broker, Manner::OneByOne, transactions, results).await?;
-            both(world, broker, Manner::Batches, transactions, results).await?;
+            let one_by_one =
+                measure_manner(world, broker, Manner::OneByOne, transactions, results).await?;
+            measure_manner(world, broker, Manner::Batches, transactions, results).await?;
             let variant = Manner::Batches.variant(broker.name());
             let rate = ("rate", "msg/s");
             results.add(("W4", &variant), "one-by-one", rate, one_by_one);
@@ -222,8 +223,8 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// One manner on one broker, beside its ceilings, and on Kafka with what lies besides. The rate without.
-async fn both(
+/// Measures one manner on one broker, beside its ceilings, and on Kafka with what lies besides. Gives the rate of the run without that.
+async fn measure_manner(
     world: &World,
     broker: Broker,
     manner: Manner,
@@ -250,7 +251,7 @@ async fn both(
     results.add(at, "onceward", rate, alone);
     if broker == Broker::Kafka {
         for beside in [Beside::Retries, Beside::Copies] {
-            let with = with(world, &route, manner, beside).await?;
+            let with = rate_beside(world, &route, manner, beside).await?;
             let variant = format!("{variant} {}", beside.name());
             results.add(("W4", &variant), "onceward", rate, with);
             results.add(("W4", &variant), "without", rate, alone);
@@ -261,9 +262,12 @@ async fn both(
 }
 
 /// The rate on Kafka with what lies besides.
-async fn with(world: &World, route: &str, manner: Manner, beside: Beside) -> Outcome<f64> {
-    if beside != Beside::Copies {
-        return handle(world, Broker::Kafka, route, manner, beside).await;
+async fn rate_beside(world: &World, route: &str, manner: Manner, beside: Beside) -> Outcome<f64> {
+    match beside {
+        Beside::Nothing | Beside::Retries => {
+            return handle(world, Broker::Kafka, route, manner, beside).await;
+        }
+        Beside::Copies => {}
     }
     let route = Broker::Kafka.route(world).await?;
     let batches = batches(&route, manner.messages())?;

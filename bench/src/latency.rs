@@ -65,7 +65,7 @@ pub(crate) async fn measure(
             publish_after: "visible",
             ..Streams::one(STREAM)
         };
-        let figures = with(world, arguments, Broker::Kafka, RATE, &streams).await?;
+        let figures = one_with_streams(world, arguments, Broker::Kafka, RATE, &streams).await?;
         let variant = format!("kafka-{RATE} visible");
         for (metric, unit, value) in figures {
             results.add(("W2", &variant), "onceward", (metric, unit), value);
@@ -84,10 +84,10 @@ pub(crate) async fn one(
     broker: Broker,
     rate: u64,
 ) -> Outcome<Vec<Figure>> {
-    with(world, arguments, broker, rate, &Streams::one(STREAM)).await
+    one_with_streams(world, arguments, broker, rate, &Streams::one(STREAM)).await
 }
 
-async fn with(
+async fn one_with_streams(
     world: &World,
     arguments: &Arguments,
     broker: Broker,

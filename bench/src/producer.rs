@@ -59,9 +59,16 @@ create table ordinary_outbox (
   headers jsonb not null default '{}', payload bytea not null, created_at timestamptz not null default now(), published_at timestamptz);
 create index ordinary_outbox_unpublished on ordinary_outbox (created_at) where published_at is null";
 
+/// Removes the oldest thousand of ordinary rows. Served by `ordinary_outbox_unpublished`; locks what it deletes.
 const REMOVE: &str = "
 delete from ordinary_outbox
-where id in (select id from ordinary_outbox where published_at is null order by created_at limit 1000)";
+where id in (
+  select id
+  from ordinary_outbox
+  where published_at is null
+  order by created_at
+  limit 1000
+)";
 
 pub(crate) async fn measure(
     world: &World,

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 
+/// Ours, with which the others are compared.
+pub(crate) const OURS: &str = "onceward";
+
 /// What was measured of whom.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
@@ -189,12 +192,12 @@ impl fmt::Display for Results {
         let lines = self.rows();
         for line in &lines {
             let ours = lines.iter().find(|other| {
-                other.contestant == "onceward"
+                other.contestant == OURS
                     && (&other.workload, &other.variant, &other.metric)
                         == (&line.workload, &line.variant, &line.metric)
             });
             let ratio = match ours {
-                Some(ours) if line.contestant != "onceward" && line.median > 0.0 => {
+                Some(ours) if line.contestant != OURS && line.median > 0.0 => {
                     format!("{:.2}", ours.median / line.median)
                 }
                 Some(_) | None => String::new(),

@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 
 use super::words::{METRICS, WORKLOADS};
 use crate::machine::{Machine, Machines, Run};
-use crate::results::Row;
+use crate::results::{OURS, Row};
 use crate::targets::{Bound, TARGETS, Verdict};
-
-/// Ours, with which the others are compared.
-const OURS: &str = "onceward";
 
 const HEAD: &str = "# Performance
 

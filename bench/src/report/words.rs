@@ -14,8 +14,9 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "W2",
         "Latency",
         "Transactions of one message each at a steady rate, by eight connections, whether or not the relay keeps up. The time is from the \
-         return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `visible` is the same \
-         with `publish_after = \"visible\"`: without the wait until a commit that can be seen is on PostgreSQL's disk. `beside peers` stands beside other relays.",
+         return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `kafka-1000 \
+         visible` is the same with `publish_after = \"visible\"`: a message is published as soon as its commit can be seen, not only once it is on \
+         PostgreSQL's disk. `kafka-1000 beside peers` is the same in the runs with other relays (`make bench-peers`).",
     ),
     (
         "W3",
@@ -28,8 +29,8 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "Consumer",
         "Messages that lie in the broker are handled once by a handler that does nothing: one by one, and in batches; on Kafka also beside \
          100,000 messages that wait for another attempt (`retries`), and with a second copy of every tenth message (`duplicates`). The clock \
-         runs from the first message until the last one is stored. `sqs-send` is the adapter's sending. `nats-spread`: four members with one message at \
-         a time each and a handler that takes 2 ms, on a topic of eight partitions, beside one such member.",
+         runs from the first message until the last one is stored. `sqs-send` is sending through the adapter, without a consumer. `nats-spread` \
+         compares four members with one such member: one message at a time each, a handler that takes 2 ms, a topic of eight partitions.",
     ),
     (
         "W5",
@@ -91,7 +92,7 @@ pub(super) const METRICS: [(&str, &str); 28] = [
     ("wal", "Write-ahead log"),
     (
         "wal_period",
-        "Write-ahead log from a checkpoint on, and the removal of what was written",
+        "Write-ahead log from a checkpoint on, with the removal of what was written",
     ),
     ("rss_mib", "Peak of resident memory"),
     ("memory", "Peak of resident memory"),

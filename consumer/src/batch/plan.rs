@@ -48,7 +48,7 @@ impl Filling {
 pub(crate) enum Place {
     /// It is part of the batch.
     Within,
-    /// Of one transaction only one message can insert a mark: a copy comes again behind it, and finds the mark there.
+    /// A copy of one before it. A transaction can insert a mark only once: the copy comes again after the batch, and finds the mark.
     Behind,
     /// It has expired, and is handled by itself.
     Alone,

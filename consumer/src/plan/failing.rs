@@ -10,7 +10,7 @@ use crate::handler::Verdict;
 
 /// For how long whoever finds a due line has it to himself before he has claimed its first message. Short: the lines of a member that dies
 /// wait for it, and their keys with them. No shorter than the time between two looks: a line whose handler runs on is found, leased
-/// and claimed in vain by others each time that it ends.
+/// and claimed in vain by others each time that its lease ends.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 /// How long a line waits for its type at least before somebody looks whether that is still paused. Whoever resumes the type makes it

@@ -9,7 +9,7 @@ pub struct Identity {
     pub timeline: i64,
 }
 
-/// A database of a server as it runs now: no other one answers as this, nor the same one after it was started again.
+/// A database in one run of its server, from start to stop. Whatever is equal is the same database in the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) identity: Identity,

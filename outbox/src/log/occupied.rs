@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn then_through_what_is_in_use() {
+    fn after_the_first_read_only_slots_in_use_are_gone_through() {
         let mut occupied = ring();
 
         assert_eq!(occupied.cover(&[101, 100]), Covered::All);

@@ -30,6 +30,8 @@ const CONNECTING: &str = "asking which slots the log has";
 const LOOK: &str = "select pg_current_snapshot()::text, pg_backend_pid()";
 
 /// The log's partitions, each with its slot; null if it is not one of a single slot.
+///
+/// Served by the catalog's indexes; locks nothing of the log.
 const PARTITIONS: &str = r"
 select c.oid::bigint,
   (regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES IN \(''?(\d+)''?\)$'))[1]::smallint,
@@ -60,7 +62,7 @@ pub struct Read {
     pub steps: Vec<Step<LogRow>>,
     /// The database's time.
     pub now: OffsetDateTime,
-    /// When that was, by our own clock, or a little later.
+    /// The moment of our own clock at which the answer was there: at `now` or a little later.
     pub came: Instant,
 }
 
@@ -126,7 +128,7 @@ impl LogReader {
         let (moment, read) = loop {
             let (moment, read) = self.read_occupied(cursors).await?;
             self.session.is_own(moment.pid)?;
-            if self.covers(&moment.in_use).await? {
+            if self.note_in_use(&moment.in_use).await? {
                 break (moment, read);
             }
         };
@@ -136,8 +138,9 @@ impl LogReader {
         Ok(read)
     }
 
-    /// Whether a read that found these partitions in use has gone through all of them. The next one goes through what is in use now.
-    async fn covers(&mut self, in_use: &[i64]) -> Result<bool, LogError> {
+    /// Takes note of the partitions that a read found in use, and has the next one go through them. Gives whether this one has gone
+    /// through all of them.
+    async fn note_in_use(&mut self, in_use: &[i64]) -> Result<bool, LogError> {
         let before = self.occupied.slots().to_vec();
         let covered = self.occupied.cover(in_use);
         if self.occupied.slots() != before {

@@ -110,6 +110,8 @@ from new_$place";
 
 /// What is true of the whole read, in place of headers and time. Position and sizes are taken after the snapshot: the commit of every
 /// row read lies before that position, and whatever the snapshot sees has a page.
+///
+/// `pg_relation_size` takes an access share lock on each partition, one after the other: it waits while a slot is truncated.
 const MOMENT: &str = "
 select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, null::text, null::text, null::text,
   jsonb_build_object(

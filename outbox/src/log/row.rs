@@ -45,7 +45,7 @@ impl LogRow {
         &self.message
     }
 
-    /// As [`message`](Self::message), without a copy.
+    /// The same, taken out of the row.
     #[must_use]
     pub fn into_message(self) -> Message {
         self.message

@@ -130,7 +130,7 @@ impl<D: Destination> Holder<D> {
         self.read_at = Instant::now() + self.pace.after_read(rows);
     }
 
-    /// Takes what is the line's own of some rows, and the cursor behind them.
+    /// Puts the rows that are the line's own into the window, and moves its cursor to `after`.
     fn on_rows<R: Borrow<LogRow>>(
         &mut self,
         line: Line,

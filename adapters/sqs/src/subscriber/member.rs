@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::Message;
 use onceward_core::Backoff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Reading;
 use super::acker::SqsAcker;
@@ -137,7 +137,7 @@ impl Member {
         }
     }
 
-    /// What was not to be done before now may be.
+    /// Ends the waits that are over at `now`.
     fn look(&mut self, now: Instant) {
         self.not_before = self.not_before.filter(|at| *at > now);
         self.no_return_before = self.no_return_before.filter(|at| *at > now);
@@ -157,8 +157,11 @@ impl Member {
     }
 
     fn on_given_back(&mut self, left: Result<Vec<Return>, JoinError>) {
-        // As of a poll: nobody aborts it. What it was to give back comes again in its own time.
-        let left = left.unwrap_or_default();
+        // Nobody aborts it while the member lives: an error is a panic. What it had comes again once its visibility has run out.
+        let left = left.unwrap_or_else(|error| {
+            warn!(%error, "giving back ended by a panic");
+            Vec::new()
+        });
         let Some(tries) = left.iter().map(|one| one.tries).max() else {
             return;
         };

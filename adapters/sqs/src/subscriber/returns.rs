@@ -6,8 +6,8 @@ use tracing::{debug, warn};
 
 use super::acker::{SqsAcker, SqsToken};
 
-/// How often it is tried to give a delivery back: for about a minute, if SQS answers at once. One that was not given back comes again
-/// once its visibility has run out.
+/// Tries in all to give a delivery back: about a minute, if SQS answers at once. One that was not given back comes again once its
+/// visibility has run out.
 const TRIES: u32 = 20;
 
 /// A delivery that goes back to SQS.

@@ -27,12 +27,13 @@ type Awaited = Option<Arc<Answer>>;
 /// The reads of several readers of one log.
 #[derive(Debug, Clone, Default)]
 pub struct SharedReads {
-    /// Whoever reads looks here what others read; none of them outlives the others by rule.
+    /// Not a task's own: any reader may come first or stay longest.
     table: Arc<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Parts taken and not dropped.
     parts: AtomicUsize,
     /// Locked for as long as it takes to look, never while one waits.
     board: Mutex<Board>,
@@ -93,6 +94,7 @@ impl SharedReads {
 
 impl Drop for Part {
     fn drop(&mut self) {
+        // Whoever is left alone takes no answers.
         if self.table.parts.fetch_sub(1, Ordering::Relaxed) <= 2 {
             self.table.board().recent = Recent::default();
         }
@@ -103,7 +105,7 @@ impl Part {
     /// As [`LogReader::read`], if no other reader's answer will do.
     ///
     /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
-    /// wait. Who waits in vain, since the one that read failed, was dropped or got what is no answer here, reads itself: it waits once, and
+    /// wait. Whoever waits in vain, because that read failed, was dropped or brought no answer for it, reads itself: it waits once, and
     /// for a second at most. An empty answer is nobody else's: something may have been committed since, and whoever has looked knows of it.
     ///
     /// # Errors
@@ -121,7 +123,7 @@ impl Part {
             return reader.read(reads, publish_after).await.map(Brought::Own);
         }
         let ask = reader.ask(reads, publish_after);
-        if !ask.is_shared() {
+        if !ask.may_be_shared() {
             return reader.read(reads, publish_after).await.map(Brought::Own);
         }
         let mut may_wait = true;

@@ -42,7 +42,7 @@ impl Recent {
         self.answers.push_back((now, Arc::clone(answer)));
     }
 
-    /// An answer that is one to this.
+    /// A kept answer that this reader may take.
     pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Option<Arc<Answer>> {
         self.forget(now);
         let found = self.answers.iter().find(|(_, kept)| ask.may_take(kept));

@@ -15,12 +15,12 @@ use crate::log::row::LogRow;
 /// An answer depends on what was asked, on the moment and on the server; not on who asked. So a stream that takes the answer of another
 /// one's read is like a stream that read at that moment and was slow to go on. Three things make sure that it could have been that one:
 ///
-/// - *The same log.* Database, schema, system and timeline are the same, and so is the moment at which the server was started: after a
-///   failover, a promotion or a restart, and at a copy that runs beside it, an answer of before or elsewhere is nobody's.
-/// - *The same life of the server.* It may crash and recover without being started anew. What was waited for until it was durable holds
-///   behind that as before: its rows are there, and their numbers and transaction ids are not given again. Only such an answer is anybody
-///   else's: not an empty one, and none of those who publish what can be seen, who may have had rows that no longer are.
-/// - *The same promise.* What was to become true before the answer may be published is what this reader waits for too.
+/// - *The same run of the server.* Database, schema, system, timeline and the time of the server's start are the same: no answer outlives
+///   a failover, a promotion or a restart, or goes to a copy that runs beside.
+/// - *Nothing that a crash takes back.* A server may recover from a crash without a new start. Rows that were waited for until they were
+///   durable are there behind it, and their numbers and transaction ids are not given again. So only an answer with rows goes to others,
+///   and none under [`PublishAfter::Visible`].
+/// - *The same promise.* `publish_after` is the same: what was waited for is what this reader waits for.
 ///
 /// The lease has no part in it: whoever lost it is told when it stores, however it came to what it publishes.
 #[derive(Debug, Clone)]
@@ -66,8 +66,11 @@ fn weight(step: &Step<LogRow>) -> usize {
 
 impl Ask {
     /// Whether anybody else may have an answer to this.
-    pub(super) fn is_shared(&self) -> bool {
-        self.publish_after != PublishAfter::Visible
+    pub(super) fn may_be_shared(&self) -> bool {
+        match self.publish_after {
+            PublishAfter::Visible => false,
+            PublishAfter::Flushed | PublishAfter::Replicated(_) => true,
+        }
     }
 
     /// Whether the answer to `asked`, which is being read, may turn out to be one to this.
@@ -75,13 +78,11 @@ impl Ask {
         let mut pairs = self.reads.iter().zip(&asked.reads);
         self.is_alike(asked)
             && pairs.all(|(mine, asked)| {
-                asked.limit <= mine.limit
-                    && asked.bytes <= mine.bytes
-                    && stands_within(&mine.cursor, &asked.cursor)
+                has_room(mine, asked) && stands_within(&mine.cursor, &asked.cursor)
             })
     }
 
-    /// Whether the answer is one to this.
+    /// Whether this reader may take the answer.
     pub(super) fn may_take(&self, answer: &Answer) -> bool {
         let asked = &answer.ask;
         let steps = answer.read.steps.iter().zip(&answer.weights);
@@ -89,21 +90,25 @@ impl Ask {
         !answer.is_empty()
             && self.is_alike(asked)
             && all.all(|((mine, asked), (step, weight))| {
-                let has_room = asked.limit <= mine.limit && asked.bytes <= mine.bytes;
                 let fits = step.rows.len() <= mine.limit && *weight <= mine.bytes;
-                (has_room || fits) && leads_on(&asked.cursor, step, &mine.cursor)
+                (has_room(mine, asked) || fits) && leads_on(&asked.cursor, step, &mine.cursor)
             })
     }
 
     /// Whether both ask the same server for the same lanes under the same promise.
     fn is_alike(&self, other: &Self) -> bool {
         let lanes = |ask: &Self| ask.reads.iter().map(|read| read.lane).collect::<Vec<_>>();
-        self.is_shared()
+        self.may_be_shared()
             && self.server == other.server
             && self.schema == other.schema
             && self.publish_after == other.publish_after
             && lanes(self) == lanes(other)
     }
+}
+
+/// Whether what was asked is no more than what there is room for here.
+fn has_room(mine: &CursorRead, asked: &CursorRead) -> bool {
+    asked.limit <= mine.limit && asked.bytes <= mine.bytes
 }
 
 /// Whether `mine` has passed what `asked` has, and nothing beyond its last row.

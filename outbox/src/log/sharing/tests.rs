@@ -95,7 +95,7 @@ fn whoever_asks_the_same_takes_the_answer() {
 }
 
 #[test]
-fn another_server_or_another_life_of_it_or_another_promise_has_another_answer() {
+fn an_answer_is_not_shared_between_servers_runs_of_a_server_promises_lanes_or_places() {
     let same = || ask(&at(7, "10:12:10"));
     let others = [
         but(same(), |ask| ask.server.identity.system = 8),

@@ -1,0 +1,87 @@
+//! What counts for a target.
+
+use super::*;
+
+fn row((workload, variant): (&str, &str), contestant: &str, metric: &str, median: f64) -> Row {
+    Row {
+        workload: workload.to_owned(),
+        variant: variant.to_owned(),
+        contestant: contestant.to_owned(),
+        metric: metric.to_owned(),
+        unit: String::new(),
+        min: 0.0,
+        median,
+        max: 0.0,
+        runs: 1,
+    }
+}
+
+fn measured(what: &str, rows: &[Row]) -> Option<f64> {
+    let target = TARGETS.iter().find(|target| target.what == what).unwrap();
+    (target.measured)(rows)
+}
+
+#[test]
+fn nothing_measured_is_nothing_reached() {
+    assert!(
+        TARGETS
+            .iter()
+            .all(|target| target.verdict(&[]) == Verdict::NotMeasured)
+    );
+}
+
+#[test]
+fn the_fastest_peer_is_the_one_that_counts() {
+    let rows = [
+        row(DRAIN_BESIDE_PEERS, OURS, "rate_warm", 80.0),
+        row(DRAIN_BESIDE_PEERS, "slow", "rate_warm", 2.0),
+        row(DRAIN_BESIDE_PEERS, "fast", "rate_warm", 20.0),
+        row(DRAIN_BESIDE_PEERS, OURS, "cpu_us_relay_warm", 3.0),
+        row(DRAIN_BESIDE_PEERS, "slow", "cpu_us_relay_warm", 1.0),
+        row(DRAIN_BESIDE_PEERS, "fast", "cpu_us_relay_warm", 12.0),
+    ];
+
+    let rate = measured("Kafka: warm rate ÷ that of the fastest peer", &rows);
+    let cpu = measured(
+        "Kafka: warm CPU of the relay for a message ÷ that of the fastest peer",
+        &rows,
+    );
+
+    assert_eq!((rate, cpu), (Some(4.0), Some(0.25)));
+}
+
+#[test]
+fn of_several_variants_the_worst_one_counts() {
+    let rows = [
+        row(("W5", "a"), OURS, "fraction_of_bare", 0.9),
+        row(("W5", "b"), OURS, "fraction_of_bare", 0.3),
+        row(("W5", "b"), "bare-run", "fraction_of_bare", 0.1),
+    ];
+
+    assert_eq!(
+        measured("rate ÷ the bare run's, everywhere", &rows),
+        Some(0.3)
+    );
+}
+
+#[test]
+fn a_peer_with_half_of_its_figures_is_not_compared() {
+    let cpu = "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best peer";
+    let mut rows = vec![
+        row(LATENCY_BESIDE_PEERS, OURS, "cpu_us_relay", 100.0),
+        row(LATENCY_BESIDE_PEERS, OURS, "cpu_us_postgres", 300.0),
+        row(LATENCY_BESIDE_PEERS, "peer", "cpu_us_relay", 100.0),
+    ];
+    assert_eq!(measured(cpu, &rows), None);
+
+    rows.push(row(LATENCY_BESIDE_PEERS, "peer", "cpu_us_postgres", 100.0));
+
+    assert_eq!(measured(cpu, &rows), Some(2.0));
+}
+
+#[test]
+fn a_figure_that_equals_its_bound_is_within_it_and_one_that_is_no_number_is_not() {
+    assert!(AtLeast(3.0).holds(3.0) && AtMost(3.0).holds(3.0));
+    assert!(!AtLeast(3.0).holds(2.9) && !AtMost(3.0).holds(3.1));
+    assert!(!AtLeast(3.0).holds(f64::NAN));
+}
