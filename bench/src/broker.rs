@@ -1,24 +1,22 @@
-//! The two brokers, as far as the benchmarks need them: fresh routes, how much they hold, and bare clients.
+//! The two brokers, as far as the benchmarks need them: fresh routes, how much they hold, and who reads them.
+
+pub(crate) mod bare;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use onceward_core::wire::{self, Style};
-use onceward_core::{MAX_PAYLOAD, Message as Sent, Outgoing, Route, Source};
 use onceward_testkit::unique;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::backlog::{self, KEYS, TOPIC, payload};
+use crate::backlog;
 use crate::outcome::Outcome;
 use crate::world::World;
 
@@ -27,9 +25,6 @@ const PARTITIONS: u16 = 4;
 
 /// How long Kafka may take to tell of a topic.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Publish acks that the bare NATS client waits for at a time.
-const ACKS: usize = 2_000;
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +91,12 @@ impl Broker {
             Self::Kafka => {
                 let brokers = world.kafka.brokers().to_owned();
                 let route = route.to_owned();
-                tokio::task::spawn_blocking(move || bare_kafka(&brokers, &route, messages))
-                    .await??;
+                tokio::task::spawn_blocking(move || {
+                    bare::drain_to_kafka(&brokers, &route, messages)
+                })
+                .await??;
             }
-            Self::Nats => bare_nats(world, route, messages).await?,
+            Self::Nats => bare::drain_to_nats(world, route, messages).await?,
         }
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         Ok(messages as f64 / begun.elapsed().as_secs_f64())
@@ -183,79 +180,6 @@ impl Witness {
             Self::Nats(stream) => Ok(stream.info().await?.state.messages),
         }
     }
-}
-
-fn bare_kafka(brokers: &str, topic: &str, messages: u64) -> Outcome {
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "5")
-        .set("partitioner", "murmur2_random")
-        .set("queue.buffering.max.messages", "200000")
-        .create()?;
-    let sample = sample(topic)?;
-    let mut headers = OwnedHeaders::new();
-    for (key, value) in wire::encode(&sample, Style::Underscore) {
-        let value = Some(value.as_bytes());
-        headers = headers.insert(Header { key, value });
-    }
-    for n in 0..messages {
-        let key = format!("k{}", n % KEYS);
-        let mut record = BaseRecord::to(topic)
-            .key(&key)
-            .payload(&sample.message.payload[..])
-            .headers(headers.clone());
-        while let Err((error, back)) = producer.send(record) {
-            if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                return Err(error.into());
-            }
-            record = back;
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    producer.flush(Duration::from_secs(120))?;
-    Ok(())
-}
-
-async fn bare_nats(world: &World, subject: &str, messages: u64) -> Outcome {
-    let jetstream = jetstream::new(world.nats_client().await?);
-    let sample = sample(subject)?;
-    let mut template = async_nats::HeaderMap::new();
-    for (name, value) in wire::encode(&sample, Style::Dash) {
-        template.insert(name, value.as_ref());
-    }
-    let mut acks = FuturesUnordered::new();
-    for n in 0..messages {
-        let mut headers = template.clone();
-        headers.insert("Nats-Msg-Id", format!("{subject}:{n}").as_str());
-        let subject = subject.to_owned();
-        let ack = jetstream.publish_with_headers(subject, headers, sample.message.payload.clone());
-        acks.push(ack.await?.into_future());
-        if acks.len() >= ACKS
-            && let Some(ack) = acks.next().await
-        {
-            ack?;
-        }
-    }
-    while let Some(ack) = acks.next().await {
-        ack?;
-    }
-    Ok(())
-}
-
-/// A message as the relay sends it. The bare clients send the same bytes each time, so that they make no headers anew.
-fn sample(route: &str) -> Outcome<Outgoing> {
-    let draft = Sent::bytes(TOPIC, payload()).key("k500");
-    let mut message = draft.finish(MAX_PAYLOAD)?.message;
-    message.source = Some(Source::try_from("/bench")?);
-    message.seq = Some(500_000);
-    message.time = Some(time::OffsetDateTime::now_utc());
-    Ok(Outgoing {
-        route: Route::new(route),
-        message,
-        replay: None,
-    })
 }
 
 /// Where a message's id is found.

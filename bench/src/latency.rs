@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog::{KEYS, TOPIC, payload, payload_of};
+use crate::broker::bare::Single;
 use crate::broker::{self, Broker, IdIn};
 use crate::outcome::Outcome;
 use crate::relay::{Relay, Streams};
@@ -57,6 +58,9 @@ pub(crate) async fn measure(
                 let figures = one(world, arguments, broker, *rate).await?;
                 for (metric, unit, value) in figures {
                     results.add(("W2", &variant), "onceward", (metric, unit), value);
+                }
+                for (metric, unit, value) in bare(world, arguments, broker, *rate).await? {
+                    results.add(("W2", &variant), "raw-client", (metric, unit), value);
                 }
             }
         }
@@ -103,17 +107,39 @@ async fn one_with_streams(
     run(world, &database, to, &load, &relay).await
 }
 
+/// The same without a relay: each message is enqueued, and published by the broker's own client when the commit has returned.
+async fn bare(
+    world: &World,
+    arguments: &Arguments,
+    broker: Broker,
+    rate: u64,
+) -> Outcome<[Figure; 4]> {
+    let database = world.database().await?;
+    let route = broker.route(world).await?;
+    let to = (broker, route.as_str());
+    let client = Arc::new(Single::connect(world, to).await?);
+    let load = Load {
+        how: How::EnqueueAndPublish(client),
+        ..Load::enqueued(rate, arguments.seconds)
+    };
+    Ok(quantiles(
+        &write_and_read(world, &database, to, &load).await?,
+    ))
+}
+
 /// How a message is written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum How {
     /// By Onceward.
     Enqueue,
+    /// By Onceward, and published at once without waiting for a relay.
+    EnqueueAndPublish(Arc<Single>),
     /// By a statement with the id, the key and the payload, which holds both.
     Insert(String),
 }
 
 /// What is written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Load {
     /// Transactions a second.
     pub(crate) rate: u64,
@@ -145,7 +171,7 @@ impl Load {
 
     const fn id_in(&self) -> IdIn {
         match self.how {
-            How::Enqueue => IdIn::Header,
+            How::Enqueue | How::EnqueueAndPublish(_) => IdIn::Header,
             How::Insert(_) => IdIn::Payload,
         }
     }
@@ -168,13 +194,8 @@ pub(crate) async fn run(
         reason = "microseconds and counts of one run"
     )]
     let per_message = |seconds: f64| seconds * 1e6 / total as f64;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
-    let millis = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-    Ok(vec![
-        ("p50_ms", "ms", millis(0.5)),
-        ("p99_ms", "ms", millis(0.99)),
-        ("p999_ms", "ms", millis(0.999)),
-        ("max_ms", "ms", millis(1.0)),
+    let mut figures = quantiles(&histogram).to_vec();
+    figures.extend([
         ("rss_mib", "MiB", relay.peak_memory()?),
         ("cpu_us_relay", "us/msg", per_message(after.0 - before.0)),
         (
@@ -182,7 +203,19 @@ pub(crate) async fn run(
             "us/msg",
             per_message(after.1.postgres - before.1.postgres),
         ),
-    ])
+    ]);
+    Ok(figures)
+}
+
+fn quantiles(histogram: &Histogram<u64>) -> [Figure; 4] {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
+    let millis = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+    [
+        ("p50_ms", "ms", millis(0.5)),
+        ("p99_ms", "ms", millis(0.99)),
+        ("p999_ms", "ms", millis(0.999)),
+        ("max_ms", "ms", millis(1.0)),
+    ]
 }
 
 async fn write_and_read(
@@ -259,8 +292,8 @@ async fn write(
         let key = format!("k{}", (n * WRITERS + writer) % KEYS);
         // One statement, one transaction: its return is the commit's.
         match how {
-            How::Enqueue => {
-                let draft = Message::bytes(TOPIC, payload()).key(key).id(id);
+            How::Enqueue | How::EnqueueAndPublish(_) => {
+                let draft = Message::bytes(TOPIC, payload()).key(key.as_str()).id(id);
                 outbox.enqueue(&mut connection, draft).await?;
             }
             How::Insert(statement) => {
@@ -270,6 +303,9 @@ async fn write(
             }
         }
         let now = Instant::now();
+        if let How::EnqueueAndPublish(client) = how {
+            client.send(id, &key).await?;
+        }
         times
             .lock()
             .map_err(|_| "poisoned")?

@@ -6,6 +6,7 @@ mod config;
 mod destination;
 mod detours;
 mod faults;
+mod idle_lanes;
 mod pace;
 mod pause;
 mod plan;

@@ -35,6 +35,9 @@ pub(super) struct Positions {
 /// How long a busy server gets to flush by itself.
 const BY_ITSELF: Duration = Duration::from_millis(5);
 
+/// How often it is asked without a pause: most syncs take less than the shortest pause that a timer can make.
+const AT_ONCE: u32 = 4;
+
 const PAUSE: Duration = Duration::from_millis(1);
 
 const FLUSHED: &str = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
@@ -74,8 +77,8 @@ async fn flushed(session: &mut Session, positions: Positions) -> Result<(), LogE
         return Ok(());
     }
     let patience = Instant::now() + BY_ITSELF;
+    let mut asked = 0;
     loop {
-        // At once for the first time: what was read took its time, in which a busy server has flushed.
         let flushed: i64 = session
             .call("asking what is flushed", async |connection| {
                 sqlx::query_scalar(FLUSHED).fetch_one(connection).await
@@ -88,7 +91,10 @@ async fn flushed(session: &mut Session, positions: Positions) -> Result<(), LogE
             // On a quiet server nobody else would: a commit that nothing follows is flushed ten seconds later.
             return flush(session).await;
         }
-        tokio::time::sleep(PAUSE).await;
+        asked += 1;
+        if asked >= AT_ONCE {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::session::{Ending, Stage};
 use super::status::StatusHandle;
 use crate::destination::Destination;
 use crate::detours::Detours;
+use crate::idle_lanes::IdleLanes;
 use crate::pace::Pace;
 use crate::pause::Pauses;
 use crate::settings::StreamSettings;
@@ -96,6 +97,7 @@ pub(super) struct Holder<D: Destination> {
     /// The lines that must not read on, as of the beginning of this turn.
     pub(super) standing: Vec<Line>,
     pub(super) pace: Pace,
+    pub(super) idle_lanes: IdleLanes,
     /// What the last read says about the next one, if it brought nothing.
     pub(super) quiet: Option<Quiet>,
     pub(super) read_at: Instant,
@@ -161,6 +163,7 @@ impl<D: Destination> Holder<D> {
             closing: Vec::new(),
             standing: Vec::new(),
             pace: Pace::new(settings.poll_ceiling),
+            idle_lanes: IdleLanes::default(),
             quiet: None,
             read_at: now,
             routing: Routing::new(settings.topics.clone(), settings.route.clone()),

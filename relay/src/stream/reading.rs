@@ -24,7 +24,7 @@ impl<D: Destination> Holder<D> {
         if self.draining.is_some() || now < self.read_at || !self.routing.is_ready() {
             return;
         }
-        let (lines, asks): (Vec<Line>, Vec<CursorRead>) = self.asks().into_iter().unzip();
+        let (lines, asks): (Vec<Line>, Vec<CursorRead>) = self.asks(now).into_iter().unzip();
         if asks.is_empty() {
             return;
         }
@@ -69,9 +69,13 @@ impl<D: Destination> Holder<D> {
         lines
     }
 
-    /// What to read, and how much of it.
-    fn asks(&self) -> Vec<(Line, CursorRead)> {
-        let lines = self.lines_to_read();
+    /// What to read now, and how much of it: without the lanes that may rest, while another one may not.
+    fn asks(&self, now: Instant) -> Vec<(Line, CursorRead)> {
+        let mut lines = self.lines_to_read();
+        let rests = |line: &Line| line.is_main() && self.idle_lanes.may_rest(line.lane, now);
+        if !lines.iter().all(|(line, _)| rests(line)) {
+            lines.retain(|(line, _)| !rests(line));
+        }
         // Late and new rows of each line may bring as much.
         let share = 2 * lines.len().max(1);
         // One that holds much must not leave the others so little that they never get on.
@@ -110,6 +114,12 @@ impl<D: Destination> Holder<D> {
         self.clock.set(read.now, read.came);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
         let rows = read.steps.iter().map(|step| step.rows.len()).sum();
+        let now = Instant::now();
+        for (line, step) in lines.iter().zip(&read.steps) {
+            if line.is_main() {
+                self.idle_lanes.after_read(line.lane, step.rows.len(), now);
+            }
+        }
         match brought {
             Brought::Own(read) => {
                 for (line, step) in lines.iter().zip(read.steps) {
@@ -127,7 +137,7 @@ impl<D: Destination> Holder<D> {
             pass(Failpoint::AfterRead);
         }
         self.store_what_is_done();
-        self.read_at = Instant::now() + self.pace.after_read(rows);
+        self.read_at = now + self.pace.after_read(rows);
     }
 
     /// Puts the rows that are the line's own into the window, and moves its cursor to `after`.

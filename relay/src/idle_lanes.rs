@@ -1,0 +1,88 @@
+//! Decides which lanes may be left out of a read: one where nothing comes costs the server as much as a busy one. Pure: the caller
+//! brings the clock.
+
+use std::time::{Duration, Instant};
+
+use onceward_core::Lane;
+
+/// How long a lane counts as busy after a read that brought something of it.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// How long a lane that is not busy may be left out: the most that its first message waits for the others.
+const REST: Duration = Duration::from_millis(5);
+
+/// When each lane was read, and when something came.
+#[derive(Debug, Default)]
+pub(crate) struct IdleLanes([Times; Lane::ALL.len()]);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Times {
+    read: Option<Instant>,
+    brought: Option<Instant>,
+}
+
+impl IdleLanes {
+    /// Whether the lane may be left out of a read of busier ones. Nothing is missed: its cursor stays where it is.
+    #[must_use]
+    pub(crate) fn may_rest(&self, lane: Lane, now: Instant) -> bool {
+        let times = self.0[lane as usize];
+        let within = |at: Option<Instant>, time| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < time)
+        };
+        within(times.read, REST) && !within(times.brought, BUSY)
+    }
+
+    /// A read of the lane brought so many rows.
+    pub(crate) fn after_read(&mut self, lane: Lane, rows: usize, now: Instant) {
+        let times = &mut self.0[lane as usize];
+        times.read = Some(now);
+        if rows > 0 {
+            times.brought = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lane_that_was_never_read_is_read() {
+        let idle = IdleLanes::default();
+
+        assert!(
+            Lane::ALL
+                .iter()
+                .all(|lane| !idle.may_rest(*lane, Instant::now()))
+        );
+    }
+
+    #[test]
+    fn a_lane_where_nothing_comes_rests_for_five_milliseconds_at_a_time() {
+        let (mut idle, now) = (IdleLanes::default(), Instant::now());
+
+        idle.after_read(Lane::Bulk, 0, now);
+
+        assert!(idle.may_rest(Lane::Bulk, now + ms(4)));
+        assert!(!idle.may_rest(Lane::Bulk, now + ms(5)));
+        assert!(!idle.may_rest(Lane::Critical, now + ms(4)), "another one");
+    }
+
+    #[test]
+    fn a_busy_lane_does_not_rest_until_nothing_has_come_for_a_while() {
+        let (mut idle, now) = (IdleLanes::default(), Instant::now());
+        idle.after_read(Lane::Critical, 1, now);
+
+        for after in [0, 50, 99] {
+            idle.after_read(Lane::Critical, 0, now + ms(after));
+            assert!(!idle.may_rest(Lane::Critical, now + ms(after)));
+        }
+
+        idle.after_read(Lane::Critical, 0, now + ms(100));
+        assert!(idle.may_rest(Lane::Critical, now + ms(100)));
+    }
+}
