@@ -5,7 +5,7 @@
 mod support;
 
 use onceward::Outbox;
-use onceward_core::{ErrorKind, Message};
+use onceward_core::{ErrorKind, Lane, Message};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
@@ -185,6 +185,32 @@ async fn a_topic_that_nobody_reads_is_noted_and_passed() {
     })
     .await;
     assert!(broker.stored("stock").is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn lanes_where_nothing_came_are_read_while_another_one_is_busy() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let running = relay(&database, &broker, settings());
+    let busy = async {
+        for n in 0.. {
+            enqueue(&database, numbered("orders", n..n + 1)).await;
+        }
+    };
+    let others = async {
+        stores(&broker, "orders", 200).await;
+        for (topic, lane) in [("alarms", Lane::Critical), ("exports", Lane::Bulk)] {
+            let draft = Message::bytes(topic, "0").key("a").lane(lane);
+            enqueue(&database, vec![draft]).await;
+            stores(&broker, topic, 1).await;
+        }
+    };
+
+    tokio::select! {
+        () = busy => {}
+        () = others => {}
+    }
+
     running.stop().await;
 }
 
