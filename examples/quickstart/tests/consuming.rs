@@ -71,7 +71,7 @@ mod clicks {
 #[tokio::test]
 async fn handlers_that_are_types_get_whole_messages() {
     let database = Postgres::shared().await.database().await;
-    let pool = sqlx::PgPool::connect(&database.url()).await.unwrap();
+    let pool = sqlx::PgPool::connect(database.url()).await.unwrap();
     onceward_migrations::run(&pool).await.unwrap();
     let tables = "create table payments (customer text, currency text, body bytea);
                   create table clicks (site bigint, body bytea)";
