@@ -100,7 +100,7 @@ impl Outcome {
             return "none came: nobody was killed between a commit and its ack, or the broker dropped the copy itself".to_owned();
         }
         format!(
-            "{} copies at the broker; {} deliveries dropped by the consumers",
+            "copies at the broker: {}; deliveries dropped by the consumers: {}",
             self.copies_at_broker, self.duplicates_absorbed
         )
     }
@@ -178,17 +178,13 @@ mod tests {
     #[test]
     fn a_run_without_duplicates_says_that_none_came() {
         let mut outcome = outcome(&facts(), 0);
-        assert!(
-            outcome
-                .to_string()
-                .contains("0   (none came: ")
-        );
+        assert!(outcome.to_string().contains("0   (none came: "));
 
         outcome.duplicates_absorbed = 2;
         assert!(
             outcome
                 .to_string()
-                .contains("2   (0 copies at the broker; 2 deliveries ")
+                .contains("2   (copies at the broker: 0; deliveries dropped by the consumers: 2)")
         );
     }
 
