@@ -45,7 +45,8 @@ pub(crate) async fn measure(
         for manner in [Manner::OneByOne, Manner::Batches] {
             let variant = manner.variant("sqs");
             let (sending, handling) = (("W4", "sqs-send"), ("W4", variant.as_str()));
-            // A fresh server for each of the two: the emulator gets slower with all that it has ever held.
+            // A fresh server for each of the two: the emulator gets slower with all that it has ever held. In memory: with its
+            // database, calls that hang for 20 s now and then would decide who is faster.
             let server = Server::start().await;
             let client = client(&server);
             let queue = fresh_queue(&server).await.1;

@@ -13,7 +13,7 @@ use crate::elsewhere;
 pub use call::CallError;
 pub use gate::{Act, Call, Failure, Gate, Recording};
 pub use record::Stored;
-use server::Server;
+use server::{Server, Storage};
 
 /// A running server that speaks SQS, on loopback, which takes any credentials. Ends when it is dropped.
 #[derive(Debug)]
@@ -41,12 +41,26 @@ impl Sqs {
             .await
     }
 
-    /// Starts a server of the test's own, in some two seconds.
+    /// Starts a server of one's own, in some two seconds. It keeps everything in memory: what is killed or stopped stays so.
     ///
     /// # Panics
     /// When ElasticMQ is not on this machine or does not start.
     pub async fn start() -> Self {
-        let server = Server::start().await;
+        Self::start_on(Storage::Memory).await
+    }
+
+    /// As [`start`](Self::start), with queues and messages in a database: for tests that kill the server and
+    /// [start it again](Self::start_again). Now and then such a server does not answer a call for some 20 seconds, which is a
+    /// fault of ElasticMQ's; so whoever does not start it again uses [`start`](Self::start).
+    ///
+    /// # Panics
+    /// When ElasticMQ is not on this machine or does not start.
+    pub async fn start_with_storage() -> Self {
+        Self::start_on(Storage::Database).await
+    }
+
+    async fn start_on(storage: Storage) -> Self {
+        let server = Server::start(storage).await;
         Self {
             url: format!("http://127.0.0.1:{}", server.port()),
             server: Some(server),
@@ -72,7 +86,7 @@ impl Sqs {
     }
 
     /// Makes a queue, such as `("orders.fifo", &[("VisibilityTimeout", "5")])`, and gives its URL. A name that ends in `.fifo`
-    /// makes a FIFO queue. From then on the queue survives a crash.
+    /// makes a FIFO queue. From then on the queue survives a crash, where the server has [storage](Self::start_with_storage).
     ///
     /// # Panics
     /// When the server refuses it.
@@ -87,7 +101,10 @@ impl Sqs {
         let body = json!({ "QueueName": name, "Attributes": all });
         let answer = self.call("CreateQueue", body).await;
         let url = answer["QueueUrl"].as_str().unwrap_or_default().to_owned();
-        self.keep(name, &url).await;
+        let stored = |server: &Server| server.storage() == Storage::Database;
+        if self.server.as_ref().is_some_and(stored) {
+            self.keep(name, &url).await;
+        }
         url
     }
 
@@ -156,7 +173,7 @@ impl Sqs {
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop): same port, same queues and messages.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When it does not start, or has no [storage](Self::start_with_storage).
     pub async fn start_again(&self) {
         self.own().start_again().await;
     }

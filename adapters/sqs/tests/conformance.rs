@@ -109,7 +109,7 @@ impl<const FIFO: bool> Harness for OnSqs<FIFO> {
     async fn start(sharing: Sharing) -> Self {
         let server = match sharing {
             Sharing::Shared => Server::Shared(sqs::Sqs::shared().await),
-            Sharing::Own => Server::Own(Box::new(sqs::Sqs::start().await)),
+            Sharing::Own => Server::Own(Box::new(sqs::Sqs::start_with_storage().await)),
         };
         let port = match &server {
             Server::Shared(sqs) => sqs.port(),

@@ -11,6 +11,20 @@ use crate::crew::Role;
 const SAMPLES: usize = 600;
 const BAR: usize = 40;
 
+/// How long nothing may reach the broker before that is told. A relay itself gives an answer more time.
+const STILL: Duration = Duration::from_secs(3);
+
+/// Whether the broker is waited for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    #[default]
+    No,
+    /// Nothing reaches it, and the relay has not given up on an answer.
+    Still,
+    /// The relay says why.
+    Paused,
+}
+
 /// Everything on the screen.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -29,6 +43,12 @@ pub(crate) struct Board {
     pub(crate) members: Vec<(String, Role)>,
     /// What happened, with its time.
     pub(crate) events: Vec<String>,
+    /// What was told last of waiting for the broker.
+    wait: Wait,
+    /// What was at the broker when that last changed, or when nothing waited.
+    published: u64,
+    /// When that was.
+    moved_at: Duration,
     /// Committed over time.
     history: VecDeque<(Duration, u64)>,
 }
@@ -54,6 +74,33 @@ impl Board {
     pub(crate) fn happened(&mut self, what: &str) {
         self.events
             .push(format!("{:5.1} s  {what}", self.elapsed.as_secs_f64()));
+    }
+
+    /// Takes who publishes, and why that one waits for the broker if it says so. A standstill is told, as is its end.
+    pub(crate) fn wait(&mut self, publisher: Option<&str>, reason: Option<&str>) {
+        let Progress {
+            committed,
+            published,
+            ..
+        } = self.progress;
+        if publisher.is_none() || published >= committed || published != self.published {
+            self.published = published;
+            self.moved_at = self.elapsed;
+        }
+        let still = self.elapsed.saturating_sub(self.moved_at) >= STILL;
+        let (wait, told) = match (publisher, reason) {
+            (Some(name), Some(why)) => {
+                (Wait::Paused, format!("{name} waits for the broker: {why}"))
+            }
+            (Some(name), None) if still => (
+                Wait::Still,
+                format!("{name} is at work, but for {STILL:?} the broker has confirmed nothing"),
+            ),
+            (Some(_) | None, _) => (Wait::No, "the broker answers again".to_owned()),
+        };
+        if wait != std::mem::replace(&mut self.wait, wait) {
+            self.happened(&told);
+        }
     }
 
     /// Orders that are committed and have no invoice yet.
@@ -206,6 +253,43 @@ mod tests {
 
         board.progress.handled = 300;
         assert_eq!((board.lag(), board.lag_seconds()), (0, 0.0));
+    }
+
+    #[test]
+    fn a_wait_for_the_broker_is_told_when_it_begins_and_when_it_ends() {
+        let mut board = board();
+        let relay = Some("relay-1");
+
+        board.wait(None, None);
+        for second in [5, 6, 7] {
+            board.elapsed = Duration::from_secs(second);
+            board.wait(relay, None);
+        }
+        board.wait(relay, Some("SQS does not answer"));
+        board.wait(relay, Some("SQS does not answer"));
+        board.progress.published = 300;
+        board.wait(relay, None);
+
+        assert_eq!(
+            board.events,
+            [
+                "  6.0 s  relay-1 is at work, but for 3s the broker has confirmed nothing",
+                "  7.0 s  relay-1 waits for the broker: SQS does not answer",
+                "  7.0 s  the broker answers again",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_publishes_is_no_wait_for_the_broker() {
+        let mut board = board();
+
+        board.elapsed = Duration::from_secs(60);
+        board.wait(None, None);
+        board.elapsed = Duration::from_secs(61);
+        board.wait(Some("relay-2"), None);
+
+        assert!(board.events.is_empty(), "{:?}", board.events);
     }
 
     #[test]

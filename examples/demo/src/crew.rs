@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use onceward_testkit::process::Child;
 
-use crate::counters;
+use crate::{counters, waiting};
 
 const STOP_TAKES_AT_MOST: Duration = Duration::from_secs(20);
 
@@ -29,6 +29,8 @@ pub(crate) struct Member {
     pub(crate) role: Role,
     /// When it was last seen at work in this life.
     pub(crate) worked_at: Option<Instant>,
+    /// Why it waits for its broker, if it is a relay that does.
+    pub(crate) waits: Option<String>,
     command: Command,
     child: Option<Child>,
     metrics: Option<SocketAddr>,
@@ -47,6 +49,7 @@ impl Member {
             name: name.to_owned(),
             role: Role::StandsBy,
             worked_at: None,
+            waits: None,
             command,
             child: Some(child),
             metrics,
@@ -65,6 +68,7 @@ impl Member {
         }
         self.role = Role::Killed;
         self.worked_at = None;
+        self.waits = None;
         self.handled = 0.0;
         self.duplicates_of_earlier_lives += std::mem::take(&mut self.duplicates);
     }
@@ -89,6 +93,11 @@ impl Member {
         let works = holds || handled > self.handled;
         self.handled = handled;
         self.role = if works { Role::Works } else { Role::StandsBy };
+        self.waits = if holds {
+            waiting::ask(address).await
+        } else {
+            None
+        };
         if works {
             self.worked_at = Some(Instant::now());
         }

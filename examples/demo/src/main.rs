@@ -15,6 +15,7 @@ mod servers;
 mod settings;
 mod show;
 mod stage;
+mod waiting;
 
 use std::process::ExitCode;
 

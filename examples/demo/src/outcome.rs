@@ -78,11 +78,10 @@ impl fmt::Display for Outcome {
         }
         writeln!(
             f,
-            "  {:<24}{:>9}   ({} copies at the broker; {} deliveries dropped by the consumers)",
+            "  {:<24}{:>9}   ({})",
             "duplicates absorbed",
             self.copies_at_broker.max(self.duplicates_absorbed),
-            self.copies_at_broker,
-            self.duplicates_absorbed
+            self.duplicates()
         )?;
         self.oddities(f)?;
         let verdict = if self.kept {
@@ -95,6 +94,17 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
+    /// Where they came from, or why there may have been none.
+    fn duplicates(&self) -> String {
+        if self.copies_at_broker.max(self.duplicates_absorbed) == 0 {
+            return "none came: nobody was killed between a commit and its ack, or the broker dropped the copy itself".to_owned();
+        }
+        format!(
+            "copies at the broker: {}; deliveries dropped by the consumers: {}",
+            self.copies_at_broker, self.duplicates_absorbed
+        )
+    }
+
     /// What there is to say only if something went another way than it should.
     fn oddities(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.dead_letters > 0 {
@@ -163,6 +173,19 @@ mod tests {
 
         assert!(outcome.kept);
         assert!(outcome.to_string().ends_with("The promise was kept."));
+    }
+
+    #[test]
+    fn a_run_without_duplicates_says_that_none_came() {
+        let mut outcome = outcome(&facts(), 0);
+        assert!(outcome.to_string().contains("0   (none came: "));
+
+        outcome.duplicates_absorbed = 2;
+        assert!(
+            outcome
+                .to_string()
+                .contains("2   (copies at the broker: 0; deliveries dropped by the consumers: 2)")
+        );
     }
 
     #[test]

@@ -143,6 +143,11 @@ impl Show<'_> {
         self.board.take(self.begin.elapsed(), progress);
         self.board.duplicates = self.stage.duplicates();
         self.board.members = self.stage.roles();
+        let publisher = self.stage.publisher();
+        self.board.wait(
+            publisher.map(|relay| relay.name.as_str()),
+            publisher.and_then(|relay| relay.waits.as_deref()),
+        );
         self.tell_takeovers();
         Ok(())
     }

@@ -96,6 +96,11 @@ impl Stage {
             .collect()
     }
 
+    /// The relay that publishes.
+    pub(crate) fn publisher(&self) -> Option<&Member> {
+        self.relays.iter().find(|relay| relay.role == Role::Works)
+    }
+
     /// Duplicate deliveries that the consumers have dropped, as they count them.
     #[expect(
         clippy::cast_possible_truncation,

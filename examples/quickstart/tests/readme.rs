@@ -5,49 +5,11 @@
     reason = "a test that cannot read its files fails"
 )]
 
-use std::path::{Path, PathBuf};
+mod snippets;
 
 use onceward_relay::Config;
 use onceward_testkit::Scratch;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(repository().join(path)).unwrap()
-}
-
-/// The blocks of the README in that language.
-fn snippets(language: &str) -> Vec<String> {
-    let readme = read("README.md");
-    let fence = format!("```{language}\n");
-    let blocks = readme.split(&fence).skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap().to_owned())
-        .collect()
-}
-
-/// Lines without indentation; `None` where something is left out.
-fn lines(code: &str) -> Vec<Option<&str>> {
-    let lines = code.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(|line| (line != "// …").then_some(line)).collect()
-}
-
-/// Whether each run of lines between gaps stands in the source, in this order.
-fn stands_in(snippet: &str, source: &str) -> bool {
-    let source: Vec<&str> = lines(source).into_iter().flatten().collect();
-    let snippet = lines(snippet);
-    let mut from = 0;
-    snippet.split(Option::is_none).all(|run| {
-        let run: Vec<&str> = run.iter().copied().flatten().collect();
-        let found = source[from..]
-            .windows(run.len().max(1))
-            .position(|window| window == run);
-        from += found.map_or(0, |at| at + run.len());
-        found.is_some()
-    })
-}
+use snippets::{read, snippets, stands_in};
 
 #[test]
 fn the_rust_of_the_readme_stands_in_the_examples() {
@@ -56,7 +18,7 @@ fn the_rust_of_the_readme_stands_in_the_examples() {
         "examples/billing/src/main.rs",
     ]
     .map(read);
-    let snippets = snippets("rust");
+    let snippets = snippets("README.md", "rust");
 
     assert_eq!(snippets.len(), 2);
     for snippet in snippets {
@@ -68,7 +30,7 @@ fn the_rust_of_the_readme_stands_in_the_examples() {
 #[test]
 fn the_configuration_of_the_readme_is_read_by_the_relay() {
     let scratch = Scratch::new("readme");
-    let snippets = snippets("toml");
+    let snippets = snippets("README.md", "toml");
 
     assert_eq!(snippets.len(), 1);
     for snippet in snippets {

@@ -24,7 +24,7 @@ fn bodies(stored: &[Stored]) -> Vec<&str> {
 
 #[tokio::test]
 async fn what_was_stored_survives_a_kill_and_a_stop() {
-    let sqs = Sqs::start().await;
+    let sqs = Sqs::start_with_storage().await;
     let url = sqs.create_queue("kept.fifo", &[]).await;
     send(sqs.url(), &url, &["1", "2"]).await.unwrap();
 

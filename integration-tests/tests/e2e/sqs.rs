@@ -104,7 +104,7 @@ async fn only_what_sqs_refuses_is_parked_and_can_be_replayed() {
 /// which groups have a message in flight (seen on 1.7.1).
 #[tokio::test]
 async fn a_server_that_is_killed_and_comes_back_has_all_that_is_published_in_order() {
-    let sqs = Sqs::start().await;
+    let sqs = Sqs::start_with_storage().await;
     let mut stage = Stage::sqs(Postgres::shared().await, &sqs, true).await;
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {
