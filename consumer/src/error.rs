@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use onceward_core::{InvalidGlob, InvalidTopic, Schema, SubscribeError};
+use onceward_core::{Chain, InvalidGlob, InvalidTopic, Schema, SubscribeError};
 use tokio::task::JoinError;
 
 use crate::InvalidName;
 use crate::schema::Right;
 
 /// Why a consumer cannot be built: correct the program.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The name is none.
@@ -50,8 +50,15 @@ pub enum BuildError {
     },
 }
 
+/// As for people: with what lies behind it.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
+}
+
 /// Why a consumer does not start, or ended without being told to.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerError {
     /// The database cannot be reached at the start. While the consumer runs, it waits instead.
@@ -64,10 +71,13 @@ pub enum ConsumerError {
     #[error("the database has no schema {0} with Onceward's tables; run `onceward migrate`")]
     NoSchema(Schema),
     /// The role may not do what a consumer does.
-    #[error("the role {role} lacks rights; run: {}", Statements(missing))]
+    #[error("{}", Lacking { user: role, roles, missing })]
     Rights {
-        /// The role that asked.
+        /// The database user that asked.
         role: String,
+        /// The roles that would have given what is missing, and whose rights the user does not have; none: it has them, and they
+        /// lack rights themselves.
+        roles: Vec<&'static str>,
         /// What it lacks.
         missing: Vec<Right>,
     },
@@ -79,21 +89,88 @@ pub enum ConsumerError {
     Task(#[source] Option<JoinError>),
 }
 
+/// As for people: with what lies behind it.
+impl fmt::Debug for ConsumerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
+}
+
 impl ConsumerError {
     pub(crate) fn task(error: Option<JoinError>) -> Self {
         Self::Task(error)
     }
 }
 
-/// The grants that are missing, as statements.
-struct Statements<'a>(&'a [Right]);
+/// How many single rights are named.
+const NAMED: usize = 6;
 
-impl fmt::Display for Statements<'_> {
+/// What a user lacks: the role to grant, or single rights if it has that.
+struct Lacking<'a> {
+    user: &'a str,
+    roles: &'a [&'static str],
+    missing: &'a [Right],
+}
+
+impl fmt::Display for Lacking<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, right) in self.0.iter().enumerate() {
-            let separator = if n == 0 { "" } else { " " };
-            write!(f, "{separator}{}", right.grant())?;
+        let (user, roles) = (self.user, self.roles.join(", "));
+        if !self.roles.is_empty() {
+            let quoted = user.replace('"', "\"\"");
+            return write!(
+                f,
+                "the database user {user} lacks the rights of {roles}; as an administrator: grant {roles} to \"{quoted}\";"
+            );
         }
-        Ok(())
+        write!(
+            f,
+            "the database user {user} has its role and lacks rights all the same; as the owner of the tables:"
+        )?;
+        for right in self.missing.iter().take(NAMED) {
+            write!(f, " {}", right.grant())?;
+        }
+        match self.missing.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(roles: &[&'static str], missing: usize) -> String {
+        let right = |slot| Right {
+            role: "half".to_owned(),
+            kind: "table".to_owned(),
+            object: format!("onceward.processed_messages_{slot}"),
+            privilege: "DELETE".to_owned(),
+            exists: true,
+            held: false,
+        };
+        let error = ConsumerError::Rights {
+            role: "half".to_owned(),
+            roles: roles.to_vec(),
+            missing: (0..missing).map(right).collect(),
+        };
+        format!("{error:?}")
+    }
+
+    #[test]
+    fn a_user_without_its_role_is_told_the_one_statement_that_grants_it() {
+        assert_eq!(
+            refused(&["onceward_consumer"], 65),
+            "the database user half lacks the rights of onceward_consumer; as an administrator: grant onceward_consumer to \"half\";"
+        );
+    }
+
+    #[test]
+    fn single_rights_are_named_only_to_who_has_the_role_and_only_some() {
+        let many = refused(&[], 65);
+
+        assert!(many.contains("grant delete on table onceward.processed_messages_5 to \"half\";"));
+        assert!(!many.contains("processed_messages_6"), "{many}");
+        assert!(many.ends_with(" and 59 more"), "{many}");
     }
 }

@@ -121,6 +121,13 @@ join pg_proc p on p.pronamespace = n.oid
 where n.nspname = $1
   and p.proname in ('enqueue', 'append', 'refuse', 'uuid_v7', 'lane_number', 'check_names', 'checked_headers')";
 
+/// Which of the roles the user has no rights of. Without the role there are none either.
+const LACKING_ROLES: &str = "
+select wanted
+from unnest($1::text[]) as wanted
+left join pg_roles r on r.rolname = wanted
+where not coalesce(pg_has_role(r.oid, 'usage'), false)";
+
 /// A type that is paused, because most of its messages fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct PausedType {
@@ -181,6 +188,7 @@ pub(crate) async fn check(
     let mut rights = rights(pool, schema)
         .await
         .map_err(ConsumerError::Database)?;
+    let consumes = rights.len();
     if sends {
         let enqueue: Vec<Right> = sqlx::query_as(ENQUEUE_RIGHTS)
             .bind(schema.as_str())
@@ -192,14 +200,36 @@ pub(crate) async fn check(
     if rights.iter().any(|right| !right.exists) {
         return Err(ConsumerError::NoSchema(schema.clone()));
     }
+    let lacks = |rights: &[Right]| rights.iter().any(|right| !right.held);
+    let (consuming, sending) = rights.split_at(consumes);
+    let wanted = [
+        lacks(consuming).then_some("onceward_consumer"),
+        lacks(sending).then_some("onceward_writer"),
+    ];
+    let wanted: Vec<&'static str> = wanted.into_iter().flatten().collect();
     let missing: Vec<Right> = rights.into_iter().filter(|right| !right.held).collect();
     match missing.first() {
         None => Ok(()),
         Some(first) => Err(ConsumerError::Rights {
             role: first.role.clone(),
+            roles: lacking(pool, wanted).await?,
             missing,
         }),
     }
+}
+
+/// Those of the roles that the user has no rights of.
+async fn lacking(
+    pool: &PgPool,
+    mut roles: Vec<&'static str>,
+) -> Result<Vec<&'static str>, ConsumerError> {
+    let lacking: Vec<String> = sqlx::query_scalar(LACKING_ROLES)
+        .bind(&roles)
+        .fetch_all(pool)
+        .await
+        .map_err(ConsumerError::Database)?;
+    roles.retain(|role| lacking.iter().any(|lacking| lacking == role));
+    Ok(roles)
 }
 
 #[cfg(test)]

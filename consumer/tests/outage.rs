@@ -231,13 +231,43 @@ async fn a_role_that_lacks_a_right_is_told_which_grant_is_missing() {
     let running = stage.run(stage.builder().pool(pool).on("*", write_effect));
     let error = running.task.await.unwrap().unwrap_err();
 
-    let ConsumerError::Rights { role: who, missing } = &error else {
+    let ConsumerError::Rights {
+        role: who,
+        roles,
+        missing,
+    } = &error
+    else {
         panic!("{error}");
     };
-    assert_eq!((who, missing.len()), (&role, 1));
+    assert_eq!((who, roles.len(), missing.len()), (&role, 0, 1));
     let statement = format!("grant insert on table onceward.dead_letters to \"{role}\";");
     assert!(error.to_string().ends_with(&statement), "{error}");
     let tidy = format!("drop owned by {role}; drop role {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tidy))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_user_without_the_role_of_consumers_is_told_to_get_it() {
+    let stage = Stage::new().await;
+    let role = onceward_testkit::unique("role");
+    let setup = format!("create role {role} login");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let pool = PgPool::connect(&stage.database.url_as(&role))
+        .await
+        .unwrap();
+
+    let running = stage.run(stage.builder().pool(pool).on("*", write_effect));
+    let error = running.task.await.unwrap().unwrap_err();
+
+    let statement = format!("grant onceward_consumer to \"{role}\";");
+    assert!(error.to_string().ends_with(&statement), "{error}");
+    let tidy = format!("drop role {role}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(tidy))
         .execute(stage.pool())
         .await

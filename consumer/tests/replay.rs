@@ -183,6 +183,11 @@ async fn a_replay_as_a_new_message_is_enqueued_with_a_new_id() {
     let stage = Stage::new().await;
     let id = buried(&stage, -1, Some(5)).await;
 
+    let refused = replay(&stage, id, To::Everybody).await;
+    sqlx::query("insert into onceward.streams (stream, topics) values ('events', '{orders*}')")
+        .execute(stage.pool())
+        .await
+        .unwrap();
     let replayed = replay(&stage, id, To::Everybody).await;
 
     let (new, key, headers, payload): (Uuid, Option<String>, serde_json::Value, Vec<u8>) =
@@ -194,6 +199,12 @@ async fn a_replay_as_a_new_message_is_enqueued_with_a_new_id() {
         .fetch_one(stage.pool())
         .await
         .unwrap();
+    let topic = common::TOPIC.to_owned();
+    assert_eq!(
+        refused,
+        Replayed::NoStream { topic },
+        "nobody would publish it"
+    );
     assert_eq!(replayed, Replayed::Done(Some(new)));
     assert_eq!(key.as_deref(), Some("5"));
     assert_eq!(headers["onceward-replay-of"], old);

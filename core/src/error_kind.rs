@@ -1,6 +1,9 @@
 //! What went wrong between us and a broker, as far as anything can be decided by it.
 
 use std::error::Error;
+use std::fmt;
+
+use crate::Chain;
 
 /// A source of an error, as libraries give it.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -111,7 +114,7 @@ pub enum SubscribeErrorKind {
 }
 
 /// A subscriber's or an acker's failure.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{what}")]
 pub struct SubscribeError {
     /// What can be decided by.
@@ -121,6 +124,13 @@ pub struct SubscribeError {
     /// The library's own error.
     #[source]
     pub source: Option<BoxError>,
+}
+
+/// As for people: with what lies behind it.
+impl fmt::Debug for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }
 
 impl SubscribeError {

@@ -8,6 +8,7 @@
 mod backoff;
 mod capabilities;
 mod carried_time;
+mod chain;
 mod delivery;
 mod draft;
 mod error_kind;
@@ -33,6 +34,7 @@ pub mod wire;
 pub use backoff::Backoff;
 pub use capabilities::{Capabilities, InFlightPerKey, Order};
 pub use carried_time::CarriedTime;
+pub use chain::Chain;
 pub use delivery::{Delivery, Origin, Partition};
 pub use draft::{Draft, Entry, InvalidMessage, MAX_PAYLOAD};
 pub use error_kind::{

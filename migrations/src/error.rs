@@ -1,9 +1,11 @@
 //! Why a migration is refused or fails.
 
-use onceward_core::Schema;
+use std::fmt;
+
+use onceward_core::{Chain, Schema};
 
 /// Why the schema could not be brought up to date. Nothing of the failed step remains.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum MigrateError {
     /// The database was made by a newer release. Use that release or a newer one.
     #[error(
@@ -63,4 +65,11 @@ pub enum MigrateError {
         /// What went wrong.
         source: sqlx::Error,
     },
+}
+
+/// As for people: with what lies behind it.
+impl fmt::Debug for MigrateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }

@@ -1,10 +1,12 @@
 //! Why messages were not enqueued.
 
-use onceward_core::{InvalidMessage, Schema};
+use std::fmt;
+
+use onceward_core::{Chain, InvalidMessage, Schema};
 use uuid::Uuid;
 
 /// Why nothing was enqueued. None of the messages of the call was written.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum EnqueueError {
     /// A message was refused before the database was asked: the transaction can go on.
     #[error("message {position} of this call is refused")]
@@ -37,6 +39,13 @@ pub enum EnqueueError {
     /// The database failed. The transaction cannot go on: roll it back and try the whole of it again.
     #[error("the database did not take the messages")]
     Database(#[source] sqlx::Error),
+}
+
+/// As for people: with what lies behind it.
+impl fmt::Debug for EnqueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }
 
 impl EnqueueError {

@@ -1,11 +1,13 @@
 //! The relay: all its streams, and the emptying of slots beside them.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::{LogAdmin, LogDatabase, LogError, SharedReads};
+use onceward_core::Chain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +55,7 @@ pub struct Relay {
 }
 
 /// Why a relay ended though nobody stopped it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("stream {stream:?} must not be published")]
 pub struct RelayError {
     /// The stream.
@@ -63,7 +65,14 @@ pub struct RelayError {
     pub source: LogError,
 }
 
-impl std::fmt::Debug for Relay {
+/// As for people: with what lies behind it.
+impl fmt::Debug for RelayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
+}
+
+impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Relay")
             .field("owner", &self.owner)

@@ -31,7 +31,8 @@ pub(crate) struct Attributes {
     pub(crate) messages: u64,
     fifo: bool,
     content_based_deduplication: bool,
-    high_throughput: bool,
+    /// Whether each key has a limit of its own; none: the queue does not say.
+    high_throughput: Option<bool>,
 }
 
 /// Asks a queue.
@@ -65,7 +66,9 @@ fn read(told: &HashMap<Name, String>) -> Attributes {
         messages: messages.into_iter().filter_map(number).sum(),
         fifo: is(Name::FifoQueue, "true"),
         content_based_deduplication: is(Name::ContentBasedDeduplication, "true"),
-        high_throughput: is(Name::FifoThroughputLimit, "perMessageGroupId"),
+        high_throughput: told
+            .get(&Name::FifoThroughputLimit)
+            .map(|limit| limit == "perMessageGroupId"),
     }
 }
 
@@ -101,7 +104,7 @@ impl Attributes {
                 "queue {name} has ContentBasedDeduplication, which has no effect here: each message brings an id of its own"
             ));
         }
-        if self.fifo && !self.high_throughput {
+        if self.fifo && self.high_throughput == Some(false) {
             warnings.push(format!(
                 "queue {name} may be limited to 300 calls a second in all; with FifoThroughputLimit = perMessageGroupId and DeduplicationScope = messageGroup each key has a limit of its own"
             ));
@@ -144,6 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_does_not_tell_how_calls_are_limited_is_not_warned_of() {
+        let silent = told(&[(Name::FifoQueue, "true")]);
+        let wide = told(&[
+            (Name::FifoQueue, "true"),
+            (Name::FifoThroughputLimit, "perMessageGroupId"),
+        ]);
+
+        assert_eq!(silent.warnings(&name()), Vec::<String>::new());
+        assert_eq!(wide.warnings(&name()), Vec::<String>::new());
+    }
+
+    #[test]
     fn dangerous_settings_are_told_with_what_to_change() {
         let attributes = told(&[
             (Name::MaximumMessageSize, "1024"),
@@ -155,6 +170,7 @@ mod tests {
             (Name::DelaySeconds, "5"),
             (Name::FifoQueue, "true"),
             (Name::ContentBasedDeduplication, "true"),
+            (Name::FifoThroughputLimit, "perQueue"),
         ]);
 
         let warnings = attributes.warnings(&name()).join("\n");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onceward_core::{Schema, wire};
+use onceward_core::{Schema, TopicGlob, wire};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
@@ -20,12 +20,13 @@ pub enum To {
     /// broker still has can be handled besides.
     Consumer,
     /// Through the log and the broker, as a new message with a new id and the header `onceward-replay-of`: every consumer
-    /// of its topic gets it. The log must be in this database.
+    /// of its topic gets it. The log of this database must have a stream that reads the topic, or else the message would lie in
+    /// it for good.
     Everybody,
 }
 
 /// What became of the wish to replay a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
     /// It is replayed; the id is that of the new message, if it is one.
     Done(Option<Uuid>),
@@ -33,6 +34,12 @@ pub enum Replayed {
     NotThere,
     /// It could not be read as a message and has no type: give it one, by [`edit`](super::edit).
     NoType,
+    /// As a new message it would never be published: no stream of this database reads its topic, as where a consumer has a
+    /// database of its own. Run a relay on this database with a stream for the topic, or replay it to its consumer.
+    NoStream {
+        /// The topic.
+        topic: String,
+    },
 }
 
 #[derive(FromRow)]
@@ -86,13 +93,20 @@ where id = any ($1)
   and state = 'dead'
 returning id";
 
+/// What the streams of this database read. Scans the table, which is small.
+const PATTERNS: &str = "
+select pattern
+from {schema}.streams s
+cross join unnest(s.topics) as pattern";
+
 /// READ COMMITTED, so that what is done after a lock sees what the lock has waited for.
 const BEGIN: &str = "begin isolation level read committed read write";
 
 /// Replays a dead letter, in one transaction. A discarded one can be replayed too; `by` is who decided it.
 ///
 /// # Errors
-/// Any database error; nothing is changed. To [`To::Everybody`] also what enqueueing refuses (SQLSTATE `OW001`).
+/// Any database error; nothing is changed. To [`To::Everybody`] also what enqueueing refuses (SQLSTATE `OW001`), and that the
+/// user may not read the streams: it takes the rights of `onceward_admin`.
 ///
 /// # Cancel safety
 /// Dropped, it may or may not have been replayed.
@@ -120,6 +134,11 @@ pub async fn replay(
             (None, "replayed")
         }
         To::Everybody => {
+            let topic = &row.content.topic;
+            if !is_read(&mut transaction, schema, topic).await? {
+                let topic = topic.clone();
+                return Ok(Replayed::NoStream { topic });
+            }
             let new = enqueue(&mut transaction, schema, &row, kind).await?;
             (Some(new), "replayed as a new message")
         }
@@ -132,6 +151,21 @@ pub async fn replay(
         .await?;
     transaction.commit().await?;
     Ok(Replayed::Done(new))
+}
+
+/// Whether some stream of this database reads the topic.
+async fn is_read(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    topic: &str,
+) -> Result<bool, sqlx::Error> {
+    let patterns: Vec<String> = sqlx::query_scalar(sql::over(schema, PATTERNS))
+        .fetch_all(connection)
+        .await?;
+    let globs = patterns
+        .iter()
+        .filter_map(|pattern| TopicGlob::try_from(pattern.as_str()).ok());
+    Ok(globs.into_iter().any(|glob| glob.matches(topic)))
 }
 
 async fn line_up(

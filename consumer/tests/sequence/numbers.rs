@@ -114,6 +114,10 @@ async fn a_letter_that_is_replayed_as_a_new_message_has_no_number() {
     let schema = Schema::default();
     let letters = dead_letter::list(stage.pool(), &schema, &Filter::default()).await;
     let id = letters.unwrap()[0].id;
+    sqlx::query("insert into onceward.streams (stream) values ('events')")
+        .execute(stage.pool())
+        .await
+        .unwrap();
 
     let replayed = dead_letter::replay(stage.pool(), &schema, id, To::Everybody, "alice").await;
 

@@ -111,8 +111,8 @@ pub struct ParkedMessage {
     pub content_type: Option<String>,
     /// The user's headers.
     pub headers: Headers,
-    /// The payload: as text where it is text, else in base64.
-    #[serde(flatten, serialize_with = "readable")]
+    /// The payload; as JSON an object with `text` if it is UTF-8, else with `base64`, as of a dead letter.
+    #[serde(serialize_with = "readable")]
     pub payload: Vec<u8>,
     /// What happened to it, oldest first.
     pub history: Value,
@@ -120,8 +120,8 @@ pub struct ParkedMessage {
 
 fn readable<S: serde::Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     let (name, text) = match std::str::from_utf8(payload) {
-        Ok(text) => ("payload", text.to_owned()),
-        Err(_) => ("payload_base64", STANDARD.encode(payload)),
+        Ok(text) => ("text", text.to_owned()),
+        Err(_) => ("base64", STANDARD.encode(payload)),
     };
     serializer.collect_map([(name, text)])
 }

@@ -1,11 +1,14 @@
 //! What can go wrong between a relay and its log, by what to do about it.
 
+use std::fmt;
 use std::time::Duration;
+
+use onceward_core::Chain;
 
 use super::identity::Refusal;
 
 /// An error of the log. Unless it says otherwise, drop the connection and claim again after a pause.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
     /// Another relay holds the lease, or the stream was dropped: stop publishing at once.
@@ -62,6 +65,13 @@ pub enum LogError {
     /// A task that worked on the log ended by a panic or was aborted.
     #[error("a task that worked on the log did not end in good order")]
     Task(#[source] tokio::task::JoinError),
+}
+
+/// As for people: with what lies behind it.
+impl fmt::Debug for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }
 
 impl LogError {

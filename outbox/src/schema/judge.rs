@@ -1,12 +1,12 @@
 //! Judges the facts. Pure: no clock, no I/O.
 
-mod rights;
+pub(super) mod rights;
 mod standbys;
 mod streams;
 
 use std::time::Duration;
 
-pub use streams::is_read;
+pub use streams::{is_read, unread};
 
 use super::{Facts, Finding, Table};
 
@@ -70,7 +70,7 @@ pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         findings.extend(missing_tables(facts));
         findings.extend(indexes(facts));
         findings.extend(sequence(facts));
-        findings.extend(rights::judge(facts));
+        findings.extend(rights::judge(&facts.standing()));
         findings.extend(streams::judge(facts, expected));
     }
     findings.extend(transactions(facts, expected));

@@ -22,7 +22,7 @@ mod topics;
 
 pub use activity::{OpenTransaction, PreparedTransaction};
 pub use finding::{Finding, Severity};
-pub use judge::{Expected, is_read, judge};
+pub use judge::{Expected, is_read, judge, unread};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };
@@ -33,6 +33,8 @@ pub use topics::recent_topics;
 
 use onceward_core::Schema;
 use sqlx::PgConnection;
+
+use judge::rights::Standing;
 
 /// The sequence behind `seq`.
 const SEQUENCE: &str = "messages_seq_seq";
@@ -142,7 +144,43 @@ pub async fn inspect(
     Ok(facts)
 }
 
+/// What the current user lacks for a duty, and what to do about it; none: it may do all of it, by its role, as the owner of the
+/// tables or as a superuser.
+///
+/// # Errors
+/// [`InspectError`] when the database cannot be asked.
+///
+/// # Cancel safety
+/// Nothing is changed; the connection is not to be used again.
+pub async fn lacking(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    duty: Duty,
+) -> Result<Option<Finding>, InspectError> {
+    let missing = rights::missing(connection, schema, duty).await?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    Ok(judge::rights::judge(&Standing {
+        schema,
+        user: &rights::user(connection).await?,
+        duty,
+        membership: rights::membership(connection, duty).await?,
+        missing: &missing,
+    }))
+}
+
 impl Facts {
+    fn standing(&self) -> Standing<'_> {
+        Standing {
+            schema: &self.schema,
+            user: &self.server.user,
+            duty: self.duty,
+            membership: self.membership,
+            missing: &self.missing_rights,
+        }
+    }
+
     /// Whether the table exists and may be read, so that a query on it does not fail. The sequence of the log
     /// belongs to its table and goes with it.
     fn may(&self, name: &str) -> bool {

@@ -60,6 +60,13 @@ pub enum Membership {
     Granted,
 }
 
+pub(super) async fn user(connection: &mut PgConnection) -> Result<String, InspectError> {
+    sqlx::query_scalar("select current_user::text")
+        .fetch_one(connection)
+        .await
+        .map_err(InspectError::about("the user"))
+}
+
 pub(super) async fn membership(
     connection: &mut PgConnection,
     duty: Duty,

@@ -125,7 +125,7 @@ async fn parked_messages_are_listed_page_by_page_and_shown_whole() {
 
     let message = admin.parked_message("events", 1).await.unwrap().unwrap();
     let shown = serde_json::to_value(&message).unwrap();
-    assert_eq!(shown["payload"], "one");
+    assert_eq!(shown["payload"]["text"], "one");
     assert_eq!(shown["state"], "parked");
     assert_eq!(shown["error_kind"], "rejected");
     assert_eq!(shown["history"][0]["what"], "parked");
@@ -162,7 +162,7 @@ async fn an_edited_message_is_due_with_its_changes_and_remembers_who_made_them()
     assert_eq!(due.message.topic.as_str(), "orders");
     let shown =
         serde_json::to_value(admin.parked_message("events", 1).await.unwrap().unwrap()).unwrap();
-    assert_eq!(shown["payload_base64"], "AP8=");
+    assert_eq!(shown["payload"]["base64"], "AP8=");
     assert_eq!(shown["history"][1]["by"], "ann");
     // It may be on its way: no more edits.
     let again = admin.edit_parked("events", 1, &edit, "ann").await.unwrap();

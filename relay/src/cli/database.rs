@@ -12,8 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::timeout;
 
-use super::Context;
 use super::failure::Failure;
+use super::{Context, rights};
 use crate::config::Database;
 
 /// A database that has answered.
@@ -131,8 +131,26 @@ pub(super) async fn reach_schema(
 
 /// Connects to look after the log of a database whose schema is the one that this program knows.
 pub(super) async fn admin(context: &Context, application: &str) -> Result<LogAdmin, Failure> {
+    let reached = reach_schema(&context.config.database, application).await?;
+    look_after(context, application, reached).await
+}
+
+/// The same for who is to decide on what waits for a person; others are refused.
+pub(super) async fn deciding_admin(
+    context: &Context,
+    application: &str,
+) -> Result<LogAdmin, Failure> {
+    let reached = reach_schema(&context.config.database, application).await?;
+    rights::demand_admin(context, &reached).await?;
+    look_after(context, application, reached).await
+}
+
+async fn look_after(
+    context: &Context,
+    application: &str,
+    reached: Reached,
+) -> Result<LogAdmin, Failure> {
     let config = &context.config.database;
-    let reached = reach_schema(config, application).await?;
     reached.pool.close().await;
     let log = LogDatabase::new(options(config, application)?, config.schema.clone())
         .within(config.answer_timeout);

@@ -1,9 +1,11 @@
 //! Which role a command takes, and how a user comes to it, for whoever was refused for want of a right.
 
-use onceward::schema;
+use onceward::schema::{self, Duty};
+use onceward_core::BoxError;
 
+use super::database::{self, Reached};
 use super::failure::Failure;
-use super::{Command, database};
+use super::{Command, Context};
 use crate::config::Database;
 
 impl Command {
@@ -17,6 +19,26 @@ impl Command {
                 Some("onceward_admin")
             }
         }
+    }
+}
+
+/// Refuses who may not decide on what waits for a person. The database alone would let the users of relays and consumers do some of
+/// it, who need most of these rights for their own work.
+pub(super) async fn demand_admin(context: &Context, reached: &Reached) -> Result<(), Failure> {
+    let schema = &context.config.database.schema;
+    let asked = async {
+        let mut connection = reached.pool.acquire().await?;
+        let lacking = schema::lacking(&mut connection, schema, Duty::Administer).await?;
+        Ok::<_, BoxError>(lacking)
+    };
+    match reached.ask("the check of the rights", asked).await? {
+        None => Ok(()),
+        Some(finding) => Err(
+            Failure::failed(format!("permission denied: {}", finding.text)).remedy(format!(
+                "let database.url name a user who may decide, or {}",
+                finding.remedy
+            )),
+        ),
     }
 }
 

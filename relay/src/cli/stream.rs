@@ -99,8 +99,8 @@ impl Drop {
             let known: Vec<String> = streams.into_iter().map(|stream| stream.stream).collect();
             return refuse_unknown("stream", name, &known);
         };
+        let mut admin = database::deciding_admin(context, "onceward stream").await?;
         confirm(&question(stream), self.yes)?;
-        let mut admin = database::admin(context, "onceward stream").await?;
         let dropped = admin.drop_stream(name, self.force).await;
         match dropped.map_err(database::failed("dropping the stream"))? {
             DropStream::Dropped { waiting, decided } => {

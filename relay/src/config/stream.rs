@@ -47,8 +47,8 @@ fn stream(
     // Only the defaults are taken from it when there is no source: the problem is noted already.
     let source = source.cloned().unwrap_or_else(|| Source::received(""));
     let mut settings = StreamSettings::new(name, source);
-    topics(&mut section, &mut settings);
-    route(&mut section, &mut settings);
+    let topics_known = topics(&mut section, &mut settings);
+    route(&mut section, &mut settings, topics_known);
     words(&mut section, &mut settings);
     limits(&mut section, &mut settings);
     let destination = destination::destination(&mut section, &settings);
@@ -101,10 +101,13 @@ fn is_stream(value: &Value) -> bool {
     }
 }
 
-fn topics(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+/// Whether it is known what the stream reads; else a problem with it is noted.
+fn topics(section: &mut Reader<'_>, settings: &mut StreamSettings) -> bool {
+    let given = section.has("topics");
     let Some(texts) = section.texts("topics") else {
-        return;
+        return !given;
     };
+    let mut known = !texts.is_empty();
     if texts.is_empty() {
         section.refuse("topics", "is empty; leave it out for every topic");
     }
@@ -112,12 +115,16 @@ fn topics(section: &mut Reader<'_>, settings: &mut StreamSettings) {
     for text in texts {
         match TopicGlob::try_from(text.as_str()) {
             Ok(glob) => settings.topics.push(glob),
-            Err(error) => section.refuse("topics", error.to_string()),
+            Err(error) => {
+                known = false;
+                section.refuse("topics", error.to_string());
+            }
         }
     }
+    known
 }
 
-fn route(section: &mut Reader<'_>, settings: &mut StreamSettings) {
+fn route(section: &mut Reader<'_>, settings: &mut StreamSettings, topics_known: bool) {
     let template = section
         .text("route")
         .unwrap_or_else(|| "{topic}".to_owned());
@@ -125,6 +132,15 @@ fn route(section: &mut Reader<'_>, settings: &mut StreamSettings) {
     for topic in named.keys() {
         if let Err(error) = Topic::try_from(topic.as_str()) {
             section.refuse("routes", error.to_string());
+        } else if topics_known && !settings.topics.iter().any(|glob| glob.matches(topic)) {
+            let patterns: Vec<&str> = settings.topics.iter().map(TopicGlob::as_str).collect();
+            section.refuse(
+                "routes",
+                format!(
+                    "has a route for the topic {topic:?}, which the stream does not read: its topics are {}",
+                    patterns.join(", ")
+                ),
+            );
         }
     }
     match RouteTemplate::new(&template, named) {

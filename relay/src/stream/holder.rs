@@ -130,6 +130,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) replays: VecDeque<DueMessage>,
     pub(super) replaying: Option<DueMessage>,
     pub(super) replay_failures: u32,
+    /// What was told of the destination's settings: once is enough.
+    pub(super) warned: HashSet<String>,
 
     pub(super) draining: Option<Instant>,
     pub(super) released: bool,
@@ -190,6 +192,7 @@ impl<D: Destination> Holder<D> {
             replays: VecDeque::new(),
             replaying: None,
             replay_failures: 0,
+            warned: HashSet::new(),
             draining: None,
             released: false,
             report_at: now,

@@ -65,6 +65,7 @@ impl<D: Destination> Stream<D> {
         while !stop.is_cancelled() {
             let before = previous;
             let ended = self.turn(&mut previous, &stop).await;
+            self.status.let_go();
             if previous != before {
                 failures = 0;
             }

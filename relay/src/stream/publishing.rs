@@ -337,7 +337,9 @@ impl<D: Destination> Holder<D> {
         match report.state {
             Ok(state) => {
                 for warning in state.warnings {
-                    warn!(stream = %self.settings.name, %route, %warning, "destination may lose messages");
+                    if self.warned.insert(warning.clone()) {
+                        warn!(stream = %self.settings.name, %route, %warning, "the destination has a setting to look at; `onceward doctor` names all");
+                    }
                 }
                 self.pauses.set_topic_stage(&route, PauseStage::Probing);
             }

@@ -48,6 +48,18 @@ pub struct Paused {
     pub attempt: u32,
 }
 
+impl StreamStatus {
+    /// This relay does not hold the stream any more: what only its holder knows is not known.
+    fn let_go(&mut self) {
+        self.destination_paused = None;
+        self.paused_topics.clear();
+        self.in_flight = 0;
+        if self.role == Role::Holder {
+            self.role = Role::Standby;
+        }
+    }
+}
+
 /// Where a stream puts its status.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusHandle(watch::Sender<StreamStatus>);
@@ -61,6 +73,11 @@ impl StatusHandle {
         (Self(sender), receiver)
     }
 
+    /// The stream has been let go, however.
+    pub(crate) fn let_go(&self) {
+        self.update(StreamStatus::let_go);
+    }
+
     /// Changes the status; whoever watches is told only if it differs.
     pub(crate) fn update(&self, change: impl FnOnce(&mut StreamStatus)) {
         self.0.send_if_modified(|status| {
@@ -68,5 +85,40 @@ impl StatusHandle {
             change(status);
             *status != before
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paused(route: &str) -> Paused {
+        Paused {
+            route: route.to_owned(),
+            kind: "unavailable",
+            what: "no answer".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
+            attempt: 1,
+        }
+    }
+
+    #[test]
+    fn a_relay_that_lost_its_lease_tells_nothing_that_only_the_holder_knows() {
+        let (handle, seen) = StatusHandle::new("events");
+        handle.update(|status| {
+            status.role = Role::Holder;
+            status.destination_paused = Some(paused(""));
+            status.paused_topics = vec![paused("orders")];
+            status.in_flight = 5;
+        });
+
+        handle.let_go();
+
+        let standby = StreamStatus {
+            name: "events".to_owned(),
+            role: Role::Standby,
+            ..StreamStatus::default()
+        };
+        assert_eq!(*seen.borrow(), standby);
     }
 }

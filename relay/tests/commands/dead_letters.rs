@@ -112,6 +112,11 @@ async fn dead_letters_are_changed_replayed_and_discarded() {
 #[tokio::test]
 async fn a_dead_letter_is_replayed_as_a_new_message() {
     let (database, shell) = with_dead_letters().await;
+    execute(
+        database.pool(),
+        "insert into onceward.streams (stream, topics) values ('events', '{orders.*}')",
+    )
+    .await;
 
     let replayed = shell
         .json(&["dead-letters", "replay", "1", "--as-new"])
@@ -124,6 +129,39 @@ async fn a_dead_letter_is_replayed_as_a_new_message() {
             .unwrap();
     assert_eq!(replayed["messages"], json!([id]));
     assert_eq!(of, "order 1");
+}
+
+#[tokio::test]
+async fn no_dead_letter_becomes_a_new_message_that_nobody_would_publish() {
+    let (database, shell) = with_dead_letters().await;
+    let consumer = ["dead-letters", "replay", "1", "--as-new"];
+    let all = [
+        "dead-letters",
+        "replay",
+        "--all",
+        "--reason",
+        "attempts",
+        "--as-new",
+    ];
+
+    let without_stream = shell.run(&consumer).await;
+    execute(
+        database.pool(),
+        "insert into onceward.streams (stream, topics, unrouted) values ('events', '{payments.*}', 'discard')",
+    )
+    .await;
+    let without_topic = shell.run(&all).await;
+
+    let remedy = "no stream of this database reads orders.created";
+    without_stream.assert_refused(1, &["left as they are: 1", remedy, "without --as-new"]);
+    without_topic.assert_refused(1, &["left as they are: 1, 2, 3", remedy]);
+    let list = shell.json(&["dead-letters", "list"]).await;
+    assert_eq!(list["dead_letters"].as_array().unwrap().len(), 4);
+    let written: i64 = sqlx::query_scalar("select count(*) from onceward.messages")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(written, 0);
 }
 
 #[tokio::test]

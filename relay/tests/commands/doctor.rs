@@ -86,6 +86,65 @@ async fn doctor_names_what_keeps_old_slots() {
             .contains("onceward stream drop events"),
         "{kept}"
     );
+    execute(
+        database.pool(),
+        "update onceward.streams set owner = 'relay-7', lease_until = clock_timestamp() + interval '1 hour'",
+    )
+    .await;
+    let held = shell.json(&["doctor"]).await.to_string();
+    assert!(held.contains("relay-7 holds the stream"), "{held}");
+    assert!(!held.contains("stream drop"), "{held}");
+}
+
+#[tokio::test]
+async fn doctor_warns_of_what_lies_in_the_log_and_no_stream_reads() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        "select onceward.enqueue('orders.created', ''::bytea); select onceward.enqueue('payments.made', ''::bytea);",
+    )
+    .await;
+    let looked = ["doctor", "--duty", "administer", "--no-destinations"];
+
+    let without_stream = shell.ok(&looked).await;
+    execute(
+        database.pool(),
+        "insert into onceward.streams (stream, topics) values ('events', '{orders.*}')",
+    )
+    .await;
+    let without_topic = shell.ok(&looked).await;
+
+    let warned = "warning: the log holds messages that no stream of this database reads, and so nobody publishes: of";
+    for (answer, topics) in [
+        (without_stream, "orders.created, payments.made"),
+        (without_topic, "payments.made"),
+    ] {
+        let warning = format!("{warned} {topics}\n");
+        assert!(answer.contains(&warning), "{warning:?} is not in {answer}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_does_not_advise_to_drop_what_a_relay_of_another_configuration_holds() {
+    let (database, _) = with_parked().await;
+    execute(
+        database.pool(),
+        "update onceward.streams
+         set owner = 'relay-7', lease_token = gen_random_uuid(), lease_until = clock_timestamp() + interval '1 hour'",
+    )
+    .await;
+    let config = "source = \"/s\"\n[streams.other.nats]\nservers = \"nats://127.0.0.1:1\"";
+    let shell = Shell::with_config(config).variable("DATABASE_URL", database.url());
+
+    let answer = shell.json(&["doctor", "--no-destinations"]).await;
+
+    let findings = answer["findings"].as_array().unwrap();
+    let held = findings.iter().find(|f| f["code"] == "stream_elsewhere");
+    let text = held.unwrap()["text"].as_str().unwrap();
+    assert!(text.contains("relay-7 holds the stream events"), "{text}");
+    assert!(!answer.to_string().contains("stream drop"), "{answer}");
 }
 
 #[tokio::test]

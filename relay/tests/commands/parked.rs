@@ -34,7 +34,7 @@ async fn parked_messages_are_listed_shown_changed_and_made_due() {
     }
     assert_eq!(page["parked"].as_array().unwrap().len(), 1);
     assert_eq!(edit["edited"], true);
-    assert_eq!(shown["payload"], "{}");
+    assert_eq!(shown["payload"], json!({ "text": "{}" }));
     assert_eq!(shown["headers"], json!({ "region": "eu" }));
     assert_eq!(shown["history"][0]["what"], "edited", "{shown}");
     assert_eq!(due["numbers"], json!([7]));

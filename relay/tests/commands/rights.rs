@@ -52,6 +52,46 @@ async fn who_lacks_a_right_is_told_the_role_and_the_statement_that_grants_it() {
 }
 
 #[tokio::test]
+async fn who_runs_relays_and_consumers_may_look_and_not_decide() {
+    let (database, owner) = with_parked().await;
+    let (user, shell) = stranger(&database).await;
+    execute(
+        &database,
+        format!("grant onceward_relay, onceward_consumer to {user}"),
+    )
+    .await;
+
+    for command in [
+        &["parked", "list"][..],
+        &["stream", "list"],
+        &["dead-letters", "list"],
+    ] {
+        shell.ok(command).await;
+    }
+    for command in [
+        &["parked", "edit", "events", "7", "--key", "x"][..],
+        &["parked", "replay", "events", "7"],
+        &["parked", "discard", "events", "7", "--yes"],
+        &["stream", "drop", "events", "--yes"],
+        &["dead-letters", "edit", "1", "--key", "x"],
+        &["dead-letters", "replay", "1"],
+        &["dead-letters", "discard", "1", "--yes"],
+    ] {
+        let grant = format!("grant onceward_admin to \"{user}\";");
+        shell
+            .run(command)
+            .await
+            .assert_refused(1, &["lacks the role onceward_admin", &grant]);
+    }
+    execute(&database, format!("grant onceward_admin to {user}")).await;
+    shell.ok(&["parked", "replay", "events", "7"]).await;
+    owner
+        .ok(&["parked", "discard", "events", "7", "--yes"])
+        .await;
+    execute(&database, format!("drop owned by {user}; drop role {user}")).await;
+}
+
+#[tokio::test]
 async fn who_has_no_role_at_all_is_told_so_and_not_that_the_schema_is_missing() {
     let (database, _) = with_parked().await;
     let (user, shell) = stranger(&database).await;

@@ -1,20 +1,31 @@
 //! Judges whether the user may do its work: names the one role to grant, and single rights only where the role is not enough.
 
+use onceward_core::Schema;
+
 use crate::schema::rights::identifier;
-use crate::schema::{Facts, Finding, Membership, MissingRight, grant};
+use crate::schema::{Duty, Finding, Membership, MissingRight, grant};
 
 /// How many single rights are named.
 const NAMED: usize = 6;
 
+/// How a user stands to what its duty takes.
+pub(in crate::schema) struct Standing<'a> {
+    pub(in crate::schema) schema: &'a Schema,
+    pub(in crate::schema) user: &'a str,
+    pub(in crate::schema) duty: Duty,
+    pub(in crate::schema) membership: Membership,
+    pub(in crate::schema) missing: &'a [MissingRight],
+}
+
 /// What the user lacks.
-pub(super) fn judge(facts: &Facts) -> Option<Finding> {
-    if facts.missing_rights.is_empty() {
+pub(in crate::schema) fn judge(standing: &Standing<'_>) -> Option<Finding> {
+    if standing.missing.is_empty() {
         return None;
     }
-    let (role, user) = (facts.duty.role(), &facts.server.user);
+    let (role, user) = (standing.duty.role(), standing.user);
     let grant = grant(role, user);
-    let grant_rights = format!("select {}.grant_rights();", facts.schema);
-    let (text, remedy) = match facts.membership {
+    let grant_rights = format!("select {}.grant_rights();", standing.schema);
+    let (text, remedy) = match standing.membership {
         Membership::NotGranted => (
             format!("the user {user} lacks the role {role}"),
             format!("as an administrator: {grant}"),
@@ -37,7 +48,7 @@ pub(super) fn judge(facts: &Facts) -> Option<Finding> {
         Membership::Granted => (
             format!(
                 "the user {user} has the role {role} and lacks {}",
-                named(&facts.missing_rights)
+                named(standing.missing)
             ),
             format!("as the owner of the tables: {grant_rights}"),
         ),

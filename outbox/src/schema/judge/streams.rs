@@ -1,6 +1,6 @@
 //! Judges the streams: who runs them, what they leave behind, and what waits for a person.
 
-use onceward_core::TopicGlob;
+use onceward_core::{Topic, TopicGlob};
 
 use super::Expected;
 use crate::schema::{Facts, Finding, ParkedCount, StreamOverview};
@@ -94,6 +94,13 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
                 format!("no relay has held the stream {name} for {}, and it holds every slot of the log", roughly(idle)),
                 format!("start its relay, or give it up with `onceward stream drop {name}`"),
             ));
+        } else if !configured && is_held(stream) {
+            let owner = stream.owner.as_deref().unwrap_or("a relay");
+            findings.push(Finding::note(
+                "stream_elsewhere",
+                format!("{owner} holds the stream {name}, which is not in this configuration"),
+                "nothing, if it is another deployment's; else take it out of that relay's configuration before you give it up",
+            ));
         } else if !configured {
             findings.push(Finding::warning(
                 "stream_unknown",
@@ -103,6 +110,10 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn is_held(stream: &StreamOverview) -> bool {
+    stream.lease_seconds.is_some_and(|left| left > 0.0)
 }
 
 fn overlaps(facts: &Facts) -> Vec<Finding> {
@@ -148,6 +159,39 @@ pub fn is_read(topic: &str, streams: &[StreamOverview]) -> bool {
     let globs = streams.iter().flat_map(|stream| &stream.topics);
     let mut globs = globs.filter_map(|glob| TopicGlob::try_from(glob.as_str()).ok());
     globs.any(|glob| glob.matches(topic))
+}
+
+/// How many topics are named.
+const NAMED: usize = 5;
+
+/// What lies in the log and would stay there: `topics` are those that have been seen in it. Who has not read the streams knows nothing
+/// of them, and is told nothing.
+#[must_use]
+pub fn unread(facts: &Facts, topics: &[Topic]) -> Option<Finding> {
+    let told = |topic: &str| facts.unrouted.iter().any(|noted| noted.topic == topic);
+    let mut names: Vec<&str> = topics
+        .iter()
+        .map(Topic::as_str)
+        .filter(|topic| !is_read(topic, &facts.streams) && !told(topic))
+        .collect();
+    if names.is_empty() || !facts.missing_rights.is_empty() {
+        return None;
+    }
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let and_more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    Some(Finding::warning(
+        "unread",
+        format!(
+            "the log holds messages that no stream of this database reads, and so nobody publishes: of {}{and_more}",
+            names.join(", ")
+        ),
+        "run a relay on this database with a stream for their topics; in a database in which no relay is to run, write nothing to the log",
+    ))
 }
 
 fn unrouted(facts: &Facts) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-use onceward_core::Schema;
+use onceward_core::{Schema, Topic};
 
 use super::*;
 use crate::schema::{
@@ -173,6 +173,8 @@ fn each_doubt_about_streams_has_its_finding() {
 
     let mut facts = sound();
     facts.streams.push(stream("old", &["payments.*"]));
+    assert_eq!(codes(&facts), ["stream_elsewhere"], "a relay holds it");
+    facts.streams[1].lease_seconds = Some(-60.0);
     assert_eq!(codes(&facts), ["stream_unknown"]);
 
     let mut facts = sound();
@@ -317,4 +319,30 @@ fn what_waits_for_a_person_is_counted_with_its_age_and_the_command_to_run() {
                 .contains("`onceward parked list --stream events`")
         );
     }
+}
+
+#[test]
+fn what_lies_in_the_log_and_no_stream_reads_is_told_once() {
+    let topics = ["orders.created", "a", "b", "c", "d", "e", "f"];
+    let topics = topics.map(|topic| Topic::try_from(topic).unwrap());
+    let mut facts = sound();
+    facts.unrouted.push(UnroutedTopic {
+        topic: "a".to_owned(),
+        slots: 1,
+        noted_seconds: 5.0,
+    });
+    let found = unread(&facts, &topics[..4]).unwrap();
+    assert!(found.text.ends_with(": of b, c"), "{found:?}");
+
+    facts.streams.clear();
+    let found = unread(&facts, &topics).unwrap();
+    assert!(
+        found
+            .text
+            .ends_with("of orders.created, b, c, d, e and 1 more"),
+        "{found:?}"
+    );
+
+    facts.streams.push(stream("all", &["*"]));
+    assert_eq!(unread(&facts, &topics), None);
 }

@@ -1,5 +1,7 @@
 //! `onceward dead-letters replay` and `onceward dead-letters discard`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use onceward_consumer::dead_letter::{self, Filter, Replayed, To};
 use serde::Serialize;
@@ -9,7 +11,7 @@ use crate::cli::bulk::{Which, refuse_left};
 use crate::cli::database::{self, Reached};
 use crate::cli::failure::Failure;
 use crate::cli::output::{confirm, counted};
-use crate::cli::{Context, known, progress, who};
+use crate::cli::{Context, known, progress, rights, who};
 
 /// How many are listed in one statement.
 const PAGE: u32 = 500;
@@ -28,7 +30,8 @@ const PAGE: u32 = 500;
 pub(super) struct Replay {
     #[command(flatten)]
     chosen: Chosen,
-    /// Through the log and the broker: new messages with new ids and the header onceward-replay-of
+    /// Through the log and the broker: new messages with new ids and the header onceward-replay-of. Refused where no stream
+    /// of this database reads the topic: nobody would publish them
     #[arg(long)]
     as_new: bool,
 }
@@ -80,6 +83,7 @@ impl Replay {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = &context.config.database;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        rights::demand_admin(context, &reached).await?;
         let (to, done) = if self.as_new {
             (To::Everybody, "enqueued as new messages")
         } else {
@@ -92,7 +96,7 @@ impl Replay {
             matched: 0,
             left: Vec::new(),
         };
-        let mut unreadable = Vec::new();
+        let mut stuck = Stuck::default();
         let by = who(context);
         let ids = self.chosen.numbers(context, &reached).await?;
         answer.matched = ids.len();
@@ -105,12 +109,16 @@ impl Replay {
                 }
                 Replayed::NotThere => answer.left.push(id),
                 Replayed::NoType => {
-                    unreadable.push(id);
+                    stuck.unreadable.push(id);
+                    answer.left.push(id);
+                }
+                Replayed::NoStream { topic } => {
+                    stuck.unread.push((id, topic));
                     answer.left.push(id);
                 }
             }
         }
-        self.chosen.answer(context, answer, &unreadable)
+        self.chosen.answer(context, answer, &stuck)
     }
 }
 
@@ -118,6 +126,7 @@ impl Discard {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = &context.config.database;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        rights::demand_admin(context, &reached).await?;
         let ids = self.chosen.numbers(context, &reached).await?;
         if !ids.is_empty() {
             let letters = counted(ids.len(), "dead letter");
@@ -133,7 +142,7 @@ impl Discard {
             matched: ids.len(),
             ids: done,
         };
-        self.chosen.answer(context, answer, &[])
+        self.chosen.answer(context, answer, &Stuck::default())
     }
 }
 
@@ -171,23 +180,56 @@ impl Chosen {
         }
     }
 
-    fn answer(&self, context: &Context, answer: Answer, unreadable: &[i64]) -> Result<(), Failure> {
+    fn answer(&self, context: &Context, answer: Answer, stuck: &Stuck) -> Result<(), Failure> {
         context.output.answer(&answer, |answer| {
             let count = answer.ids.len();
             self.which
                 .sentence(&counted(count, "dead letter"), answer.done, count)
         })?;
-        let remedy = if unreadable.is_empty() {
-            "they are not there, or in another state: see `onceward dead-letters show`"
+        // With --all others decide meanwhile; what cannot be replayed is told in any case.
+        let left = if self.which.all {
+            stuck.ids()
         } else {
-            "what could not be read has no type: give it one with `onceward dead-letters edit --type`"
+            answer.left
         };
-        // With --all others decide meanwhile; what could not be read is told in any case.
-        let left: &[i64] = if self.which.all {
-            unreadable
-        } else {
-            &answer.left
-        };
-        refuse_left(left, remedy)
+        refuse_left(&left, &stuck.remedy())
+    }
+}
+
+/// What cannot be replayed as it is.
+#[derive(Debug, Default)]
+struct Stuck {
+    /// Without a type.
+    unreadable: Vec<i64>,
+    /// About a topic that no stream of this database reads, and so not to be replayed as new messages.
+    unread: Vec<(i64, String)>,
+}
+
+impl Stuck {
+    fn ids(&self) -> Vec<i64> {
+        let unread = self.unread.iter().map(|(id, _)| *id);
+        let mut ids: Vec<i64> = self.unreadable.iter().copied().chain(unread).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn remedy(&self) -> String {
+        let mut remedies = Vec::new();
+        if !self.unreadable.is_empty() {
+            remedies.push("what could not be read has no type: give it one with `onceward dead-letters edit --type`".to_owned());
+        }
+        let topics: BTreeSet<&str> = self.unread.iter().map(|(_, topic)| &**topic).collect();
+        if !topics.is_empty() {
+            let topics: Vec<&str> = topics.into_iter().collect();
+            remedies.push(format!(
+                "no stream of this database reads {}, so nobody would publish the new messages: run a relay on this database with a stream for that, or replay them without --as-new",
+                topics.join(", ")
+            ));
+        }
+        if remedies.is_empty() {
+            return "they are not there, or in another state: see `onceward dead-letters show`"
+                .to_owned();
+        }
+        remedies.join("; ")
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::not_there;
 use crate::cli::changes::Changes;
 use crate::cli::failure::Failure;
-use crate::cli::{Context, database, who};
+use crate::cli::{Context, database, rights, who};
 
 /// Change a dead letter before it is replayed
 ///
@@ -41,6 +41,7 @@ impl Edit {
         edit.check()
             .map_err(|error| Failure::usage("the change is not valid").because(error))?;
         let reached = database::reach_schema(config, "onceward dead-letters").await?;
+        rights::demand_admin(context, &reached).await?;
         let (pool, schema, by) = (&reached.pool, &config.schema, who(context));
         let edited = dead_letter::edit(pool, schema, id, &edit, &by);
         if !reached.ask("changing the dead letter", edited).await? {
@@ -68,7 +69,8 @@ impl Edit {
                     ))
                     .remedy("`onceward dead-letters show` tells where it stands"));
                 }
-                Replayed::NoType => {
+                // Only what is to be a new message needs a stream.
+                Replayed::NoType | Replayed::NoStream { .. } => {
                     return Err(Failure::failed(format!(
                         "dead letter {id} is changed, and cannot be replayed: it has no type"
                     ))

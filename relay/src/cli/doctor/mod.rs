@@ -120,6 +120,7 @@ impl Doctor {
         match looked {
             Ok((facts, topics)) => {
                 let mut findings = schema::judge(&facts, &self.expected(context));
+                findings.extend(schema::unread(&facts, &topics));
                 findings.extend(ring::holds(
                     context.config.retention,
                     facts.settings.as_ref(),
@@ -185,7 +186,7 @@ impl Doctor {
             Err(failure) => Err(failure),
         };
         match looked {
-            Ok(reports) => ring::kept(&reports),
+            Ok(reports) => ring::kept(&reports, &facts.streams),
             Err(failure) => {
                 let failure = rights::explain(failure, Some(self.role()), &context.config.database);
                 vec![failure.into_finding("log")]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onceward::schema::{Finding, Settings, Severity};
+use onceward::schema::{Finding, Settings, Severity, StreamOverview};
 use onceward::{Reason, Ring, SlotReport};
 
 use crate::config::show_duration;
@@ -31,10 +31,10 @@ pub(in crate::cli) fn holds(retention: Duration, settings: Option<&Settings>) ->
 }
 
 /// What keeps slots whose messages are old enough: one finding for each reason, with the slots that it keeps.
-pub(super) fn kept(reports: &[SlotReport]) -> Vec<Finding> {
+pub(super) fn kept(reports: &[SlotReport], streams: &[StreamOverview]) -> Vec<Finding> {
     let mut slots: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for report in reports.iter().filter(|report| is_due(report)) {
-        for said in report.reasons.iter().filter_map(say) {
+        for said in report.reasons.iter().filter_map(|r| say(r, streams)) {
             slots.entry(said).or_default().push(report.slot.to_string());
         }
     }
@@ -62,8 +62,25 @@ fn is_due(report: &SlotReport) -> bool {
     })
 }
 
+/// Who holds the stream now, if anybody does.
+fn holder<'s>(stream: &str, streams: &'s [StreamOverview]) -> Option<&'s str> {
+    let known = streams.iter().find(|known| known.stream == *stream)?;
+    let held = known.lease_seconds.is_some_and(|left| left > 0.0);
+    held.then(|| known.owner.as_deref().unwrap_or("a relay"))
+}
+
+/// What to do about a stream that is behind: nobody is told to drop one that a relay holds.
+fn remedy(stream: &str, streams: &[StreamOverview], run: &str) -> String {
+    match holder(stream, streams) {
+        Some(owner) => {
+            format!("{owner} holds the stream: look at its log and at `onceward status`")
+        }
+        None => format!("{run}, or give the stream up with `onceward stream drop {stream}`"),
+    }
+}
+
 /// Why, and what to do.
-fn say(reason: &Reason) -> Option<(String, String)> {
+fn say(reason: &Reason, streams: &[StreamOverview]) -> Option<(String, String)> {
     let (why, remedy) = match reason {
         Reason::Current | Reason::Next | Reason::Empty | Reason::Young | Reason::Busy => {
             return None;
@@ -84,16 +101,16 @@ fn say(reason: &Reason) -> Option<(String, String)> {
             };
             (
                 format!("the stream {stream} has not published all of its lane {lane}{part}"),
-                format!(
-                    "run its relay and look at `onceward status`, or give the stream up with `onceward stream drop {stream}`"
+                remedy(
+                    stream,
+                    streams,
+                    "run its relay and look at `onceward status`",
                 ),
             )
         }
         Reason::NoCursor { stream, lane } => (
             format!("the stream {stream} has no cursor for the lane {lane}"),
-            format!(
-                "run its relay once, or give the stream up with `onceward stream drop {stream}`"
-            ),
+            remedy(stream, streams, "run its relay once"),
         ),
         Reason::Unrouted { topic } => (
             format!("no stream reads the topic {topic}"),
@@ -149,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_keeps_an_old_slot_is_told_once_with_all_slots() {
-        let findings = kept(&[report(1, &[unread()]), report(2, &[unread()])]);
+        let findings = kept(&[report(1, &[unread()]), report(2, &[unread()])], &[]);
 
         assert_eq!(findings.len(), 1);
         for part in ["(1, 2)", "events", "lane bulk"] {
@@ -166,6 +183,6 @@ mod tests {
             report(4, &[]),
         ];
 
-        assert_eq!(kept(&reports), []);
+        assert_eq!(kept(&reports, &[]), []);
     }
 }

@@ -72,7 +72,7 @@ struct Answer {
 
 impl Replay {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut admin = database::admin(context, "onceward parked").await?;
+        let mut admin = database::deciding_admin(context, "onceward parked").await?;
         let numbers = self.chosen.numbers(context, &mut admin).await?;
         let (stream, by) = (&self.chosen.stream, who(context));
         let mut changed = Vec::new();
@@ -86,7 +86,7 @@ impl Replay {
 
 impl Discard {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut admin = database::admin(context, "onceward parked").await?;
+        let mut admin = database::deciding_admin(context, "onceward parked").await?;
         let numbers = self.chosen.numbers(context, &mut admin).await?;
         let (stream, by) = (&self.chosen.stream, who(context));
         if !numbers.is_empty() {

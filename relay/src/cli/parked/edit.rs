@@ -45,7 +45,7 @@ struct Answer {
 impl Edit {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let (stream, number) = (self.stream, self.number);
-        let mut admin = database::admin(context, "onceward parked").await?;
+        let mut admin = database::deciding_admin(context, "onceward parked").await?;
         let found = admin.parked_message(&stream, number).await;
         let found = found.map_err(database::failed("reading the parked message"))?;
         let Some(message) = found else {

@@ -13,7 +13,7 @@ use crate::cli::{Context, database};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   onceward parked show events 1207
-  onceward parked show events 1207 --json | jq -r .payload > payload.json")]
+  onceward parked show events 1207 --json | jq -r .payload.text > payload.json")]
 pub(super) struct Show {
     /// The stream that set it aside
     stream: String,

@@ -68,6 +68,31 @@ fn every_setting_of_a_stream_is_read() {
 }
 
 #[test]
+fn a_route_for_a_topic_that_the_stream_does_not_read_is_told() {
+    let text = |topics: &str, routed: &str| {
+        format!(
+            "source = \"/shop\"\n[streams.events]\n{topics}\nroutes = {{ {routed:?} = \"legacy\" }}\n[streams.events.nats]\nservers = \"nats://a\""
+        )
+    };
+    let of_orders = "topics = [\"orders.*\", \"invoices\"]";
+
+    let refused = read(&text(of_orders, "payments.made")).unwrap_err();
+
+    let [problem] = &refused.problems[..] else {
+        panic!("{refused}");
+    };
+    assert_eq!(problem.path, "streams.events.routes");
+    for part in ["\"payments.made\"", "orders.*, invoices"] {
+        assert!(problem.what.contains(part), "{problem}");
+    }
+    assert!(read(&text(of_orders, "orders.created")).is_ok());
+    assert!(read(&text("", "payments.made")).is_ok(), "it reads all");
+    // What it reads is not known: that is the one problem.
+    let unknown = read(&text("topics = \"orders.*\"", "payments.made")).unwrap_err();
+    assert_eq!(unknown.problems.len(), 1, "{unknown}");
+}
+
+#[test]
 fn wrong_topics_are_told() {
     let given = "topics = [\"orders.*\", \"payments.*\"]";
 
