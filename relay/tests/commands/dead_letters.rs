@@ -178,3 +178,23 @@ async fn a_bulk_command_that_matches_nothing_says_so_and_ends_with_0() {
         (&json!([]), &json!(0))
     );
 }
+
+#[tokio::test]
+async fn a_reason_that_there_is_not_is_refused_with_the_one_that_was_meant() {
+    let (_database, shell) = with_dead_letters().await;
+
+    let listed = shell
+        .run(&["dead-letters", "list", "--reason", "attemps"])
+        .await;
+    let replayed = shell
+        .run(&["dead-letters", "replay", "--all", "--reason", "attemps"])
+        .await;
+    let none = shell
+        .json(&["dead-letters", "list", "--reason", "too_old"])
+        .await;
+
+    for refused in [listed, replayed] {
+        refused.assert_refused(1, &["no reason attemps", "did you mean attempts?"]);
+    }
+    assert_eq!(none["dead_letters"], json!([]));
+}
