@@ -164,7 +164,7 @@ async fn a_consumer_that_nobody_knows_is_refused_with_those_that_are() {
 #[tokio::test]
 async fn a_bulk_command_that_matches_nothing_says_so_and_ends_with_0() {
     let (_database, shell) = with_dead_letters().await;
-    let replay = ["dead-letters", "replay", "--all", "--reason", "conflict"];
+    let replay = ["dead-letters", "replay", "--all", "--reason", "id_conflict"];
 
     let people = shell.ok(&replay).await;
     let programs = shell.json(&replay).await;

@@ -118,7 +118,7 @@ async fn asked_to_fail_fast_it_ends_with_1_also_while_no_topic_is_known() {
 
     for (broker, settings) in destinations {
         let shell = Shell::with_config(&format!(
-            "source = \"/shop\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[streams.events]\ntopics = [\"orders.*\"]\n[streams.events.{broker}]\n{settings}"
+            "source = \"/shop\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[streams.events]\ntopics = [\"*\"]\nroute = \"{{topic}}.fifo\"\n[streams.events.{broker}]\n{settings}"
         ))
         .variable("DATABASE_URL", database.url());
         let answer = shell.run(&["relay", "--fail-fast"]).await;
