@@ -89,6 +89,21 @@ pub(crate) enum DeadReason {
 }
 
 impl DeadReason {
+    /// Every one of them.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Undecodable,
+        Self::Payload,
+        Self::NoHandler,
+        Self::Rejected,
+        Self::Attempts,
+        Self::TransactionEnded,
+        Self::IdConflict,
+        Self::Crashed,
+        Self::TooOld,
+        Self::SequenceReused,
+        Self::SequenceUnknown,
+    ];
+
     /// The code in `dead_letters`.
     pub(crate) const fn code(self) -> &'static str {
         match self {

@@ -202,16 +202,26 @@ impl RouteTemplate {
             .map(|(topic, route)| (topic.as_str(), route))
     }
 
+    /// The routes of every topic that is not listed by name, if they hang on no topic: the template names none.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Routes> {
+        (!self.parts.contains(&Part::Topic)).then(|| self.filled(""))
+    }
+
     /// The routes of a topic.
     #[must_use]
     pub fn routes(&self, topic: &Topic) -> Routes {
         if let Some(route) = self.named.get(topic.as_str()) {
             return Routes([route.clone()].into());
         }
+        self.filled(topic.as_str())
+    }
+
+    fn filled(&self, topic: &str) -> Routes {
         let one = |partition: u32| {
             let parts = self.parts.iter().map(|part| match part {
                 Part::Text(text) => text.clone(),
-                Part::Topic => topic.as_str().to_owned(),
+                Part::Topic => topic.to_owned(),
                 Part::Partition => partition.to_string(),
             });
             Route::new(&parts.collect::<String>())
@@ -319,6 +329,22 @@ mod tests {
         let seen: std::collections::BTreeSet<Route> = ids.map(|id| routes.of(None, &id)).collect();
 
         assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn routes_that_hang_on_no_topic_are_known_beforehand() {
+        let fixed = |template: &str| {
+            let template = RouteTemplate::new(template, BTreeMap::new()).unwrap();
+            let routes = template.fixed()?;
+            Some(routes.iter().map(Route::to_string).collect::<Vec<_>>())
+        };
+
+        assert_eq!(fixed("events.fifo"), Some(vec!["events.fifo".to_owned()]));
+        assert_eq!(
+            fixed("e.{partition/2}"),
+            Some(vec!["e.0".to_owned(), "e.1".to_owned()])
+        );
+        assert_eq!(fixed("shop.{topic}"), None);
     }
 
     #[test]

@@ -116,6 +116,27 @@ macro_rules! each {
     };
 }
 
+impl BrokerSession {
+    /// Asks whether the broker answers, whatever topics it has.
+    ///
+    /// # Errors
+    /// [`PublishError`] when the broker is out of reach or refuses us.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub async fn reach(&self) -> Result<(), PublishError> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(publisher) => publisher.reach().await,
+            // Its session is opened on a connection.
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => Ok(()),
+            #[cfg(feature = "sqs")]
+            Self::Sqs(publisher) => publisher.reach().await,
+        }
+    }
+}
+
 impl Publisher for BrokerSession {
     type Pending = Pin<Box<dyn Future<Output = Receipts> + Send>>;
 

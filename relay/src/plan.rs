@@ -1,6 +1,6 @@
 //! Decides what becomes of a message after a publish attempt. Pure: no clock, no I/O.
 
-use onceward_core::{ErrorKind, Outcome};
+use onceward_core::{ErrorKind, Outcome, PublishError};
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub(crate) struct Refusal {
     pub(crate) kind: ErrorKind,
     /// What people read.
     pub(crate) what: String,
+}
+
+impl From<&PublishError> for Refusal {
+    fn from(error: &PublishError) -> Self {
+        Self {
+            kind: error.kind,
+            what: chain(error),
+        }
+    }
 }
 
 /// What an error of each kind asks of the relay. What a check of the destination says is judged by the same fault: see `ErrorKind::fault`.
@@ -55,10 +64,7 @@ pub(crate) fn fate(outcome: &Outcome) -> Fate {
         Outcome::Failed(error) => (error, true),
         Outcome::Suspect(error) => (error, false),
     };
-    let refusal = Refusal {
-        kind: error.kind,
-        what: chain(error),
-    };
+    let refusal = Refusal::from(error);
     match (policy(error.kind), alone) {
         (Policy::PauseDestination, _) => Fate::PauseDestination(refusal),
         (Policy::PauseTopic, _) => Fate::PauseTopic(refusal),
@@ -80,14 +86,43 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    one_line(text)
+}
+
+/// A text in one line: what stands in lines of their own is set apart by semicolons, or follows its colon.
+fn one_line(text: String) -> String {
+    if !text.contains(['\n', '\r']) {
+        return text;
+    }
+    let lines = text.split(['\n', '\r']).map(str::trim);
+    let mut joined = String::with_capacity(text.len());
+    for line in lines.filter(|line| !line.is_empty()) {
+        if joined.ends_with([':', ';', ',']) {
+            joined.push(' ');
+        } else if !joined.is_empty() {
+            joined.push_str("; ");
+        }
+        joined.push_str(line);
+    }
+    joined
 }
 
 #[cfg(test)]
 mod tests {
-    use onceward_core::PublishError;
-
     use super::*;
+
+    #[test]
+    fn what_a_library_says_in_several_lines_is_told_in_one() {
+        let source = std::io::Error::other(
+            "no credentials. Attempted:\n  Environment: none\r\n  Profile: none\n",
+        );
+        let error = PublishError::with_source(ErrorKind::Unauthorized, "SQS", source);
+
+        assert_eq!(
+            chain(&error),
+            "SQS: no credentials. Attempted: Environment: none; Profile: none"
+        );
+    }
 
     const KINDS: [ErrorKind; 6] = [
         ErrorKind::Unavailable,

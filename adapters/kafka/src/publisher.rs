@@ -143,6 +143,17 @@ impl KafkaPublisher {
         }
     }
 
+    /// Asks whether the cluster answers, whatever topics it has. Takes at most five seconds.
+    ///
+    /// # Errors
+    /// [`PublishError`] of kind `Unauthorized` when it refuses the credentials, else `Unavailable`.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub async fn reach(&self) -> Result<(), PublishError> {
+        self.topics.reach().await
+    }
+
     /// Reads the limits of topics that this session has not seen yet.
     async fn learn(&mut self, batch: &Batch, deadline: Instant) {
         let mut new: Vec<Route> = Vec::new();

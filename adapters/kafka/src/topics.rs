@@ -73,6 +73,20 @@ impl Topics {
         }
     }
 
+    /// Asks the cluster for its metadata: the least that cannot be answered without it.
+    pub(crate) async fn reach(&self) -> Result<(), PublishError> {
+        let what = "Kafka does not answer";
+        let gone = || PublishError::new(ErrorKind::Unavailable, what);
+        let admin = self.admin.clone().ok_or_else(gone)?;
+        // The library's call blocks.
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = admin.inner().fetch_metadata(None, ANSWER_WITHIN);
+            answer.map(drop)
+        });
+        let asked = asked.await.map_err(|_| gone())?;
+        asked.map_err(|error| publish_error(what, error))
+    }
+
     /// Existence, limits and questionable settings, one report per route, in order.
     pub(crate) async fn check(&self, routes: &[Route]) -> Vec<TopicReport> {
         let found = join_all(routes.iter().map(|route| self.find(route))).await;

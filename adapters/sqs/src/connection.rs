@@ -10,7 +10,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_sqs::Client;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use onceward_core::{PublishError, SubscribeError};
+use onceward_core::{ErrorKind, PublishError, SubscribeError};
 use secrecy::ExposeSecret as _;
 
 use crate::attributes::{self, Attributes};
@@ -135,8 +135,32 @@ pub(crate) struct Queue {
     pub(crate) attributes: Attributes,
 }
 
+/// Asks SQS for the name of one queue. An answer of any content is contact, unless it is that nobody knows us.
+pub(crate) async fn reach(client: &Client) -> Result<(), Trouble> {
+    let asked = client.list_queues().max_results(1).send().await;
+    match asked.map_err(errors::trouble) {
+        // Who may publish need not be allowed to list.
+        Err(trouble) if trouble.unanswered || trouble.credentials => Err(trouble),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Looks a queue up. Two calls, one if its URL is known.
 pub(crate) async fn find(client: &Client, name: &QueueName) -> Result<Queue, Trouble> {
+    let found = look_up(client, name).await;
+    found.map_err(|trouble| match trouble.kind {
+        ErrorKind::UnknownTopic => trouble.saying(format!(
+            "there is no queue {name}; make it, or correct its name or region"
+        )),
+        ErrorKind::Unavailable
+        | ErrorKind::Throttled
+        | ErrorKind::Unauthorized
+        | ErrorKind::TooLarge
+        | ErrorKind::Rejected => trouble,
+    })
+}
+
+async fn look_up(client: &Client, name: &QueueName) -> Result<Queue, Trouble> {
     let url = match name.url() {
         Some(url) => url.to_owned(),
         None => {

@@ -8,6 +8,8 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 use onceward_core::{BoxError, ErrorKind, PublishError, SubscribeError, SubscribeErrorKind};
 
+use crate::headers::Entry;
+
 /// Why a call failed as a whole.
 #[derive(Debug)]
 pub(crate) struct Trouble {
@@ -17,17 +19,33 @@ pub(crate) struct Trouble {
     pub(crate) unknown: bool,
     /// Whether nobody with these credentials gets anything done: they are to be looked up anew.
     pub(crate) credentials: bool,
-    source: BoxError,
+    /// Whether nothing was heard from SQS, as far as one can tell.
+    pub(crate) unanswered: bool,
+    /// None where `what` says all that there is: what SQS itself answered.
+    source: Option<BoxError>,
 }
 
 impl Trouble {
+    /// The same trouble in better words, which say all.
+    pub(crate) fn saying(self, what: String) -> Self {
+        Self {
+            what,
+            source: None,
+            ..self
+        }
+    }
+
     /// As an error of one message among others; the source goes to the first that asks.
     pub(crate) fn to_publish_error(&self) -> PublishError {
         PublishError::new(self.kind, self.what.clone())
     }
 
     pub(crate) fn into_publish_error(self) -> PublishError {
-        PublishError::with_source(self.kind, self.what, self.source)
+        PublishError {
+            kind: self.kind,
+            what: self.what,
+            source: self.source,
+        }
     }
 
     pub(crate) fn into_subscribe_error(self) -> SubscribeError {
@@ -39,7 +57,11 @@ impl Trouble {
             | ErrorKind::TooLarge
             | ErrorKind::Rejected => SubscribeErrorKind::Unavailable,
         };
-        SubscribeError::with_source(kind, self.what, self.source)
+        SubscribeError {
+            kind,
+            what: self.what,
+            source: self.source,
+        }
     }
 }
 
@@ -54,23 +76,27 @@ where
             what: "there are no credentials for SQS, or they cannot be had now".to_owned(),
             unknown: false,
             credentials: true,
-            source: error.into(),
+            unanswered: true,
+            source: Some(error.into()),
         };
     }
     let SdkError::ServiceError(answered) = &error else {
         // A call that could not be built was never sent; of any other the answer is missing.
         let built = !matches!(error, SdkError::ConstructionFailure(_));
-        let what = if built {
+        let what = if lacks_region(&error) {
+            "no region is set, neither in the configuration nor in AWS_REGION or the profile"
+        } else if built {
             "SQS does not answer"
         } else {
-            "the call to SQS cannot be made; is a region set?"
+            "the call to SQS cannot be made"
         };
         return Trouble {
             kind: ErrorKind::Unavailable,
             what: what.to_owned(),
             unknown: built,
             credentials: false,
-            source: error.into(),
+            unanswered: true,
+            source: Some(error.into()),
         };
     };
     let status = answered.raw().status().as_u16();
@@ -80,11 +106,49 @@ where
     let kind = kind_of_call(&code, said, status);
     Trouble {
         kind,
-        what: format!("SQS refuses: {code} ({status}): {said}"),
+        what: refusal_text(&code, status, said),
         unknown: kind == ErrorKind::Unavailable && status >= 500,
         credentials: is_about_credentials(&code),
-        source: error.into(),
+        // An answer without a code is that of something else than SQS.
+        unanswered: kind == ErrorKind::Unavailable && (status >= 500 || code.is_empty()),
+        source: None,
     }
+}
+
+fn refusal_text(code: &str, status: u16, said: &str) -> String {
+    let code = if code.is_empty() {
+        "no code is given"
+    } else {
+        code
+    };
+    let said = said.trim();
+    if said.is_empty() {
+        format!("SQS refuses: {code} ({status})")
+    } else {
+        format!("SQS refuses: {code} ({status}): {said}")
+    }
+}
+
+/// Whether the client does not know where to send a call to. The SDK says so in words only.
+fn lacks_region(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.to_string().contains("Missing Region") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The refusal of a message as too large, with its size and what its queue takes.
+pub(crate) fn with_size(error: PublishError, entry: &Entry, limit: u64) -> PublishError {
+    let (size, form) = (entry.size(), entry.form());
+    let what = format!(
+        "{}: it has {size} bytes on the wire{form}, and the queue takes {limit}",
+        error.what
+    );
+    PublishError { what, ..error }
 }
 
 fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
@@ -206,7 +270,11 @@ pub(crate) fn entry(refused: &BatchResultErrorEntry) -> PublishError {
         }
         _ => kind_of_any(code, 0),
     };
-    PublishError::new(kind, format!("SQS refuses the message: {code}: {said}"))
+    let what = match said.trim() {
+        "" => format!("SQS refuses the message: {code}"),
+        said => format!("SQS refuses the message: {code}: {said}"),
+    };
+    PublishError::new(kind, what)
 }
 
 /// Whether an entry of an ack was refused because its delivery is no longer ours: its time has run out, or it is gone.
@@ -327,6 +395,44 @@ mod tests {
                 "{code} {said}"
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_for_its_size_tells_how_large_the_message_is_and_may_be() {
+        let entry_ = Entry {
+            body: "YWJj".to_owned(),
+            attributes: vec![("onceward-encoding", "base64".to_owned())],
+        };
+        let error = entry(&refused("InvalidParameterValue", "MessageTooLong", true));
+
+        let told = with_size(error, &entry_, 20);
+
+        assert_eq!(told.kind, ErrorKind::TooLarge);
+        assert_eq!(
+            told.what,
+            "SQS refuses the message: InvalidParameterValue: MessageTooLong: it has 33 bytes on the wire (payload in base64), and the queue takes 20"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_one_sentence() {
+        assert_eq!(
+            refusal_text("QueueDoesNotExist", 400, "no such queue"),
+            "SQS refuses: QueueDoesNotExist (400): no such queue"
+        );
+        assert_eq!(
+            refusal_text("AccessDenied", 403, ""),
+            "SQS refuses: AccessDenied (403)"
+        );
+    }
+
+    #[test]
+    fn a_missing_region_is_told_from_a_network_that_does_not_answer() {
+        let missing = std::io::Error::other("Invalid Configuration: Missing Region");
+        let refused = std::io::Error::other("Connection refused");
+
+        assert!(lacks_region(&missing));
+        assert!(!lacks_region(&refused));
     }
 
     #[test]

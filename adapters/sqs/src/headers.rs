@@ -52,6 +52,15 @@ impl Entry {
         (self.body.len() + attributes) as u64
     }
 
+    /// How its payload is in its body, for people, if not as it is.
+    pub(crate) fn form(&self) -> &'static str {
+        if self.attributes.iter().any(|(name, _)| *name == ENCODING) {
+            " (payload in base64)"
+        } else {
+            ""
+        }
+    }
+
     /// The attributes as the client takes them.
     pub(crate) fn attribute_values(
         attributes: Vec<(&'static str, String)>,

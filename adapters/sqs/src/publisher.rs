@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::attributes::MOST_BYTES;
 use crate::config::SqsConfig;
+use crate::connection;
+use crate::errors::Trouble;
 use crate::headers::BROKER;
 use crate::subscriber::HOLD_LIMIT;
 use session::{Request, Session};
@@ -63,6 +65,20 @@ impl SqsPublisher {
             offering: false,
             session,
         }
+    }
+}
+
+impl SqsPublisher {
+    /// Asks whether SQS answers, whatever queues it has: by `ListQueues`, where a refusal for lack of that right is an answer too.
+    ///
+    /// # Errors
+    /// [`PublishError`] of kind `Unauthorized` when there are no credentials or SQS does not know them, else `Unavailable`.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub async fn reach(&self) -> Result<(), PublishError> {
+        let reached = Box::pin(connection::reach(&self.client)).await;
+        reached.map_err(Trouble::into_publish_error)
     }
 }
 

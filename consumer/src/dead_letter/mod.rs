@@ -12,3 +12,10 @@ pub use admin::{
 pub use decide::{Replayed, To, discard, replay};
 pub use edit::{Edit, edit};
 pub(crate) use letter::Letter;
+
+/// The reasons that dead letters have, as in the column `reason`. Other versions may know others.
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    crate::plan::DeadReason::ALL
+        .into_iter()
+        .map(|reason| reason.code())
+}

@@ -137,7 +137,12 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string()).remedy("the settings are described in docs/configuration.md")
+        let remedy = if error.unreadable {
+            "name a file that is there and can be read by --config or ONCEWARD_CONFIG; what goes into it: docs/configuration.md"
+        } else {
+            "the settings are described in docs/configuration.md"
+        };
+        Self::usage(error.to_string()).remedy(remedy)
     }
 }
 

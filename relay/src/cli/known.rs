@@ -33,6 +33,22 @@ pub(super) async fn consumer(
     refuse_unknown("consumer", name, &known)
 }
 
+/// Refuses a reason that no dead letter can have. A newer consumer may know more of them: what the database holds counts too.
+pub(super) async fn reason(
+    context: &Context,
+    reached: &Reached,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut known: Vec<String> = dead_letter::reasons().map(str::to_owned).collect();
+    if known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let counts = dead_letter::counts(&reached.pool, &context.config.database.schema);
+    let counts = reached.ask("listing the reasons", counts).await?;
+    known.extend(counts.into_iter().map(|count| count.reason));
+    refuse_unknown("reason", name, &known)
+}
+
 /// Fails unless the name is among the known ones.
 pub(super) fn refuse_unknown(what: &str, name: &str, known: &[String]) -> Result<(), Failure> {
     if known.iter().any(|known| known == name) {

@@ -179,7 +179,7 @@ fn streams(answer: &Answer) -> String {
 }
 
 fn paused(answer: &Answer) -> String {
-    let mut table = Table::new(["PAUSED IN", "TOPIC", "SINCE", "REASON"]);
+    let mut table = Table::new(["PAUSED IN", "ROUTE", "SINCE", "REASON"]);
     let mut of_a_topic = false;
     for stream in &answer.streams {
         for pause in stream.paused.as_array().into_iter().flatten() {
@@ -190,17 +190,18 @@ fn paused(answer: &Answer) -> String {
                     .unwrap_or("-")
                     .to_owned()
             };
-            let topic = text("topic");
-            of_a_topic |= !topic.is_empty();
+            // The broker's name for the topic.
+            let route = text("topic");
+            of_a_topic |= !route.is_empty();
             // Without a name it is the destination as a whole.
-            let topic = if topic.is_empty() {
+            let route = if route.is_empty() {
                 "(all)".to_owned()
             } else {
-                topic
+                route
             };
             table.row([
                 stream.stream.clone(),
-                topic,
+                route,
                 time_of(&text("since")),
                 text("reason"),
             ]);

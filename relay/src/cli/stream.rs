@@ -56,6 +56,8 @@ struct Streams {
 #[derive(Debug, Serialize)]
 struct Dropped {
     stream: String,
+    /// Messages of the log that it had not passed: at most so many will not be published by it.
+    unpublished_at_most: i64,
     /// Messages that were parked or due, and went with it.
     parked: u64,
     /// Rows of messages that had been published or discarded, and went with it.
@@ -106,13 +108,15 @@ impl Drop {
             DropStream::Dropped { waiting, decided } => {
                 let answer = Dropped {
                     stream: name.clone(),
+                    unpublished_at_most: stream.depth,
                     parked: waiting,
                     decided,
                 };
                 context.output.answer(&answer, |answer| {
                     format!(
-                        "stream {}: gone, with {} parked or due, and {} of what had been published or discarded",
+                        "stream {}: gone, with up to {} of the log that it had not passed, {} parked or due, and {} of what had been published or discarded",
                         answer.stream,
+                        counted(answer.unpublished_at_most, "message"),
                         counted(answer.parked, "message"),
                         counted(answer.decided, "row")
                     )

@@ -144,6 +144,7 @@ impl Config {
             Some(_) | None => Err(ConfigError {
                 origin: origin.to_owned(),
                 problems,
+                unreadable: false,
             }),
         }
     }

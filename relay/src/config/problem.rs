@@ -30,6 +30,8 @@ pub struct ConfigError {
     pub origin: String,
     /// At least one.
     pub problems: Vec<Problem>,
+    /// Whether its file cannot be read at all.
+    pub unreadable: bool,
 }
 
 impl ConfigError {
@@ -41,6 +43,7 @@ impl ConfigError {
                 value: None,
                 what: what.into(),
             }],
+            unreadable: false,
         }
     }
 }

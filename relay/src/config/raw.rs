@@ -80,11 +80,11 @@ pub(super) fn read(path: &Path, required: bool) -> Result<Option<String>, Config
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(None),
         Err(error) => {
             let origin = path.display().to_string();
-            Err(ConfigError::one(
-                &origin,
-                "",
-                format!("it cannot be read: {error}"),
-            ))
+            let what = format!("it cannot be read: {error}");
+            Err(ConfigError {
+                unreadable: true,
+                ..ConfigError::one(&origin, "", what)
+            })
         }
     }
 }

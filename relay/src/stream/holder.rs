@@ -25,6 +25,7 @@ use crate::detours::Detours;
 use crate::idle_lanes::IdleLanes;
 use crate::pace::Pace;
 use crate::pause::Pauses;
+use crate::plan::Refusal;
 use crate::settings::StreamSettings;
 use crate::window::{Line, Window};
 
@@ -125,6 +126,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) session: Session<D::Publisher>,
     pub(super) pending: usize,
     pub(super) ending: Option<Ending>,
+    /// Why the session is over, where the destination is not out of reach.
+    pub(super) over: Option<Refusal>,
     pub(super) progress: bool,
     pub(super) pauses: Pauses,
     pub(super) replays: VecDeque<DueMessage>,
@@ -187,6 +190,7 @@ impl<D: Destination> Holder<D> {
             session: Session::Closed,
             pending: 0,
             ending: None,
+            over: None,
             progress: false,
             pauses: Pauses::default(),
             replays: VecDeque::new(),

@@ -170,11 +170,7 @@ impl<D: Destination> Holder<D> {
             }
             Err(error) => {
                 self.session = Session::Closed;
-                let refusal = Refusal {
-                    kind: error.kind,
-                    what: plan::chain(&error),
-                };
-                self.pause_destination(refusal);
+                self.pause_destination(Refusal::from(&error));
             }
         }
     }
@@ -236,14 +232,14 @@ impl<D: Destination> Holder<D> {
             self.store_what_is_done();
         }
         if let Some(error) = over {
+            let refusal = Refusal::from(&error);
             if self.ending.replace(Ending::AtOnce) != Some(Ending::AtOnce) {
-                info!(stream = %self.settings.name, error = %plan::chain(&error), "session over");
+                info!(stream = %self.settings.name, error = %refusal.what, "session over");
             }
             if error.kind.fault() == Fault::Destination {
-                self.pause_destination(Refusal {
-                    kind: error.kind,
-                    what: plan::chain(&error),
-                });
+                self.pause_destination(refusal);
+            } else {
+                self.over = Some(refusal);
             }
         }
     }
@@ -344,10 +340,7 @@ impl<D: Destination> Holder<D> {
                 self.pauses.set_topic_stage(&route, PauseStage::Probing);
             }
             Err(error) => {
-                let refusal = Refusal {
-                    kind: error.kind,
-                    what: plan::chain(&error),
-                };
+                let refusal = Refusal::from(&error);
                 if !reached {
                     self.pause_destination(refusal.clone());
                 }
@@ -363,7 +356,7 @@ impl<D: Destination> Holder<D> {
         // Without this a session that ends before anything came of it would be opened again at once, for ever.
         if !self.progress && self.draining.is_none() {
             let known = self.pauses.destination().map(|p| p.refusal.clone());
-            self.pause_destination(known.unwrap_or_else(|| Refusal {
+            self.pause_destination(known.or(self.over.clone()).unwrap_or_else(|| Refusal {
                 kind: onceward_core::ErrorKind::Unavailable,
                 what: "a session ended before anything was confirmed".to_owned(),
             }));
@@ -374,6 +367,7 @@ impl<D: Destination> Holder<D> {
     fn session_gone(&mut self) {
         self.session = Session::Closed;
         self.ending = None;
+        self.over = None;
         self.pauses.session_ended();
     }
 

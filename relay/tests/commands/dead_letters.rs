@@ -202,7 +202,7 @@ async fn a_consumer_that_nobody_knows_is_refused_with_those_that_are() {
 #[tokio::test]
 async fn a_bulk_command_that_matches_nothing_says_so_and_ends_with_0() {
     let (_database, shell) = with_dead_letters().await;
-    let replay = ["dead-letters", "replay", "--all", "--reason", "conflict"];
+    let replay = ["dead-letters", "replay", "--all", "--reason", "id_conflict"];
 
     let people = shell.ok(&replay).await;
     let programs = shell.json(&replay).await;
@@ -215,4 +215,24 @@ async fn a_bulk_command_that_matches_nothing_says_so_and_ends_with_0() {
         (&programs["ids"], &programs["matched"]),
         (&json!([]), &json!(0))
     );
+}
+
+#[tokio::test]
+async fn a_reason_that_there_is_not_is_refused_with_the_one_that_was_meant() {
+    let (_database, shell) = with_dead_letters().await;
+
+    let listed = shell
+        .run(&["dead-letters", "list", "--reason", "attemps"])
+        .await;
+    let replayed = shell
+        .run(&["dead-letters", "replay", "--all", "--reason", "attemps"])
+        .await;
+    let none = shell
+        .json(&["dead-letters", "list", "--reason", "too_old"])
+        .await;
+
+    for refused in [listed, replayed] {
+        refused.assert_refused(1, &["no reason attemps", "did you mean attempts?"]);
+    }
+    assert_eq!(none["dead_letters"], json!([]));
 }

@@ -56,6 +56,45 @@ async fn doctor_says_what_is_wrong_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn doctor_says_reached_of_no_broker_that_it_has_not_reached() {
+    let database = Postgres::shared().await.database().await;
+    let port = onceward_testkit::free_port();
+    let shell = Shell::with_config(&format!(
+        r#"
+        source = "/shop"
+        [streams.queues]
+        topics = ["*"]
+        route = "{{topic}}.fifo"
+        [streams.queues.sqs]
+        endpoint_url = "http://127.0.0.1:{port}"
+        region = "us-east-1"
+        access_key_id = "x"
+        secret_access_key = "x"
+        [streams.logs]
+        topics = ["payments.*"]
+        [streams.logs.kafka]
+        brokers = "127.0.0.1:{port}"
+        "#
+    ))
+    .variable("DATABASE_URL", database.url());
+    shell.ok(&["migrate"]).await;
+
+    let answer = shell.run(&["doctor"]).await;
+
+    assert_eq!(answer.code, 1, "{answer:?}");
+    for part in [
+        "stream queues to sqs: cannot be used",
+        "stream queues (sqs): SQS does not answer",
+        "streams.queues.sqs.endpoint_url",
+        "stream logs to kafka: cannot be used",
+        "stream logs (kafka): Kafka does not answer",
+    ] {
+        assert!(answer.out.contains(part), "{part:?} is not in {answer:?}");
+    }
+    assert!(!answer.out.contains(": reached"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn doctor_names_what_keeps_old_slots() {
     let (database, shell) = with_parked().await;
     execute(

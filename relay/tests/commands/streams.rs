@@ -20,6 +20,10 @@ async fn a_stream_that_nobody_runs_is_listed_and_dropped() {
     assert_eq!(list["streams"][0]["configured"], false);
     assert_eq!(dropped["parked"], 1);
     assert_eq!(dropped["decided"], 1);
+    assert_eq!(
+        dropped["unpublished_at_most"], list["streams"][0]["depth"],
+        "{dropped} after {list}"
+    );
     let left: i64 = sqlx::query_scalar("select count(*) from onceward.cursors")
         .fetch_one(database.pool())
         .await

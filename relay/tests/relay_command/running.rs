@@ -103,6 +103,32 @@ async fn asked_to_fail_fast_it_ends_with_1_when_the_broker_is_not_there() {
 }
 
 #[tokio::test]
+async fn asked_to_fail_fast_it_ends_with_1_also_while_no_topic_is_known() {
+    let database = migrated().await;
+    let nowhere = free_port();
+    let destinations = [
+        (
+            "sqs",
+            format!(
+                "endpoint_url = \"http://127.0.0.1:{nowhere}\"\nregion = \"us-east-1\"\naccess_key_id = \"x\"\nsecret_access_key = \"x\""
+            ),
+        ),
+        ("kafka", format!("brokers = \"127.0.0.1:{nowhere}\"")),
+    ];
+
+    for (broker, settings) in destinations {
+        let shell = Shell::with_config(&format!(
+            "source = \"/shop\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[streams.events]\ntopics = [\"*\"]\nroute = \"{{topic}}.fifo\"\n[streams.events.{broker}]\n{settings}"
+        ))
+        .variable("DATABASE_URL", database.url());
+        let answer = shell.run(&["relay", "--fail-fast"]).await;
+
+        let stream = format!("stream events ({broker})");
+        answer.assert_refused(1, &["--fail-fast", &stream, "does not answer"]);
+    }
+}
+
+#[tokio::test]
 async fn a_relay_without_streams_a_port_or_a_database_does_not_start() {
     let database = migrated().await;
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,6 +5,7 @@ use futures_util::stream::{self, StreamExt as _};
 use onceward_core::{ErrorKind, Order, PublishError, Route, TopicReport, TopicState};
 
 use crate::connection;
+use crate::errors::Trouble;
 use crate::queue::QueueName;
 
 /// Queues that are asked about at a time.
@@ -24,13 +25,9 @@ pub(crate) async fn routes(client: &Client, order: Order, routes: &[Route]) -> V
 
 async fn state(client: &Client, order: Order, route: &Route) -> Result<TopicState, PublishError> {
     let name = queue(order, route)?;
-    let queue = connection::find(client, &name).await.map_err(|trouble| {
-        if trouble.kind == ErrorKind::UnknownTopic {
-            let what = format!("there is no queue {name}; make it, or correct its name or region");
-            return PublishError::with_source(trouble.kind, what, trouble.into_publish_error());
-        }
-        trouble.into_publish_error()
-    })?;
+    let queue = connection::find(client, &name)
+        .await
+        .map_err(Trouble::into_publish_error)?;
     Ok(TopicState {
         max_message: Some(queue.attributes.limit),
         warnings: queue.attributes.warnings(&name),

@@ -110,6 +110,15 @@ impl Lanes {
         }
     }
 
+    /// The largest message that a route takes, as far as is known.
+    pub(crate) fn limit(&self, route: &Route) -> u64 {
+        let known = self.lanes.get(route).map(|lane| &lane.known);
+        match known {
+            Some(Known::Found(queue)) => queue.attributes.limit,
+            Some(Known::Nothing | Known::Asking) | None => MOST_BYTES,
+        }
+    }
+
     /// Forgets what is known of a route, so that it is asked about again.
     pub(crate) fn forget(&mut self, route: &Route) {
         if let Some(lane) = self.lanes.get_mut(route) {

@@ -16,7 +16,7 @@ use super::lanes::{Lanes, OrderKey, Ready, Sent};
 use super::{call, check};
 use crate::config::SqsConfig;
 use crate::connection::{self, Queue};
-use crate::errors::Trouble;
+use crate::errors::{self, Trouble};
 use crate::headers;
 
 /// What the handle asks of the session.
@@ -172,13 +172,33 @@ impl Session {
             Err(trouble) if self.ends(trouble) => return,
             Err(trouble) => call::refused(sent.len(), trouble),
         };
+        let limit = self.lanes.limit(route);
         let all_well = |outcome: &Outcome| matches!(outcome, Outcome::Confirmed);
         if !outcomes.iter().all(all_well) {
             // What is known of the queue, its limit above all, may no longer hold.
             self.lanes.forget(route);
         }
         for (sent, outcome) in sent.into_iter().zip(outcomes) {
+            let outcome = self.with_size(sent.ticket, outcome, limit);
             self.settle(sent, outcome);
+        }
+    }
+
+    /// Tells of a message that is too large how large it is: SQS does not.
+    fn with_size(&self, ticket: OfferTicket, outcome: Outcome, limit: u64) -> Outcome {
+        match outcome {
+            Outcome::Failed(error) if error.kind == ErrorKind::TooLarge => {
+                let outgoing = self.offers.message(ticket);
+                let entry = outgoing.and_then(|outgoing| headers::encode(outgoing).ok());
+                Outcome::Failed(match entry {
+                    Some(entry) => errors::with_size(error, &entry, limit),
+                    None => error,
+                })
+            }
+            Outcome::Failed(_)
+            | Outcome::Confirmed
+            | Outcome::Suspect(_)
+            | Outcome::Unconfirmed => outcome,
         }
     }
 

@@ -57,9 +57,7 @@ pub(super) async fn find(
     for name in names {
         let queue = Box::pin(connection::find(client, name)).await;
         let queue = queue.map_err(|trouble| match trouble.kind {
-            ErrorKind::UnknownTopic => misconfigured(format!(
-                "there is no queue {name}; make it, or correct its name or region"
-            )),
+            ErrorKind::UnknownTopic => misconfigured(trouble.what),
             ErrorKind::Unavailable
             | ErrorKind::Throttled
             | ErrorKind::Unauthorized

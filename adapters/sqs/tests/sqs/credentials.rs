@@ -80,3 +80,27 @@ async fn acks_and_extensions_that_credentials_refuse_are_told_as_such_and_hold_o
     assert!(extended.iter().all(Option::is_some), "{extended:?}");
     assert_eq!(member.backlog().await.unwrap()[0].count, 0);
 }
+
+#[tokio::test]
+async fn sqs_is_reached_if_it_answers_and_knows_us_whatever_it_allows() {
+    let stage = Stage::fifo().await;
+    let refuse = |code: &'static str| stage.gate.script(move |_| Act::refuse(403, code));
+
+    let plain = stage.session().await.reach().await;
+    refuse("com.amazon.coral.service#AccessDeniedException");
+    let not_allowed = stage.session().await.reach().await;
+    refuse("com.amazon.coral.service#InvalidClientTokenId");
+    let unknown = stage.session().await.reach().await;
+
+    assert!(plain.is_ok(), "{plain:?}");
+    assert!(not_allowed.is_ok(), "{not_allowed:?}");
+    let unknown = unknown.unwrap_err();
+    assert_eq!(unknown.kind, ErrorKind::Unauthorized);
+    assert!(
+        unknown
+            .what
+            .starts_with("SQS refuses: InvalidClientTokenId (403)")
+            && unknown.source.is_none(),
+        "{unknown:?}"
+    );
+}

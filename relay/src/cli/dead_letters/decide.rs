@@ -155,6 +155,9 @@ impl Chosen {
         if let Some(consumer) = &self.consumer {
             known::consumer(context, reached, consumer).await?;
         }
+        if let Some(reason) = &self.reason {
+            known::reason(context, reached, reason).await?;
+        }
         let schema = &context.config.database.schema;
         let mut filter = Filter {
             consumer: self.consumer.clone(),

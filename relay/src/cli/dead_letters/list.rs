@@ -44,6 +44,9 @@ impl List {
         if let Some(consumer) = &self.consumer {
             known::consumer(context, &reached, consumer).await?;
         }
+        if let Some(reason) = &self.reason {
+            known::reason(context, &reached, reason).await?;
+        }
         let filter = Filter {
             consumer: self.consumer,
             reason: self.reason,

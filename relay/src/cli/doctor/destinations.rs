@@ -9,6 +9,7 @@ use onceward_core::{ErrorKind, PublishError, Publisher as _, Route, Topic, Topic
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::remedies;
 use crate::cli::output::plain;
 use crate::config::StreamConfig;
 use crate::destination::{Broker, Destination as _};
@@ -45,15 +46,15 @@ pub(in crate::cli) struct Refused {
     kind: &'static str,
     text: String,
     #[serde(skip)]
-    code: ErrorKind,
+    remedy: String,
 }
 
-impl From<PublishError> for Refused {
-    fn from(error: PublishError) -> Self {
+impl Refused {
+    fn new(error: &PublishError, remedy: String) -> Self {
         Self {
             kind: error.kind.name(),
-            text: chain(&error),
-            code: error.kind,
+            text: chain(error),
+            remedy,
         }
     }
 }
@@ -74,14 +75,23 @@ async fn destination(stream: &StreamConfig, seen: &[Topic]) -> Destination {
     };
     let routes = routes(stream, seen);
     match timeout(ANSWER, ask_one(stream, &routes)).await {
-        Ok(Ok(reports)) => destination.routes = reports.into_iter().map(asked).collect(),
-        Ok(Err(error)) => destination.error = Some(error.into()),
+        Ok(Ok(reports)) => {
+            let asked = reports.into_iter().map(|report| asked(stream, report));
+            destination.routes = asked.collect();
+        }
+        Ok(Err(error)) => destination.error = Some(refused(stream, &error)),
         Err(_) => {
             let what = format!("no answer within {ANSWER:?}");
-            destination.error = Some(PublishError::new(ErrorKind::Unavailable, what).into());
+            let error = PublishError::new(ErrorKind::Unavailable, what);
+            destination.error = Some(refused(stream, &error));
         }
     }
     destination
+}
+
+/// Why the destination as a whole cannot be used.
+fn refused(stream: &StreamConfig, error: &PublishError) -> Refused {
+    Refused::new(error, remedies::of(stream, None, error.kind))
 }
 
 async fn ask_one(
@@ -96,12 +106,15 @@ async fn ask_one(
         )
     })?;
     let mut session = broker.open().await?;
+    // No routes, or none that is fit to be asked about, say nothing of the broker.
+    session.reach().await?;
     let reports = session.check(routes).await;
     session.close(Duration::ZERO).await;
     Ok(reports)
 }
 
-/// The routes of all topics that are known: those in the log, and those that the configuration names whole.
+/// The routes that are known: of topics in the log and of those that the configuration names whole, each of `routes`, and a
+/// `route` that hangs on no topic.
 fn routes(stream: &StreamConfig, seen: &[Topic]) -> Vec<Route> {
     let settings = &stream.settings;
     let globs = &settings.topics;
@@ -114,11 +127,22 @@ fn routes(stream: &StreamConfig, seen: &[Topic]) -> Vec<Route> {
         let routes = settings.route.routes(&topic);
         routes.iter().cloned().collect::<Vec<_>>()
     });
-    let routes: BTreeSet<Route> = routes.collect();
+    let mut routes: BTreeSet<Route> = routes.collect();
+    routes.extend(settings.route.named().map(|(_, route)| route.clone()));
+    // Where each topic is named whole, those that take the template are known already.
+    let open = globs
+        .iter()
+        .any(|glob| Topic::try_from(glob.as_str()).is_err());
+    if let Some(fixed) = settings.route.fixed().filter(|_| open) {
+        routes.extend(fixed.iter().cloned());
+    }
     routes.into_iter().collect()
 }
 
-fn asked(report: TopicReport) -> Asked {
+fn asked(stream: &StreamConfig, report: TopicReport) -> Asked {
+    let refused = |route: &str, error: &PublishError| {
+        Refused::new(error, remedies::of(stream, Some(route), error.kind))
+    };
     let route = report.route.to_string();
     match report.state {
         Ok(state) => Asked {
@@ -128,10 +152,10 @@ fn asked(report: TopicReport) -> Asked {
             error: None,
         },
         Err(error) => Asked {
-            route,
             max_message: None,
             warnings: Vec::new(),
-            error: Some(error.into()),
+            error: Some(refused(&route, &error)),
+            route,
         },
     }
 }
@@ -151,14 +175,14 @@ pub(in crate::cli) fn findings(destination: &Destination) -> Vec<Finding> {
             Severity::Problem,
             "destination",
             error.text.clone(),
-            remedy(error.code),
+            &error.remedy,
         ));
     }
     for asked in &destination.routes {
         let route = &asked.route;
         if let Some(error) = &asked.error {
             let text = format!("{route}: {}", error.text);
-            findings.push(of(Severity::Problem, "route", text, remedy(error.code)));
+            findings.push(of(Severity::Problem, "route", text, &error.remedy));
         }
         for warning in &asked.warnings {
             let text = format!("{route}: {warning}");
@@ -167,20 +191,6 @@ pub(in crate::cli) fn findings(destination: &Destination) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn remedy(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Unavailable => {
-            "check that the broker runs and can be reached from here under the configured address"
-        }
-        ErrorKind::Throttled => "raise the broker's quota, or wait",
-        ErrorKind::Unauthorized => "check the credentials, and that they may publish there",
-        ErrorKind::UnknownTopic => {
-            "create it on the broker, or correct route and routes of the stream"
-        }
-        ErrorKind::TooLarge | ErrorKind::Rejected => "look at the broker's log",
-    }
 }
 
 /// A destination for people.
@@ -219,7 +229,10 @@ mod tests {
                 route: "orders".to_owned(),
                 max_message: Some(1_000),
                 warnings: warnings.iter().map(|w| (*w).to_owned()).collect(),
-                error: error.map(|kind| PublishError::new(kind, "no such topic").into()),
+                error: error.map(|kind| {
+                    let error = PublishError::new(kind, "no such topic");
+                    Refused::new(&error, "create it".to_owned())
+                }),
             }],
         }
     }
@@ -236,6 +249,43 @@ mod tests {
                 .contains("events (kafka): orders: no such topic")
         );
         assert_eq!(setting[0].severity, Severity::Warning);
+    }
+
+    fn stream(topics: &[&str], template: &str, named: &[(&str, &str)]) -> StreamConfig {
+        let source = onceward_core::Source::try_from("/shop").unwrap();
+        let mut settings = crate::settings::StreamSettings::new("events", source);
+        settings.topics = topics
+            .iter()
+            .map(|text| onceward_core::TopicGlob::try_from(*text).unwrap())
+            .collect();
+        let named = named
+            .iter()
+            .map(|(topic, route)| ((*topic).to_owned(), (*route).to_owned()));
+        settings.route = onceward_core::RouteTemplate::new(template, named.collect()).unwrap();
+        StreamConfig {
+            settings,
+            destination: remedies::tests::some_destination(),
+        }
+    }
+
+    #[test]
+    fn routes_that_hang_on_no_topic_are_asked_about_while_the_log_is_empty() {
+        let asked = |topics: &[&str], template: &str, named: &[(&str, &str)]| {
+            let routes = routes(&stream(topics, template, named), &[]);
+            let routes = routes.iter().map(Route::to_string);
+            routes.collect::<Vec<_>>()
+        };
+
+        assert_eq!(asked(&["orders.*"], "all.fifo", &[]), ["all.fifo"]);
+        assert_eq!(
+            asked(&["orders.*"], "{topic}", &[("orders.paid", "paid.fifo")]),
+            ["paid.fifo"]
+        );
+        assert_eq!(
+            asked(&["orders"], "never", &[("orders", "orders.fifo")]),
+            ["orders.fifo"]
+        );
+        assert!(asked(&["orders.*"], "{topic}", &[]).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `onceward doctor`: looks at everything that the promise depends on, and says what to do.
 
 pub(super) mod destinations;
+mod remedies;
 pub(super) mod ring;
 
 use clap::{Args, ValueEnum};
