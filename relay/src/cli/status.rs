@@ -117,9 +117,10 @@ fn people(answer: &Answer) -> String {
         text.push_str(&format!("\n{waiting}"));
     }
     for unrouted in &answer.unrouted {
-        let (topic, slots) = (plain(&unrouted.topic), unrouted.slots);
+        let topic = plain(&unrouted.topic);
+        let slots = counted(usize::try_from(unrouted.slots).unwrap_or_default(), "slot");
         text.push_str(&format!(
-            "\nno stream reads the topic {topic}; it keeps {slots} slots from being emptied\n"
+            "\nno stream reads the topic {topic}; it keeps {slots} from being emptied\n"
         ));
     }
     text.push_str(&letters(answer.dead_letters.as_deref()));

@@ -79,7 +79,7 @@ const SMALLEST: &str = r#"source = "/shop/orders"                # who speaks, o
 [database]
 url = "postgres://user:password@host:5432/database"
 
-[streams.events.nats]                  # or [streams.events.kafka] with brokers = "host:9092"
+[streams.events.nats]                  # or .kafka with brokers = "host:9092", or .sqs, with route = "name.fifo" in [streams.events]
 servers = "nats://127.0.0.1:4222""#;
 
 fn nothing_to_publish(file: Option<&Path>) -> Failure {

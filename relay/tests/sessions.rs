@@ -1,0 +1,81 @@
+//! Sessions that a broker ends by itself, on a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward::LogDatabase;
+use onceward_core::{
+    Batch, Capabilities, ErrorKind, PublishError, Publisher, Receipts, Route, Schema, TopicReport,
+};
+use onceward_relay::{Destination, Relay};
+use support::{SOON, database, enqueue, numbered, settings};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// A broker that knows nobody: each session ends without having taken anything.
+struct Stranger;
+
+struct Session;
+
+impl Destination for Stranger {
+    type Publisher = Session;
+
+    async fn open(&self) -> Result<Session, PublishError> {
+        Ok(Session)
+    }
+}
+
+fn unknown_key() -> PublishError {
+    PublishError::new(ErrorKind::Unauthorized, "the key is unknown")
+}
+
+impl Publisher for Session {
+    type Pending = Ready<Receipts>;
+
+    fn capabilities(&self) -> Capabilities {
+        MemoryBroker::new().publisher().capabilities()
+    }
+
+    async fn offer(&mut self, batch: Arc<Batch>) -> Self::Pending {
+        let mut receipts = Receipts::unconfirmed(batch.messages.len());
+        receipts.end_session(unknown_key());
+        ready(receipts)
+    }
+
+    async fn check(&mut self, routes: &[Route]) -> Vec<TopicReport> {
+        let report = |route: &Route| TopicReport {
+            route: route.clone(),
+            state: Err(unknown_key()),
+        };
+        routes.iter().map(report).collect()
+    }
+
+    async fn abandon(&mut self) {}
+
+    async fn close(self, _within: Duration) {}
+}
+
+#[tokio::test]
+async fn a_session_that_its_broker_ends_is_told_with_the_brokers_reason() {
+    let database = database().await;
+    enqueue(&database, numbered("orders", 0..1)).await;
+    let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
+    let relay = Relay::new(log).stream(settings(), Stranger);
+    let mut status = relay.statuses().remove(0);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(relay.run(stop.clone()));
+
+    let paused = status.wait_for(|status| status.destination_paused.is_some());
+    let paused = timeout(SOON, paused).await.unwrap().unwrap();
+    let paused = paused.destination_paused.clone().unwrap();
+
+    assert_eq!(paused.what, "the key is unknown");
+    assert_eq!(paused.kind, "unauthorized");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
