@@ -13,7 +13,7 @@ async fn wrong_usage_and_wrong_configuration_end_with_2() {
     shell
         .run(&["--config", "/nonexistent.toml", "status"])
         .await
-        .assert_refused(2, &["/nonexistent.toml"]);
+        .assert_refused(2, &["/nonexistent.toml", "name a file that is there"]);
 }
 
 #[tokio::test]

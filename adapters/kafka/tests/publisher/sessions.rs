@@ -36,6 +36,18 @@ async fn check_tells_existence_and_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_reached_if_it_answers_whatever_topics_it_has() {
+    let broker = Broker::shared().await;
+    let nowhere = format!("127.0.0.1:{}", onceward_testkit::free_port());
+
+    let there = kafka(broker.brokers()).publisher().reach().await;
+    let gone = kafka(&nowhere).publisher().reach().await;
+
+    assert!(there.is_ok(), "{there:?}");
+    assert_eq!(gone.unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_abandoned_session_sends_nothing_more() {
     let broker = Broker::shared().await;
     let topic = topic(broker, &[]).await;
