@@ -12,6 +12,7 @@ use onceward::LogDatabase;
 use onceward_core::{
     Batch, Capabilities, ErrorKind, PublishError, Publisher, Receipts, Route, Schema, TopicReport,
 };
+use onceward_memory::MemoryBroker;
 use onceward_relay::{Destination, Relay};
 use support::{SOON, database, enqueue, numbered, settings};
 use tokio::time::timeout;

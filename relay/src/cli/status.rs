@@ -10,7 +10,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use super::failure::Failure;
-use super::output::{Table, plain, seconds, time, time_of};
+use super::output::{Table, counted, plain, seconds, time, time_of};
 use super::overview::Stream;
 use super::{Context, database};
 
@@ -118,7 +118,7 @@ fn people(answer: &Answer) -> String {
     }
     for unrouted in &answer.unrouted {
         let topic = plain(&unrouted.topic);
-        let slots = counted(usize::try_from(unrouted.slots).unwrap_or_default(), "slot");
+        let slots = counted(unrouted.slots, "slot");
         text.push_str(&format!(
             "\nno stream reads the topic {topic}; it keeps {slots} from being emptied\n"
         ));
