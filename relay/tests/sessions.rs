@@ -1,7 +1,5 @@
 //! Sessions that a broker ends by itself, on a real PostgreSQL.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 mod support;
 
 use std::future::{Ready, ready};
