@@ -75,8 +75,7 @@ pub enum ConsumerError {
     Rights {
         /// The database user that asked.
         role: String,
-        /// The roles that would have given what is missing, and whose rights the user does not have; none: it has them, and they
-        /// lack rights themselves.
+        /// The roles to grant, which would give what is missing; none: the user has them, without their rights, or they are not there.
         roles: Vec<&'static str>,
         /// What it lacks.
         missing: Vec<Right>,
@@ -124,7 +123,7 @@ impl fmt::Display for Lacking<'_> {
         }
         write!(
             f,
-            "the database user {user} has its role and lacks rights all the same; as the owner of the tables:"
+            "the database user {user} lacks rights that no role of its own gives it; as the owner of the tables:"
         )?;
         for right in self.missing.iter().take(NAMED) {
             write!(f, " {}", right.grant())?;

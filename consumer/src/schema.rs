@@ -121,12 +121,12 @@ join pg_proc p on p.pronamespace = n.oid
 where n.nspname = $1
   and p.proname in ('enqueue', 'append', 'refuse', 'uuid_v7', 'lane_number', 'check_names', 'checked_headers')";
 
-/// Which of the roles the user has no rights of. Without the role there are none either.
+/// Which of the roles are there, and not granted to the user.
 const LACKING_ROLES: &str = "
 select wanted
 from unnest($1::text[]) as wanted
-left join pg_roles r on r.rolname = wanted
-where not coalesce(pg_has_role(r.oid, 'usage'), false)";
+join pg_roles r on r.rolname = wanted
+where not pg_has_role(r.oid, 'member')";
 
 /// A type that is paused, because most of its messages fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -218,7 +218,7 @@ pub(crate) async fn check(
     }
 }
 
-/// Those of the roles that the user has no rights of.
+/// Those of the roles that would help if they were granted to the user.
 async fn lacking(
     pool: &PgPool,
     mut roles: Vec<&'static str>,

@@ -11,19 +11,36 @@ pub struct Chain<'e>(pub &'e dyn Error);
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = self.0.to_string();
-        f.write_str(&said)?;
         let mut next = self.0.source();
         while let Some(cause) = next {
             let text = cause.to_string();
             // Some libraries repeat their source in their own text.
             if !said.ends_with(&text) {
-                write!(f, ": {text}")?;
+                said.push_str(": ");
+                said.push_str(&text);
             }
-            said = text;
             next = cause.source();
         }
-        Ok(())
+        f.write_str(&one_line(said))
     }
+}
+
+/// A text in one line: what stands in lines of their own is set apart by semicolons, or follows its colon.
+fn one_line(text: String) -> String {
+    if !text.contains(['\n', '\r']) {
+        return text;
+    }
+    let lines = text.split(['\n', '\r']).map(str::trim);
+    let mut joined = String::with_capacity(text.len());
+    for line in lines.filter(|line| !line.is_empty()) {
+        if joined.ends_with([':', ';', ',']) {
+            joined.push(' ');
+        } else if !joined.is_empty() {
+            joined.push_str("; ");
+        }
+        joined.push_str(line);
+    }
+    joined
 }
 
 #[cfg(test)]
@@ -39,6 +56,18 @@ mod tests {
         assert_eq!(
             format!("{error:?}"),
             "the broker does not answer: connection refused"
+        );
+    }
+
+    #[test]
+    fn what_a_library_says_in_several_lines_is_told_in_one() {
+        let kind = SubscribeErrorKind::Unauthorized;
+        let source = "no credentials. Attempted:\n  Environment: none\r\n  Profile: none\n";
+        let error = SubscribeError::with_source(kind, "SQS", source);
+
+        assert_eq!(
+            super::Chain(&error).to_string(),
+            "SQS: no credentials. Attempted: Environment: none; Profile: none"
         );
     }
 

@@ -8,10 +8,11 @@ use onceward_core::Lane;
 /// How long a lane counts as busy after a read that brought something of it.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// How long a lane that is not busy may be left out: the most that its first message waits for the others.
+/// How long after the beginning of a read of it a lane that is not busy may be left out of others. Its first message waits for so long at
+/// most, and for the read that is under way then.
 const REST: Duration = Duration::from_millis(5);
 
-/// When each lane was read, and when something came.
+/// When each lane was read last, and when something came.
 #[derive(Debug, Default)]
 pub(crate) struct IdleLanes([Times; Lane::ALL.len()]);
 
@@ -32,13 +33,14 @@ impl IdleLanes {
         within(times.read, REST) && !within(times.brought, BUSY)
     }
 
-    /// A read of the lane brought so many rows.
-    pub(crate) fn after_read(&mut self, lane: Lane, rows: usize, now: Instant) {
-        let times = &mut self.0[lane as usize];
-        times.read = Some(now);
-        if rows > 0 {
-            times.brought = Some(now);
-        }
+    /// A read of the lane begins.
+    pub(crate) fn begin(&mut self, lane: Lane, now: Instant) {
+        self.0[lane as usize].read = Some(now);
+    }
+
+    /// A read of the lane brought something.
+    pub(crate) fn brought(&mut self, lane: Lane, now: Instant) {
+        self.0[lane as usize].brought = Some(now);
     }
 }
 
@@ -65,7 +67,7 @@ mod tests {
     fn a_lane_where_nothing_comes_rests_for_five_milliseconds_at_a_time() {
         let (mut idle, now) = (IdleLanes::default(), Instant::now());
 
-        idle.after_read(Lane::Bulk, 0, now);
+        idle.begin(Lane::Bulk, now);
 
         assert!(idle.may_rest(Lane::Bulk, now + ms(4)));
         assert!(!idle.may_rest(Lane::Bulk, now + ms(5)));
@@ -75,14 +77,14 @@ mod tests {
     #[test]
     fn a_busy_lane_does_not_rest_until_nothing_has_come_for_a_while() {
         let (mut idle, now) = (IdleLanes::default(), Instant::now());
-        idle.after_read(Lane::Critical, 1, now);
+        idle.brought(Lane::Critical, now);
 
         for after in [0, 50, 99] {
-            idle.after_read(Lane::Critical, 0, now + ms(after));
+            idle.begin(Lane::Critical, now + ms(after));
             assert!(!idle.may_rest(Lane::Critical, now + ms(after)));
         }
 
-        idle.after_read(Lane::Critical, 0, now + ms(100));
+        idle.begin(Lane::Critical, now + ms(100));
         assert!(idle.may_rest(Lane::Critical, now + ms(100)));
     }
 }

@@ -1,6 +1,6 @@
 //! Decides what becomes of a message after a publish attempt. Pure: no clock, no I/O.
 
-use onceward_core::{ErrorKind, Outcome, PublishError};
+use onceward_core::{Chain, ErrorKind, Outcome, PublishError};
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,53 +76,12 @@ pub(crate) fn fate(outcome: &Outcome) -> Fate {
 /// An error and what lies behind it, in one line.
 #[must_use]
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    one_line(text)
-}
-
-/// A text in one line: what stands in lines of their own is set apart by semicolons, or follows its colon.
-fn one_line(text: String) -> String {
-    if !text.contains(['\n', '\r']) {
-        return text;
-    }
-    let lines = text.split(['\n', '\r']).map(str::trim);
-    let mut joined = String::with_capacity(text.len());
-    for line in lines.filter(|line| !line.is_empty()) {
-        if joined.ends_with([':', ';', ',']) {
-            joined.push(' ');
-        } else if !joined.is_empty() {
-            joined.push_str("; ");
-        }
-        joined.push_str(line);
-    }
-    joined
+    Chain(error).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_library_says_in_several_lines_is_told_in_one() {
-        let source = std::io::Error::other(
-            "no credentials. Attempted:\n  Environment: none\r\n  Profile: none\n",
-        );
-        let error = PublishError::with_source(ErrorKind::Unauthorized, "SQS", source);
-
-        assert_eq!(
-            chain(&error),
-            "SQS: no credentials. Attempted: Environment: none; Profile: none"
-        );
-    }
 
     const KINDS: [ErrorKind; 6] = [
         ErrorKind::Unavailable,

@@ -73,7 +73,7 @@ impl fmt::Debug for RelayError {
 }
 
 impl fmt::Debug for Relay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relay")
             .field("owner", &self.owner)
             .field("retention", &self.retention)

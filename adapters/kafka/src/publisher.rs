@@ -146,7 +146,7 @@ impl KafkaPublisher {
     /// Asks whether the cluster answers, whatever topics it has. Takes at most five seconds.
     ///
     /// # Errors
-    /// [`PublishError`] of kind `Unauthorized` when it refuses the credentials, else `Unavailable`.
+    /// [`PublishError`] of kind `Unavailable`, also when it refuses the credentials, which librdkafka does not tell apart.
     ///
     /// # Cancel safety
     /// Safe to drop.

@@ -73,7 +73,7 @@ impl Topics {
         }
     }
 
-    /// Asks the cluster for its metadata: the least that cannot be answered without it.
+    /// Asks the cluster for its metadata, of all topics: the library has no smaller question whose answer tells why there is none.
     pub(crate) async fn reach(&self) -> Result<(), PublishError> {
         let what = "Kafka does not answer";
         let gone = || PublishError::new(ErrorKind::Unavailable, what);

@@ -110,7 +110,7 @@ where
         unknown: kind == ErrorKind::Unavailable && status >= 500,
         credentials: is_about_credentials(&code),
         // An answer without a code is that of something else than SQS.
-        unanswered: kind == ErrorKind::Unavailable && (status >= 500 || code.is_empty()),
+        unanswered: code.is_empty() || (kind == ErrorKind::Unavailable && status >= 500),
         source: None,
     }
 }
@@ -141,12 +141,15 @@ fn lacks_region(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The refusal of a message as too large, with its size and what its queue takes.
-pub(crate) fn with_size(error: PublishError, entry: &Entry, limit: u64) -> PublishError {
+/// The refusal of a message as too large, with its size and, as far as is known, what its queue takes. A limit above the size is an old one.
+pub(crate) fn with_size(error: PublishError, entry: &Entry, limit: Option<u64>) -> PublishError {
     let (size, form) = (entry.size(), entry.form());
+    let takes = limit.filter(|limit| size > *limit);
+    let takes = takes.map(|limit| format!(", and the queue takes {limit}"));
     let what = format!(
-        "{}: it has {size} bytes on the wire{form}, and the queue takes {limit}",
-        error.what
+        "{}: it has {size} bytes on the wire{form}{}",
+        error.what,
+        takes.unwrap_or_default()
     );
     PublishError { what, ..error }
 }
@@ -405,7 +408,7 @@ mod tests {
         };
         let error = entry(&refused("InvalidParameterValue", "MessageTooLong", true));
 
-        let told = with_size(error, &entry_, 20);
+        let told = with_size(error, &entry_, Some(20));
 
         assert_eq!(told.kind, ErrorKind::TooLarge);
         assert_eq!(

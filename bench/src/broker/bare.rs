@@ -67,7 +67,7 @@ pub(super) async fn drain_to_nats(world: &World, subject: &str, messages: u64) -
     Ok(())
 }
 
-/// Publishes single messages, each at once: nothing that reads an outbox can be sooner.
+/// Publishes single messages, each at once.
 pub(crate) enum Single {
     Kafka {
         producer: Producing,

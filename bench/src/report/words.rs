@@ -17,7 +17,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
          return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `kafka-1000 \
          visible` is the same with `publish_after = \"visible\"`: a message is published as soon as its commit can be seen, not only once it is on \
          PostgreSQL's disk. `kafka-1000 beside peers` is the same in the runs with other relays (`make bench-peers`). `raw-client` is no relay: \
-         the writer hands each message to the broker's client as soon as its commit has returned, so that nothing that reads an outbox can be sooner.",
+         the writer hands each message to the broker's client as soon as its commit has returned, which is about as soon as anybody can be.",
     ),
     (
         "W3",

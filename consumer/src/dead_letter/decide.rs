@@ -162,10 +162,10 @@ async fn is_read(
     let patterns: Vec<String> = sqlx::query_scalar(sql::over(schema, PATTERNS))
         .fetch_all(connection)
         .await?;
-    let globs = patterns
+    let mut globs = patterns
         .iter()
         .filter_map(|pattern| TopicGlob::try_from(pattern.as_str()).ok());
-    Ok(globs.into_iter().any(|glob| glob.matches(topic)))
+    Ok(globs.any(|glob| glob.matches(topic)))
 }
 
 async fn line_up(

@@ -96,7 +96,12 @@ impl Board {
                 Wait::Still,
                 format!("{name} is at work, but for {STILL:?} the broker has confirmed nothing"),
             ),
-            (Some(_) | None, _) => (Wait::No, "the broker answers again".to_owned()),
+            (Some(_), None) => (Wait::No, "the broker answers again".to_owned()),
+            // Who waited is gone, and nobody knows yet what his successor finds.
+            (None, _) => {
+                self.wait = Wait::No;
+                return;
+            }
         };
         if wait != std::mem::replace(&mut self.wait, wait) {
             self.happened(&told);

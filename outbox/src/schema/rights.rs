@@ -122,6 +122,12 @@ const ADMINISTER: &[Need] = &[
         "",
         "SELECT",
     ),
+    // Dead letters are replayed as new messages too.
+    need(
+        "^messages$",
+        "{lane,id,topic,key,type,headers,payload}",
+        "INSERT",
+    ),
     need("^(processed_messages|retries|held_keys)$", "", "INSERT"),
     need("^(processed_messages|held_keys)$", "", "UPDATE"),
     need("^(consumer_positions|key_sequences)$", "", "DELETE"),

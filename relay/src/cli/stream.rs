@@ -103,12 +103,18 @@ impl Drop {
         };
         let mut admin = database::deciding_admin(context, "onceward stream").await?;
         confirm(&question(stream), self.yes)?;
+        // Whoever was asked may have thought for long.
+        let depth = known(context)
+            .await?
+            .into_iter()
+            .find(|known| known.stream == *name);
+        let depth = depth.map_or(stream.depth, |stream| stream.depth);
         let dropped = admin.drop_stream(name, self.force).await;
         match dropped.map_err(database::failed("dropping the stream"))? {
             DropStream::Dropped { waiting, decided } => {
                 let answer = Dropped {
                     stream: name.clone(),
-                    unpublished_at_most: stream.depth,
+                    unpublished_at_most: depth,
                     parked: waiting,
                     decided,
                 };

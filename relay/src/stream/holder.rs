@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use onceward::{
     Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Part, Quiet, Unrouted,
 };
-use onceward_core::{Lane, Publisher};
+use onceward_core::{Lane, Publisher, Route};
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,7 @@ pub(super) struct Holder<D: Destination> {
     pub(super) replaying: Option<DueMessage>,
     pub(super) replay_failures: u32,
     /// What was told of the destination's settings: once is enough.
-    pub(super) warned: HashSet<String>,
+    pub(super) warned: HashSet<(Route, String)>,
 
     pub(super) draining: Option<Instant>,
     pub(super) released: bool,

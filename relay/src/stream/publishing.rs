@@ -333,7 +333,7 @@ impl<D: Destination> Holder<D> {
         match report.state {
             Ok(state) => {
                 for warning in state.warnings {
-                    if self.warned.insert(warning.clone()) {
+                    if self.warned.insert((route.clone(), warning.clone())) {
                         warn!(stream = %self.settings.name, %route, %warning, "the destination has a setting to look at; `onceward doctor` names all");
                     }
                 }

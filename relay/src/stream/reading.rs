@@ -35,6 +35,9 @@ impl<D: Destination> Holder<D> {
             self.jobs.spawn(jobs::look(reader, quiet, self.pace.wait()));
             return;
         }
+        for line in lines.iter().filter(|line| line.is_main()) {
+            self.idle_lanes.begin(line.lane, now);
+        }
         self.reading.clone_from(&lines);
         let publish_after = self.settings.publish_after.clone();
         let part = Arc::clone(&self.part);
@@ -69,15 +72,16 @@ impl<D: Destination> Holder<D> {
         lines
     }
 
-    /// What to read now, and how much of it: without the lanes that may rest, while another one may not.
+    /// What to read now, and how much of it: without the lanes that may rest, while another line may not.
     fn asks(&self, now: Instant) -> Vec<(Line, CursorRead)> {
         let mut lines = self.lines_to_read();
+        // Late and new rows of each line may bring as much, of those too that rest: they must find room next time.
+        let share = 2 * lines.len().max(1);
         let rests = |line: &Line| line.is_main() && self.idle_lanes.may_rest(line.lane, now);
-        if !lines.iter().all(|(line, _)| rests(line)) {
+        // Streams share reads of the same lanes only.
+        if self.part.is_alone() && !lines.iter().all(|(line, _)| rests(line)) {
             lines.retain(|(line, _)| !rests(line));
         }
-        // Late and new rows of each line may bring as much.
-        let share = 2 * lines.len().max(1);
         // One that holds much must not leave the others so little that they never get on.
         let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);
         let of_detours = self.window.detour_byte_room().max(least);
@@ -116,8 +120,8 @@ impl<D: Destination> Holder<D> {
         let rows = read.steps.iter().map(|step| step.rows.len()).sum();
         let now = Instant::now();
         for (line, step) in lines.iter().zip(&read.steps) {
-            if line.is_main() {
-                self.idle_lanes.after_read(line.lane, step.rows.len(), now);
+            if line.is_main() && !step.rows.is_empty() {
+                self.idle_lanes.brought(line.lane, now);
             }
         }
         match brought {

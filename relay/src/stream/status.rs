@@ -73,7 +73,7 @@ impl StatusHandle {
         (Self(sender), receiver)
     }
 
-    /// The stream has been let go, however.
+    /// The stream has been let go.
     pub(crate) fn let_go(&self) {
         self.update(StreamStatus::let_go);
     }

@@ -110,12 +110,12 @@ impl Lanes {
         }
     }
 
-    /// The largest message that a route takes, as far as is known.
-    pub(crate) fn limit(&self, route: &Route) -> u64 {
+    /// The largest message that a route takes, if that is known.
+    pub(crate) fn limit(&self, route: &Route) -> Option<u64> {
         let known = self.lanes.get(route).map(|lane| &lane.known);
         match known {
-            Some(Known::Found(queue)) => queue.attributes.limit,
-            Some(Known::Nothing | Known::Asking) | None => MOST_BYTES,
+            Some(Known::Found(queue)) => Some(queue.attributes.limit),
+            Some(Known::Nothing | Known::Asking) | None => None,
         }
     }
 

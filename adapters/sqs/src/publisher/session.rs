@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Tells of a message that is too large how large it is: SQS does not.
-    fn with_size(&self, ticket: OfferTicket, outcome: Outcome, limit: u64) -> Outcome {
+    fn with_size(&self, ticket: OfferTicket, outcome: Outcome, limit: Option<u64>) -> Outcome {
         match outcome {
             Outcome::Failed(error) if error.kind == ErrorKind::TooLarge => {
                 let outgoing = self.offers.message(ticket);

@@ -102,6 +102,12 @@ impl Drop for Part {
 }
 
 impl Part {
+    /// Whether nobody else takes part now, so that nothing is shared.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.table.parts.load(Ordering::Relaxed) < 2
+    }
+
     /// As [`LogReader::read`], if no other reader's answer will do.
     ///
     /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
@@ -119,7 +125,7 @@ impl Part {
         reads: &[CursorRead],
         publish_after: &PublishAfter,
     ) -> Result<Brought, LogError> {
-        if self.table.parts.load(Ordering::Relaxed) < 2 {
+        if self.is_alone() {
             return reader.read(reads, publish_after).await.map(Brought::Own);
         }
         let ask = reader.ask(reads, publish_after);

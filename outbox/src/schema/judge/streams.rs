@@ -3,7 +3,7 @@
 use onceward_core::{Topic, TopicGlob};
 
 use super::Expected;
-use crate::schema::{Facts, Finding, ParkedCount, StreamOverview};
+use crate::schema::{Duty, Facts, Finding, ParkedCount, StreamOverview};
 
 /// What is wrong or worth knowing about the streams.
 pub(super) fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
@@ -174,7 +174,8 @@ pub fn unread(facts: &Facts, topics: &[Topic]) -> Option<Finding> {
         .map(Topic::as_str)
         .filter(|topic| !is_read(topic, &facts.streams) && !told(topic))
         .collect();
-    if names.is_empty() || !facts.missing_rights.is_empty() {
+    let knows_streams = facts.duty != Duty::Write && facts.missing_rights.is_empty();
+    if names.is_empty() || !knows_streams {
         return None;
     }
     let more = names.len().saturating_sub(NAMED);

@@ -5,15 +5,37 @@ use onceward_core::ErrorKind;
 use crate::config::{DestinationConfig, StreamConfig};
 
 /// What to do about the destination of a stream, or about one of its routes.
+#[cfg_attr(
+    not(feature = "sqs"),
+    expect(
+        unused_variables,
+        reason = "only of queues it is known which names they never have"
+    )
+)]
 pub(super) fn of(stream: &StreamConfig, route: Option<&str>, kind: ErrorKind) -> String {
     let name = &stream.settings.name;
     match &stream.destination {
         #[cfg(feature = "sqs")]
         DestinationConfig::Sqs(config) => sqs(name, config, route, kind),
         #[cfg(feature = "kafka")]
-        DestinationConfig::Kafka(_) => any(name, kind),
+        DestinationConfig::Kafka(_) => kafka(name, kind),
         #[cfg(feature = "nats")]
         DestinationConfig::Nats(_) => any(name, kind),
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(stream: &str, kind: ErrorKind) -> String {
+    match kind {
+        // To librdkafka a broker that refuses us is one that is not there.
+        ErrorKind::Unavailable => format!(
+            "check that the broker runs, can be reached from here under streams.{stream}.kafka.brokers, and takes the credentials"
+        ),
+        ErrorKind::Throttled
+        | ErrorKind::Unauthorized
+        | ErrorKind::UnknownTopic
+        | ErrorKind::TooLarge
+        | ErrorKind::Rejected => any(stream, kind),
     }
 }
 
