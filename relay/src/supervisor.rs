@@ -122,7 +122,7 @@ impl Relay {
         self
     }
 
-    /// How each stream stands, from now on.
+    /// How each stream stands, from now on. Clone what you look at: a stream waits for as long as you hold a borrow of its status.
     #[must_use]
     pub fn statuses(&self) -> Vec<watch::Receiver<StreamStatus>> {
         self.statuses.clone()
