@@ -272,7 +272,9 @@ async fn a_queue_that_is_missing_is_named_and_used_once_it_is_there() {
 
 #[tokio::test]
 async fn a_check_tells_the_limit_what_is_dangerous_and_what_is_no_queue_of_this_destination() {
-    let stage = Stage::fifo().await;
+    let stage = Stage::without_queue().await;
+    let delay = [("DelaySeconds", "5")];
+    stage.server.create_queue(&stage.queue, &delay).await;
     stage.gate.limit(&stage.queue, 1_024);
     let routes = [&stage.queue, "orders", "orders.created"].map(Route::new);
 
@@ -280,7 +282,13 @@ async fn a_check_tells_the_limit_what_is_dangerous_and_what_is_no_queue_of_this_
 
     let queue = reports[0].state.as_ref().unwrap();
     assert_eq!(queue.max_message, Some(1_024));
-    assert!(!queue.warnings.is_empty());
+    let [warning] = &queue.warnings[..] else {
+        panic!("{queue:?}");
+    };
+    assert!(
+        warning.contains("keeps each message back for 5s"),
+        "{warning}"
+    );
     let standard = reports[1].state.as_ref().unwrap_err().what.clone();
     assert!(standard.contains("standard queue"), "{standard}");
     let dots = reports[2].state.as_ref().unwrap_err().what.clone();
