@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use onceward_core::Lane;
 
+use crate::window::Line;
+
 /// How long a lane counts as busy after a read that brought something of it.
 const BUSY: Duration = Duration::from_millis(100);
 
@@ -23,9 +25,18 @@ struct Times {
 }
 
 impl IdleLanes {
-    /// Whether the lane may be left out of a read of busier ones. Nothing is missed: its cursor stays where it is.
-    #[must_use]
-    pub(crate) fn may_rest(&self, lane: Lane, now: Instant) -> bool {
+    /// Takes those lines out of what is to be read that may rest, unless all of them may. Nothing is missed: their cursors stay where they are.
+    ///
+    /// None rests where the poll may become a look: that tells of the lines that it is made for, and what has come in another one since
+    /// its last read would wait for the end of the looks.
+    pub(crate) fn leave_out<T>(&self, lines: &mut Vec<(Line, T)>, looks: bool, now: Instant) {
+        let rests = |line: &Line| line.is_main() && self.may_rest(line.lane, now);
+        if !looks && !lines.iter().all(|(line, _)| rests(line)) {
+            lines.retain(|(line, _)| !rests(line));
+        }
+    }
+
+    fn may_rest(&self, lane: Lane, now: Instant) -> bool {
         let times = self.0[lane as usize];
         let within = |at: Option<Instant>, time| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
@@ -86,5 +97,58 @@ mod tests {
 
         idle.begin(Lane::Critical, now + ms(100));
         assert!(idle.may_rest(Lane::Critical, now + ms(100)));
+    }
+    /// What is left of the three lanes, all of which were read at `read`, the first with rows.
+    fn left(read: Instant, looks: bool, now: Instant) -> Vec<Lane> {
+        let mut idle = IdleLanes::default();
+        for lane in Lane::ALL {
+            idle.begin(lane, read);
+        }
+        idle.brought(Lane::Standard, read);
+        let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
+        idle.leave_out(&mut lines, looks, now);
+        lines.into_iter().map(|(line, ())| line.lane).collect()
+    }
+
+    #[test]
+    fn only_busy_lanes_are_read_until_the_others_have_rested() {
+        let now = Instant::now();
+
+        assert_eq!(left(now, false, now + ms(4)), [Lane::Standard]);
+        assert_eq!(left(now, false, now + ms(5)), Lane::ALL);
+    }
+
+    #[test]
+    fn all_lanes_are_read_where_none_is_busy() {
+        let mut idle = IdleLanes::default();
+        let now = Instant::now();
+        for lane in Lane::ALL {
+            idle.begin(lane, now);
+        }
+        let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
+
+        idle.leave_out(&mut lines, false, now);
+
+        assert_eq!(lines.len(), Lane::ALL.len());
+    }
+
+    #[test]
+    fn a_poll_that_may_become_a_look_is_for_all_lanes() {
+        let now = Instant::now();
+
+        assert_eq!(left(now, true, now + ms(1)), Lane::ALL);
+    }
+
+    #[test]
+    fn a_detour_never_rests() {
+        let mut idle = IdleLanes::default();
+        let now = Instant::now();
+        idle.begin(Lane::Bulk, now);
+        let detour = Line::detour(Lane::Bulk, 1);
+        let mut lines = vec![(Line::main(Lane::Bulk), ()), (detour, ())];
+
+        idle.leave_out(&mut lines, false, now);
+
+        assert_eq!(lines, [(detour, ())]);
     }
 }

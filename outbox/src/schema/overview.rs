@@ -35,6 +35,15 @@ pub struct StreamOverview {
     pub parked: Vec<ParkedCount>,
 }
 
+impl StreamOverview {
+    /// Who holds the stream now, if anybody does.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        let held = self.lease_seconds.is_some_and(|left| left > 0.0);
+        held.then(|| self.owner.as_deref().unwrap_or("a relay"))
+    }
+}
+
 /// A cursor and what lies beyond it.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct CursorOverview {

@@ -77,10 +77,10 @@ impl<D: Destination> Holder<D> {
         let mut lines = self.lines_to_read();
         // Late and new rows of each line may bring as much, of those too that rest: they must find room next time.
         let share = 2 * lines.len().max(1);
-        let rests = |line: &Line| line.is_main() && self.idle_lanes.may_rest(line.lane, now);
         // Streams share reads of the same lanes only.
-        if self.part.is_alone() && !lines.iter().all(|(line, _)| rests(line)) {
-            lines.retain(|(line, _)| !rests(line));
+        if self.part.is_alone() {
+            let looks = self.pace.looks_first();
+            self.idle_lanes.leave_out(&mut lines, looks, now);
         }
         // One that holds much must not leave the others so little that they never get on.
         let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);

@@ -94,11 +94,10 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
                 format!("no relay has held the stream {name} for {}, and it holds every slot of the log", roughly(idle)),
                 format!("start its relay, or give it up with `onceward stream drop {name}`"),
             ));
-        } else if !configured && is_held(stream) {
-            let owner = stream.owner.as_deref().unwrap_or("a relay");
+        } else if !configured && let Some(holder) = stream.holder() {
             findings.push(Finding::note(
                 "stream_elsewhere",
-                format!("{owner} holds the stream {name}, which is not in this configuration"),
+                format!("{holder} holds the stream {name}, which is not in this configuration"),
                 "nothing, if it is another deployment's; else take it out of that relay's configuration before you give it up",
             ));
         } else if !configured {
@@ -110,10 +109,6 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn is_held(stream: &StreamOverview) -> bool {
-    stream.lease_seconds.is_some_and(|left| left > 0.0)
 }
 
 fn overlaps(facts: &Facts) -> Vec<Finding> {

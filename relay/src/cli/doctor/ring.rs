@@ -62,16 +62,10 @@ fn is_due(report: &SlotReport) -> bool {
     })
 }
 
-/// Who holds the stream now, if anybody does.
-fn holder<'s>(stream: &str, streams: &'s [StreamOverview]) -> Option<&'s str> {
-    let known = streams.iter().find(|known| known.stream == *stream)?;
-    let held = known.lease_seconds.is_some_and(|left| left > 0.0);
-    held.then(|| known.owner.as_deref().unwrap_or("a relay"))
-}
-
 /// What to do about a stream that is behind: nobody is told to drop one that a relay holds.
 fn remedy(stream: &str, streams: &[StreamOverview], run: &str) -> String {
-    match holder(stream, streams) {
+    let known = streams.iter().find(|known| known.stream == *stream);
+    match known.and_then(StreamOverview::holder) {
         Some(owner) => {
             format!("{owner} holds the stream: look at its log and at `onceward status`")
         }

@@ -1,0 +1,209 @@
+//! A start with the rights that a consumer needs, and the refusals of all others.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{SOON, Stage, write_effect};
+use onceward_consumer::{BuildError, Consumer, ConsumerError, HandlerSettings};
+use onceward_testkit::postgres::Postgres;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio_util::sync::CancellationToken;
+
+/// A user of the database, made for one test.
+struct User<'s> {
+    name: String,
+    stage: &'s Stage,
+}
+
+impl<'s> User<'s> {
+    /// `clauses` are those of `create role`.
+    async fn with(stage: &'s Stage, clauses: &str) -> Self {
+        let name = onceward_testkit::unique("role");
+        let user = Self { name, stage };
+        user.run(&format!("create role {} login {clauses}", user.name))
+            .await;
+        user
+    }
+
+    async fn run(&self, sql: &str) {
+        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(self.stage.pool());
+        run.await.unwrap();
+    }
+
+    async fn pool(&self, options: PgPoolOptions) -> PgPool {
+        let url = self.stage.database.url_as(&self.name);
+        options.connect(&url).await.unwrap()
+    }
+
+    /// How a consumer ends that starts as this user.
+    async fn refusal(&self) -> ConsumerError {
+        let pool = self.pool(PgPoolOptions::new()).await;
+        let consumer = self.stage.builder().pool(pool).on("*", write_effect);
+        let running = self.stage.run(consumer);
+        running.task.await.unwrap().unwrap_err()
+    }
+
+    async fn drop(self) {
+        let name = &self.name;
+        self.run(&format!("drop owned by {name}; drop role {name}"))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_lacks_a_right_is_told_which_grant_is_missing() {
+    let stage = Stage::new().await;
+    let user = User::with(&stage, "in role onceward_consumer").await;
+    user.run("revoke insert on onceward.dead_letters from onceward_consumer")
+        .await;
+
+    let error = user.refusal().await;
+
+    let ConsumerError::Rights {
+        role,
+        roles,
+        missing,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((role, roles.len(), missing.len()), (&user.name, 0, 1));
+    let statement = format!("grant insert on table onceward.dead_letters to \"{role}\";");
+    assert!(error.to_string().ends_with(&statement), "{error}");
+    user.drop().await;
+}
+
+#[tokio::test]
+async fn a_user_without_the_role_of_consumers_is_told_to_get_it() {
+    let stage = Stage::new().await;
+    let user = User::with(&stage, "").await;
+
+    let error = user.refusal().await;
+
+    let statement = format!("grant onceward_consumer to \"{}\";", user.name);
+    assert!(error.to_string().ends_with(&statement), "{error}");
+    user.drop().await;
+}
+
+#[tokio::test]
+async fn the_role_of_consumers_has_all_rights_that_a_consumer_needs() {
+    let stage = Stage::new().await;
+    let user = User::with(&stage, "in role onceward_consumer").await;
+    let pool = user.pool(PgPoolOptions::new()).await;
+    stage.publish(1, None);
+    stage.put(&[], b"no json");
+
+    let running = stage.run(stage.builder().pool(pool.clone()).on("*", write_effect));
+    stage.settled(2).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    assert_eq!(stage.letters().await.len(), 1);
+    pool.close().await;
+    user.drop().await;
+}
+
+#[tokio::test]
+async fn a_role_that_only_the_pool_takes_on_is_taken_on_beside_it_too() {
+    let stage = Stage::new().await;
+    let user = User::with(&stage, "noinherit in role onceward_consumer").await;
+    let options = PgPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async {
+            let set = sqlx::query("set role onceward_consumer").execute(connection);
+            set.await.map(drop)
+        })
+    });
+    let pool = user.pool(options).await;
+    // The first one of a partition is a suspect.
+    stage.publish(1, None);
+
+    let running = stage.run(stage.builder().pool(pool.clone()).on("*", write_effect));
+    stage.settled(1).await;
+    running.stop().await;
+
+    assert_eq!(stage.effects().await, [1]);
+    pool.close().await;
+    user.drop().await;
+}
+
+async fn start(pool: PgPool) -> ConsumerError {
+    let consumer = Consumer::builder("billing")
+        .pool(pool)
+        .on("*", write_effect)
+        .build()
+        .unwrap();
+    let broker = onceward_memory::MemoryBroker::new();
+    let subscriber = broker.subscriber("billing", &[common::TOPIC]);
+    let ended = consumer.run(subscriber, CancellationToken::new());
+    tokio::time::timeout(SOON, ended)
+        .await
+        .unwrap()
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_or_none_at_all_is_refused_at_the_start() {
+    let postgres = Postgres::shared().await;
+    let empty = postgres.database().await;
+    let port = onceward_testkit::free_port();
+    let nowhere = PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(500))
+        .connect_lazy(&format!("postgres://postgres@127.0.0.1:{port}/x"))
+        .unwrap();
+
+    let without_schema = start(empty.pool().clone()).await;
+    let without_database = start(nowhere).await;
+
+    assert!(
+        matches!(without_schema, ConsumerError::NoSchema(_)),
+        "{without_schema}"
+    );
+    assert!(without_schema.to_string().contains("onceward migrate"));
+    assert!(
+        matches!(without_database, ConsumerError::Database(_)),
+        "{without_database}"
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_makes_no_sense_is_not_built() {
+    let pool = PgPool::connect_lazy("postgres://127.0.0.1/x").unwrap();
+    let builder = || Consumer::builder("billing").pool(pool.clone());
+    let settings = |settings| builder().on("x", write_effect).with(settings).build();
+    let zero = HandlerSettings {
+        attempts: 0,
+        ..HandlerSettings::default()
+    };
+    let endless = HandlerSettings {
+        deadline: Duration::from_secs(36_000),
+        ..HandlerSettings::default()
+    };
+
+    let mistakes = [
+        Consumer::builder("a-b")
+            .pool(pool.clone())
+            .on("x", write_effect)
+            .build(),
+        Consumer::builder("a").on("x", write_effect).build(),
+        builder().build(),
+        builder().on("a b", write_effect).build(),
+        builder().on("x", write_effect).ignore("x").build(),
+        builder().with(HandlerSettings::default()).build(),
+        settings(zero),
+        settings(endless),
+    ];
+
+    let mistakes = mistakes.map(Result::unwrap_err);
+    assert!(matches!(mistakes[0], BuildError::Name(_)));
+    assert!(matches!(mistakes[1], BuildError::NoPool));
+    assert!(matches!(mistakes[2], BuildError::NoHandler));
+    assert!(matches!(mistakes[3], BuildError::Pattern(_)));
+    assert!(matches!(mistakes[4], BuildError::PatternTwice(_)));
+    assert!(matches!(mistakes[5], BuildError::SettingsWithoutHandler));
+    assert!(matches!(mistakes[6], BuildError::Settings { .. }));
+    assert!(matches!(mistakes[7], BuildError::Settings { .. }));
+}
