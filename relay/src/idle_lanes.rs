@@ -11,7 +11,7 @@ use crate::window::Line;
 const BUSY: Duration = Duration::from_millis(100);
 
 /// How long after the beginning of a read of it a lane that is not busy may be left out of others. Its first message waits for so long at
-/// most, and for the read that is under way then.
+/// most, and for the read that is under way then, or the wait between two polls, of 8 ms at most.
 const REST: Duration = Duration::from_millis(5);
 
 /// When each lane was read last, and when something came.
@@ -27,11 +27,11 @@ struct Times {
 impl IdleLanes {
     /// Takes those lines out of what is to be read that may rest, unless all of them may. Nothing is missed: their cursors stay where they are.
     ///
-    /// None rests where the poll may become a look: that tells of the lines that it is made for, and what has come in another one since
-    /// its last read would wait for the end of the looks.
-    pub(crate) fn leave_out<T>(&self, lines: &mut Vec<(Line, T)>, looks: bool, now: Instant) {
+    /// None rests where looks go on by themselves: they tell of the lines that they are made for, and what has come in another one since
+    /// its last read would wait for their end.
+    pub(crate) fn leave_out<T>(&self, lines: &mut Vec<(Line, T)>, looks_on: bool, now: Instant) {
         let rests = |line: &Line| line.is_main() && self.may_rest(line.lane, now);
-        if !looks && !lines.iter().all(|(line, _)| rests(line)) {
+        if !looks_on && !lines.iter().all(|(line, _)| rests(line)) {
             lines.retain(|(line, _)| !rests(line));
         }
     }
@@ -99,14 +99,14 @@ mod tests {
         assert!(idle.may_rest(Lane::Critical, now + ms(100)));
     }
     /// What is left of the three lanes, all of which were read at `read`, the first with rows.
-    fn left(read: Instant, looks: bool, now: Instant) -> Vec<Lane> {
+    fn left(read: Instant, looks_on: bool, now: Instant) -> Vec<Lane> {
         let mut idle = IdleLanes::default();
         for lane in Lane::ALL {
             idle.begin(lane, read);
         }
         idle.brought(Lane::Standard, read);
         let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
-        idle.leave_out(&mut lines, looks, now);
+        idle.leave_out(&mut lines, looks_on, now);
         lines.into_iter().map(|(line, ())| line.lane).collect()
     }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_may_become_a_look_is_for_all_lanes() {
+    fn looks_that_go_on_by_themselves_are_for_all_lanes() {
         let now = Instant::now();
 
         assert_eq!(left(now, true, now + ms(1)), Lane::ALL);

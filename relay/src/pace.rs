@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-/// The first wait after a read that found nothing.
-const FIRST: Duration = Duration::from_millis(1);
+/// The first wait after a poll that found nothing.
+const FIRST: Duration = Duration::from_micros(500);
 
 /// The most reads in a row without a look before.
 const MOST_WITHOUT_LOOKS: u32 = 16;
 
-/// Adaptive polling: at once while there is work, then backing off to a ceiling. There the log is idle, and a look, which costs a
-/// fraction of a read, is made first. Where others commit all the time each look is in vain: then it is left out, for longer each time.
+/// Behind a read that brought more than this, the next one will hardly bring nothing: a look would be in vain.
+const FEW: usize = 2;
+
+/// Adaptive polling: at once while there is work, then backing off to a ceiling. A look costs a fraction of a read, and is made first
+/// where the next read may well bring nothing. Where others commit all the time each look is in vain: then it is left out, for longer each time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     ceiling: Duration,
@@ -20,6 +23,8 @@ pub(crate) struct Pace {
     without: u32,
     /// The next read comes of a look.
     looked: bool,
+    /// The last read brought more than a few.
+    many: bool,
 }
 
 impl Pace {
@@ -32,6 +37,7 @@ impl Pace {
             in_vain: 0,
             without: 0,
             looked: false,
+            many: false,
         }
     }
 
@@ -44,7 +50,13 @@ impl Pace {
     /// Whether a look is worth while now, if it can tell anything.
     #[must_use]
     pub(crate) fn looks_first(&self) -> bool {
-        self.wait >= self.ceiling && self.without == 0 && !self.looked
+        self.without == 0 && !self.looked && !self.many
+    }
+
+    /// Whether the log has been idle for so long that looks go on by themselves.
+    #[must_use]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.wait >= self.ceiling
     }
 
     /// How long to wait after a look; if it showed that something was committed, the log is read now.
@@ -52,7 +64,7 @@ impl Pace {
         self.looked = !quiet;
         if quiet {
             self.in_vain = 0;
-            self.wait
+            self.longer()
         } else {
             Duration::ZERO
         }
@@ -61,15 +73,22 @@ impl Pace {
     /// How long to wait after a read that found `rows` rows.
     pub(crate) fn after_read(&mut self, rows: usize) -> Duration {
         let looked = std::mem::take(&mut self.looked);
-        if rows > 0 {
-            (self.wait, self.in_vain, self.without) = (Duration::ZERO, 0, 0);
-            return self.wait;
-        }
+        self.many = rows > FEW;
         self.without = self.without.saturating_sub(1);
-        if looked {
+        if looked && rows > 0 {
+            self.in_vain = 0;
+        } else if looked {
             self.without = (1 << self.in_vain.min(31)).min(MOST_WITHOUT_LOOKS);
             self.in_vain = self.in_vain.saturating_add(1);
         }
+        if rows > 0 {
+            self.wait = Duration::ZERO;
+            return self.wait;
+        }
+        self.longer()
+    }
+
+    fn longer(&mut self) -> Duration {
         self.wait = (self.wait * 2).clamp(FIRST, self.ceiling);
         self.wait
     }
@@ -81,11 +100,13 @@ mod tests {
 
     const CEILING: Duration = Duration::from_millis(20);
 
+    /// A pace of a log that has been idle for a while.
     fn idle() -> Pace {
         let mut pace = Pace::new(CEILING);
-        for _ in 0..6 {
+        for _ in 0..8 {
             pace.after_read(0);
         }
+        assert!(pace.is_idle());
         pace
     }
 
@@ -93,34 +114,40 @@ mod tests {
     fn an_idle_log_is_polled_ever_more_rarely_down_to_the_ceiling() {
         let mut pace = Pace::new(CEILING);
 
-        let waits: Vec<_> = (0..7).map(|_| pace.after_read(0).as_millis()).collect();
+        let waits: Vec<_> = (0..8).map(|_| pace.after_read(0).as_micros()).collect();
 
-        assert_eq!(waits, [1, 2, 4, 8, 16, 20, 20]);
+        assert_eq!(
+            waits,
+            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]
+        );
     }
 
     #[test]
-    fn work_is_followed_by_a_read_at_once() {
-        let mut pace = idle();
-        assert!(pace.looks_first());
+    fn looks_that_show_nothing_come_ever_more_rarely_too() {
+        let mut pace = Pace::new(CEILING);
+        pace.after_read(1);
 
-        assert_eq!(pace.after_read(3), Duration::ZERO);
+        let waits: Vec<_> = (0..7)
+            .map(|_| {
+                assert!(pace.looks_first() && !pace.is_idle());
+                pace.after_look(true).as_micros()
+            })
+            .collect();
+
+        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000]);
+        assert!(pace.is_idle());
+    }
+
+    #[test]
+    fn a_few_rows_are_followed_by_a_look_at_once_and_many_by_a_read() {
+        let mut pace = idle();
+
+        assert_eq!(pace.after_read(FEW), Duration::ZERO);
+        assert!(pace.looks_first());
+        assert_eq!(pace.after_read(FEW + 1), Duration::ZERO);
         assert!(!pace.looks_first());
         assert_eq!(pace.after_read(0), FIRST);
-    }
-
-    #[test]
-    fn a_log_is_looked_at_once_it_is_idle_and_as_long_as_nobody_commits() {
-        let mut pace = Pace::new(CEILING);
-        for _ in 0..5 {
-            pace.after_read(0);
-            assert!(!pace.looks_first());
-        }
-        pace.after_read(0);
-
-        for _ in 0..100 {
-            assert!(pace.looks_first());
-            assert_eq!(pace.after_look(true), CEILING);
-        }
+        assert!(pace.looks_first());
     }
 
     #[test]
@@ -131,6 +158,7 @@ mod tests {
 
         assert!(!pace.looks_first());
         assert_eq!(pace.after_read(1), Duration::ZERO);
+        assert!(pace.looks_first());
     }
 
     #[test]
@@ -140,20 +168,40 @@ mod tests {
 
         for _ in 0..7 {
             pace.after_look(false);
-            assert_eq!(pace.after_read(0), CEILING);
+            pace.after_read(0);
             let mut reads = 0;
             while !pace.looks_first() {
-                pace.after_read(0);
+                pace.after_read(usize::from(reads % 2 == 0));
                 reads += 1;
             }
             reads_between.push(reads);
         }
 
         assert_eq!(reads_between, [1, 2, 4, 8, 16, 16, 16]);
-        pace.after_look(true);
-        pace.after_look(false);
-        pace.after_read(0);
-        pace.after_read(0);
-        assert!(pace.looks_first());
+    }
+
+    #[test]
+    fn a_look_that_was_not_in_vain_makes_looks_worth_while_again() {
+        for useful in [true, false] {
+            let mut pace = idle();
+            for _ in 0..3 {
+                pace.after_look(false);
+                pace.after_read(0);
+                while !pace.looks_first() {
+                    pace.after_read(0);
+                }
+            }
+            if useful {
+                pace.after_look(false);
+                pace.after_read(1);
+            } else {
+                pace.after_look(true);
+            }
+
+            pace.after_look(false);
+            pace.after_read(0);
+            pace.after_read(0);
+            assert!(pace.looks_first());
+        }
     }
 }

@@ -162,6 +162,7 @@ fn chunk(calls: usize, late: Vec<Row>, new: Vec<Row>) -> Outcome<Case> {
         more_late: false,
         new,
         seen: Snapshot::new(800, 1_000, (800..832).collect())?,
+        more_new: false,
     };
     let mut inputs = vec![found; calls].into_iter();
     Ok(Box::new(move || {

@@ -63,6 +63,8 @@ pub(crate) struct Found<R> {
     pub(crate) more_late: bool,
     /// The new rows, in any order.
     pub(crate) new: Vec<R>,
+    /// If new rows were asked for: there may be some beyond those in `new`, all of them with a higher `seq`.
+    pub(crate) more_new: bool,
     /// What the read could see.
     pub(crate) seen: Snapshot,
 }
@@ -80,6 +82,8 @@ pub struct Step<R> {
     pub rows: Vec<R>,
     /// The cursor behind them.
     pub after: Cursor,
+    /// Whether the read may have seen rows that are left for the next one.
+    pub left: bool,
 }
 
 impl Cursor {
@@ -122,6 +126,7 @@ impl Cursor {
             late: mut rows,
             more_late,
             new,
+            more_new,
             seen,
         } = found;
         rows.sort_unstable_by_key(Sequenced::seq);
@@ -132,7 +137,8 @@ impl Cursor {
             // What came after the pinned snapshot is late for the next read, also what is new: it may follow
             // a row of its key that this snapshot did not see.
             let after = self.at(self.last, paging.pinned.clone());
-            return Step { rows, after };
+            let left = true;
+            return Step { rows, after, left };
         }
         if faults::late_rows_are_dropped() {
             rows.clear();
@@ -145,7 +151,8 @@ impl Cursor {
         }
         rows.sort_unstable_by_key(Sequenced::seq);
         let after = self.at(last, seen);
-        Step { rows, after }
+        let left = more_new;
+        Step { rows, after, left }
     }
 
     /// A page of late rows with more to come: the snapshot stays, nothing new is taken.
@@ -160,7 +167,8 @@ impl Cursor {
             paging: Some(Paging { pinned, late_pos }),
             ..self.clone()
         };
-        Step { rows, after }
+        let left = true;
+        Step { rows, after, left }
     }
 
     fn at(&self, last: i64, snapshot: Snapshot) -> Self {

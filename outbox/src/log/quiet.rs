@@ -5,14 +5,15 @@ use onceward_core::Lane;
 use super::cursor::{Cursor, Step};
 use super::snapshot::Snapshot;
 
-/// What a read has left with nothing to bring: its cursors, until somebody has committed something.
+/// What a read has left with nothing more to bring: its cursors, until somebody has committed something.
 ///
 /// A row is there for whoever sees its transaction, and a snapshot tells which transactions had ended when it was taken. Two equal
 /// snapshots of one server: no transaction with an id has ended in between, for until it ended its id was above the first one's `xmax`
 /// or among those that ran, and since then it would be neither in the second. Nor has one begun that could be seen. What was written
 /// and not seen then is not seen now; what was seen then was read. Nothing else brings rows: no time of day, no setting, no other
-/// stream. So for the same cursors a read would find what the last one found, nothing, and would leave them where they are. Rows
-/// that go, as a slot is emptied, had been read; and whoever empties one has an id.
+/// stream. So behind a read that left nothing of what it saw another one would find nothing, and leave the cursors where they are. Rows
+/// that go, as a slot is emptied, had been read; and whoever empties one has an id. Whose read it was does not matter: whoever takes the
+/// answer of another stream stands where it leads to.
 ///
 /// Whoever renews a lease or stores a cursor commits too, so that a stream's own writes bring it to read at their own pace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,16 +23,12 @@ pub struct Quiet {
 }
 
 impl Quiet {
-    /// What is known after a read that led from each of these cursors to its step; none unless all of it is quiet.
+    /// What is known after a read that came to these steps; none if one of them left anything.
     #[must_use]
-    pub fn after<'a, R: 'a>(
-        steps: impl IntoIterator<Item = (Lane, &'a Cursor, &'a Step<R>)>,
-    ) -> Option<Self> {
+    pub fn after<'a, R: 'a>(steps: impl IntoIterator<Item = (Lane, &'a Step<R>)>) -> Option<Self> {
         let mut cursors = Vec::new();
-        for (lane, before, step) in steps {
-            // While it pages, a cursor asks for nothing new, and its snapshot is not that of the read.
-            let paged = before.paging.is_some() || step.after.paging.is_some();
-            if paged || !step.rows.is_empty() {
+        for (lane, step) in steps {
+            if step.left {
                 return None;
             }
             cursors.push((lane, step.after.clone()));
@@ -61,7 +58,6 @@ impl Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::cursor::Paging;
 
     fn snapshot(text: &str) -> Snapshot {
         text.parse().unwrap()
@@ -71,17 +67,14 @@ mod tests {
         Cursor::starting(last, snapshot(seen))
     }
 
-    fn empty(after: Cursor) -> Step<i64> {
-        Step {
-            rows: Vec::new(),
-            after,
-        }
+    fn step(rows: &[i64], after: Cursor, left: bool) -> Step<i64> {
+        let rows = rows.to_vec();
+        Step { rows, after, left }
     }
 
     fn quiet() -> Quiet {
-        let before = at(7, "10:12:");
-        let step = empty(at(7, "11:14:12"));
-        Quiet::after([(Lane::Standard, &before, &step)]).unwrap()
+        let step = step(&[], at(7, "11:14:12"), false);
+        Quiet::after([(Lane::Standard, &step)]).unwrap()
     }
 
     #[test]
@@ -103,36 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_brought_something_or_paged_leaves_nothing_quiet() {
-        let (before, after) = (at(7, "10:12:"), at(7, "11:14:"));
-        let with_a_row = Step {
-            rows: vec![8],
-            after: at(8, "11:14:"),
-        };
-        let paging = Cursor {
-            paging: Some(Paging {
-                pinned: snapshot("10:13:"),
-                late_pos: 3,
-            }),
-            ..before.clone()
-        };
-        let of = |before: &Cursor, step: &Step<i64>| Quiet::after([(Lane::Bulk, before, step)]);
+    fn only_a_read_that_left_nothing_leaves_the_log_quiet() {
+        let of = |step: Step<i64>| Quiet::after([(Lane::Bulk, &step)]);
 
-        assert!(of(&before, &empty(after.clone())).is_some());
-        assert!(of(&before, &with_a_row).is_none());
-        assert!(of(&before, &empty(paging.clone())).is_none());
-        assert!(of(&paging, &empty(after)).is_none());
+        assert!(of(step(&[], at(7, "11:14:"), false)).is_some());
+        assert!(of(step(&[8], at(8, "11:14:"), false)).is_some());
+        assert!(of(step(&[8], at(8, "11:14:"), true)).is_none());
     }
 
     #[test]
     fn cursors_at_several_moments_are_not_quiet_together() {
-        let before = at(7, "10:12:");
-        let (one, other) = (empty(at(7, "11:14:")), empty(at(7, "11:15:")));
+        let one = step(&[], at(7, "11:14:"), false);
+        let other = step(&[], at(7, "11:15:"), false);
 
-        let steps = [
-            (Lane::Bulk, &before, &one),
-            (Lane::Standard, &before, &other),
-        ];
+        let steps = [(Lane::Bulk, &one), (Lane::Standard, &other)];
 
         assert!(Quiet::after(steps).is_none());
         assert!(Quiet::after::<i64>([]).is_none());

@@ -238,12 +238,29 @@ impl LogReader {
     }
 }
 
+/// Whether the statement may have left new rows: it takes so many, and none behind so many bytes of payloads and headers.
+fn may_be_cut(read: &CursorRead, new: &[LogRow]) -> bool {
+    new.len() >= most_rows(read) || new.iter().map(most_bytes).sum::<usize>() >= read.bytes
+}
+
+/// More than the server counts for a row. As it stores headers, a short number takes four times its text, and each pair up to 24 bytes
+/// besides; the content type is one of them there.
+fn most_bytes(row: &LogRow) -> usize {
+    let (message, headers) = (&row.message, &row.message.headers);
+    let content_type = message.content_type.as_ref().map_or(0, |text| text.len());
+    4 * (message.weight() + content_type) + 24 * headers.len() + 1_024
+}
+
+fn most_rows(read: &CursorRead) -> usize {
+    read.limit.clamp(1, 100_000)
+}
+
 fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, sqlx::error::BoxDynError> {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let mut arguments = PgArguments::default();
     for read in cursors {
         let request = read.cursor.request();
-        let rows = read.limit.clamp(1, 100_000);
+        let rows = most_rows(read);
         let new_rows = if request.new_rows { rows } else { 0 };
         arguments.add(request.last)?;
         arguments.add(request.after)?;
@@ -340,6 +357,7 @@ impl<'a> Answer<'a> {
             let found = Found {
                 late: rows.late,
                 more_late: more_late.ok_or_else(nothing)?,
+                more_new: may_be_cut(read, &rows.new),
                 new: rows.new,
                 seen: seen.clone(),
             };

@@ -9,6 +9,7 @@
 mod durability;
 mod identities;
 mod leases;
+mod left;
 mod operating;
 mod parking;
 mod reading;

@@ -200,17 +200,19 @@ async fn a_read_ends_at_its_bytes_and_never_stands_still() {
     };
 
     let mut cursor = cursors[1].clone();
-    let mut sizes = Vec::new();
+    let (mut sizes, mut left) = (Vec::new(), Vec::new());
     for bytes in [150_000, 1, PLENTY] {
         let read = reader
             .read(&[ask(&cursor, bytes)], &PublishAfter::Visible)
             .await
             .unwrap();
         sizes.push(read.steps[0].rows.len());
+        left.push(read.steps[0].left);
         cursor = read.steps[0].after.clone();
     }
 
     assert_eq!(sizes, [2, 1, 1]);
+    assert_eq!(left, [true, true, false]);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ pub(crate) async fn read(
         bytes: PLENTY,
     };
     let read = reader.read(&[ask], &PublishAfter::Visible).await.unwrap();
-    let Step { rows, after } = read.steps.into_iter().next().unwrap();
+    let Step { rows, after, .. } = read.steps.into_iter().next().unwrap();
     *cursor = after;
     rows
 }

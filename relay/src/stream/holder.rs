@@ -99,7 +99,7 @@ pub(super) struct Holder<D: Destination> {
     pub(super) standing: Vec<Line>,
     pub(super) pace: Pace,
     pub(super) idle_lanes: IdleLanes,
-    /// What the last read says about the next one, if it brought nothing.
+    /// What the last read says about the next one, if it left nothing.
     pub(super) quiet: Option<Quiet>,
     pub(super) read_at: Instant,
     pub(super) routing: Routing,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use onceward::{Brought, Keeper, LogError, LogReader, Quiet, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::keeping::Kept;
@@ -47,7 +48,7 @@ pub(super) enum Done<P: Publisher> {
 
 /// Looks whether anybody has committed, with a wait after each look, until somebody has or a while is over: a look that shows nothing
 /// need not wake the whole stream. What has changed in the stream meanwhile waits for no longer than that.
-pub(super) async fn look<P: Publisher>(
+pub(super) async fn look_on<P: Publisher>(
     mut reader: Box<LogReader>,
     quiet: Quiet,
     wait: Duration,
@@ -59,6 +60,16 @@ pub(super) async fn look<P: Publisher>(
             seen => return Done::Looked(reader, seen),
         }
     }
+}
+
+/// Looks once, after a wait that may be too short for a timer. Dropped, it leaves a thread that sleeps for as long and does no more.
+pub(super) async fn look_once<P: Publisher>(mut reader: Box<LogReader>, wait: Duration) -> Done<P> {
+    if !wait.is_zero() {
+        // It cannot fail but by the end of the runtime.
+        drop(spawn_blocking(move || std::thread::sleep(wait)).await);
+    }
+    let seen = reader.look().await;
+    Done::Looked(reader, seen)
 }
 
 /// Opens a session.

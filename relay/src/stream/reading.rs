@@ -2,9 +2,9 @@
 
 use std::borrow::Borrow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use onceward::{Brought, Cursor, CursorRead, LogRow, Quiet, Read, Snapshot, Unrouted};
+use onceward::{Brought, Cursor, CursorRead, LogReader, LogRow, Quiet, Snapshot, Unrouted};
 use onceward_core::{Lane, Message, Outgoing, Route};
 
 use super::holder::Holder;
@@ -15,24 +15,34 @@ use crate::detours;
 use crate::faults::{Failpoint, pass};
 use crate::window::Line;
 
+/// What the runtime's timers count in: they make no shorter wait.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
 /// How many detours are read at a time, so that the statement stays small.
 const DETOURS_AT_A_TIME: usize = 4;
 
 impl<D: Destination> Holder<D> {
     /// Reads on, if it is time and there is room; looks first whether there may be anything, where that is worth while.
     pub(super) fn read(&mut self, now: Instant) {
-        if self.draining.is_some() || now < self.read_at || !self.routing.is_ready() {
+        let wait = self.read_at.saturating_duration_since(now);
+        // A look makes by itself what is too short for a timer.
+        let is_time = wait.is_zero() || self.pace.wait() < TIMER_TICK;
+        if self.draining.is_some() || !is_time || !self.routing.is_ready() {
             return;
         }
         let (lines, asks): (Vec<Line>, Vec<CursorRead>) = self.asks(now).into_iter().unzip();
         if asks.is_empty() {
             return;
         }
+        let quiet = self.quiet_for(&asks);
+        if quiet.is_none() && !wait.is_zero() {
+            return;
+        }
         let Some(mut reader) = self.reader.take() else {
             return;
         };
-        if let Some(quiet) = self.quiet_for(&asks) {
-            self.jobs.spawn(jobs::look(reader, quiet, self.pace.wait()));
+        if let Some(quiet) = quiet {
+            self.look(reader, quiet, wait);
             return;
         }
         for line in lines.iter().filter(|line| line.is_main()) {
@@ -45,6 +55,16 @@ impl<D: Destination> Holder<D> {
             let result = part.read(&mut reader, &asks, &publish_after).await;
             Done::Read(reader, lines, result)
         });
+    }
+
+    /// Looks after `wait`; once the log is idle, over and over.
+    fn look(&mut self, reader: Box<LogReader>, quiet: Quiet, wait: Duration) {
+        if self.pace.is_idle() {
+            let between = self.pace.wait();
+            self.jobs.spawn(jobs::look_on(reader, quiet, between));
+        } else {
+            self.jobs.spawn(jobs::look_once(reader, wait));
+        }
     }
 
     /// Whether a read could bring anything that fits.
@@ -79,8 +99,8 @@ impl<D: Destination> Holder<D> {
         let share = 2 * lines.len().max(1);
         // Streams share reads of the same lanes only.
         if self.part.is_alone() {
-            let looks = self.pace.looks_first();
-            self.idle_lanes.leave_out(&mut lines, looks, now);
+            let looks_on = self.pace.is_idle();
+            self.idle_lanes.leave_out(&mut lines, looks_on, now);
         }
         // One that holds much must not leave the others so little that they never get on.
         let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);
@@ -114,7 +134,8 @@ impl<D: Destination> Holder<D> {
     pub(super) fn on_read(&mut self, lines: &[Line], brought: Brought) {
         self.reading.clear();
         let read = brought.as_ref();
-        self.quiet = self.quiet_after(lines, read);
+        let steps = lines.iter().zip(&read.steps);
+        self.quiet = Quiet::after(steps.map(|(line, step)| (line.lane, step)));
         self.clock.set(read.now, read.came);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
         let rows = read.steps.iter().map(|step| step.rows.len()).sum();
@@ -172,15 +193,6 @@ impl<D: Destination> Holder<D> {
         if found > 0 {
             self.window.push(line, messages, after);
         }
-    }
-
-    /// What a read says about the next one. Nobody else moves the cursors of a line that is being read.
-    fn quiet_after(&self, lines: &[Line], read: &Read) -> Option<Quiet> {
-        let steps = lines.iter().zip(&read.steps).map(|(line, step)| {
-            let before = self.cursors.get(line)?;
-            Some((line.lane, before, step))
-        });
-        Quiet::after(steps.collect::<Option<Vec<_>>>()?)
     }
 
     /// Where a row goes: none if it is parked, another line's or stream's, or nobody's.

@@ -132,14 +132,15 @@ impl History {
         let mut late: Vec<Row> = visible.iter().filter(is_late).copied().collect();
         let more_late = late.len() > limit;
         late.truncate(limit);
-        let new = visible
-            .iter()
-            .filter(|row| request.is_new(row.seq))
-            .take(limit);
+        let is_new = |row: &&Row| request.is_new(row.seq);
+        let mut new: Vec<Row> = visible.iter().filter(is_new).copied().collect();
+        let more_new = new.len() > limit;
+        new.truncate(limit);
         let found = Found {
             late,
             more_late,
-            new: new.copied().collect(),
+            new,
+            more_new,
             seen: self.snapshot(),
         };
         let step = cursor.advance(found);

@@ -1,4 +1,4 @@
-//! A reader that reads only if a look shows another snapshot than that of the last read that brought nothing.
+//! A reader that reads only if a look shows another snapshot than that of the last read, if that left nothing.
 
 use onceward_core::Lane;
 
@@ -27,8 +27,8 @@ impl Looking {
             .advance(world.read(&self.cursor.request(), limit))
     }
 
-    fn quiet_after(&self, step: &Step<Row>) -> Option<Quiet> {
-        Quiet::after([(Lane::Standard, &self.cursor, step)])
+    fn quiet_after(step: &Step<Row>) -> Option<Quiet> {
+        Quiet::after([(Lane::Standard, step)])
     }
 
     fn is_covered(&self, quiet: &Quiet) -> bool {
@@ -47,7 +47,7 @@ impl Reader for Looking {
             return (Vec::new(), self.clone());
         }
         let step = self.step(world, limit);
-        let quiet = self.quiet_after(&step);
+        let quiet = Self::quiet_after(&step);
         let cursor = step.after;
         (step.rows, Self { cursor, quiet })
     }
@@ -86,32 +86,35 @@ fn looking_at_the_highest_transaction_alone_is_found_to_lose() {
     assert!(loses::<LooksAtTheHighest>());
 }
 
-/// Takes a read that brought as much as it may for one that brought all.
+/// Takes reads for whole that left something.
 #[derive(Clone, Hash, PartialEq)]
-struct QuietBehindRows(Looking);
+struct TakenForWhole<const PAGES: bool>(Looking);
 
-impl Reader for QuietBehindRows {
+impl<const PAGES: bool> Reader for TakenForWhole<PAGES> {
     fn start(world: &World) -> Self {
         Self(Looking::starting(world))
     }
 
     fn read(&self, world: &World, _: &[u8], limit: usize) -> (Vec<Row>, Self) {
         let quiet = self.0.quiet.as_ref();
-        if quiet.is_some_and(|quiet| quiet.holds(&world.snapshot())) {
+        if quiet.is_some_and(|quiet| self.0.is_covered(quiet) && quiet.holds(&world.snapshot())) {
             return (Vec::new(), self.clone());
         }
-        let step = self.0.step(world, limit);
-        let nothing: Step<Row> = Step {
-            rows: Vec::new(),
-            after: step.after.clone(),
-        };
-        let quiet = Quiet::after([(Lane::Standard, &step.after, &nothing)]);
+        let mut step = self.0.step(world, limit);
+        let paged = self.0.cursor.paging.is_some() || step.after.paging.is_some();
+        step.left &= paged != PAGES;
+        let quiet = Looking::quiet_after(&step);
         let cursor = step.after;
         (step.rows, Self(Looking { cursor, quiet }))
     }
 }
 
 #[test]
-fn taking_a_log_for_quiet_behind_rows_is_found_to_lose() {
-    assert!(loses::<QuietBehindRows>());
+fn taking_a_read_for_whole_that_brought_as_much_as_it_may_is_found_to_lose() {
+    assert!(loses::<TakenForWhole<false>>());
+}
+
+#[test]
+fn taking_a_read_for_whole_that_paged_is_found_to_lose() {
+    assert!(loses::<TakenForWhole<true>>());
 }

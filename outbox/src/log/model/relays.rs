@@ -190,7 +190,8 @@ impl Relays {
     fn take(&self, index: usize) -> Option<Self> {
         let relay = self.relays[index].as_ref()?;
         let (asked, rows, after) = self.answer.clone()?;
-        let step = Step { rows, after };
+        let left = false;
+        let step = Step { rows, after, left };
         let moves = !step.rows.is_empty() || step.after != relay.cursor;
         let has_room = relay.chunks.len() < CHUNKS_IN_FLIGHT;
         if !has_room || !moves || !leads_on(&asked, &step, &relay.cursor) {

@@ -89,7 +89,8 @@ impl Sharing {
 
     fn take(&self) -> Option<Self> {
         let (asked, rows, after) = self.answer.clone()?;
-        let step = Step { rows, after };
+        let left = false;
+        let step = Step { rows, after, left };
         let takes = (self.rule)(&asked, &step, &self.mine);
         (takes && (!step.rows.is_empty() || step.after != self.mine))
             .then(|| self.clone().behind(step))

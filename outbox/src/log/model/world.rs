@@ -230,10 +230,14 @@ impl World {
         let more_late = late.len() > limit;
         late.truncate(limit);
         let new = self.committed().filter(|row| request.is_new(row.seq()));
+        let mut new: Vec<Row> = new.collect();
+        let more_new = new.len() > limit;
+        new.truncate(limit);
         Found {
             late,
             more_late,
-            new: new.take(limit).collect(),
+            new,
+            more_new,
             seen: self.snapshot(),
         }
     }

@@ -68,7 +68,11 @@ fn ask(cursor: &Cursor) -> Ask {
 fn answer(ask: Ask, rows: &[i64], after: Cursor) -> Answer {
     let rows = rows.iter().map(|seq| row(*seq)).collect();
     let read = Read {
-        steps: vec![Step { rows, after }],
+        steps: vec![Step {
+            rows,
+            after,
+            left: false,
+        }],
         now: OffsetDateTime::UNIX_EPOCH,
         came: Instant::now(),
     };
