@@ -136,3 +136,34 @@ async fn times_are_told_to_the_second() {
         "{status}{parked}"
     );
 }
+
+#[tokio::test]
+async fn status_of_a_large_log_scans_none_of_it() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    execute(
+        database.pool(),
+        r#"
+        insert into onceward.streams (stream) values ('events');
+        insert into onceward.messages (lane, id, topic, key, type, payload)
+        select 1, gen_random_uuid(), 'orders', 'k', 'orders', 'x' from generate_series(1, 20000);
+        insert into onceward.cursors (stream, lane, last_seq, snapshot)
+        select 'events', lane, 20000, pg_current_snapshot() from generate_series(0, 2) lane;
+        analyze onceward.messages;
+        "#,
+    )
+    .await;
+    let scans = async || -> i64 {
+        let sql = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_user_tables where relname ~ '^messages_[0-9]+$'";
+        let scans = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
+        scans.unwrap()
+    };
+
+    let before = scans().await;
+    shell.ok(&["status"]).await;
+    shell.ok(&["doctor"]).await;
+
+    // What a session has counted is there once it has ended.
+    assert_eq!(scans().await, before);
+}
