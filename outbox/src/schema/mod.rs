@@ -91,6 +91,8 @@ pub struct Facts {
 
 /// Reads all facts. Reads only, and waits for no lock of a writer; give the whole of it a deadline.
 ///
+/// Set `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the connection before: the planner may scan a large log otherwise.
+///
 /// # Errors
 /// [`InspectError`] when the database cannot be asked. What the user may not read is a fact and no error.
 ///

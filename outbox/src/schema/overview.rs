@@ -94,6 +94,8 @@ pub struct UnroutedTopic {
 
 /// Every stream with its cursors and counts.
 ///
+/// Set `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the connection before: the planner may scan a large log otherwise.
+///
 /// # Errors
 /// [`InspectError`], also if the user may not read a table; it takes the rights of
 /// [`Duty::Relay`](super::Duty::Relay) or [`Duty::Administer`](super::Duty::Administer).
