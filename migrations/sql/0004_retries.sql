@@ -2,13 +2,12 @@
 
 -- There is a row for as long as `retries` has a message of that line. Whoever adds one to a line, or takes one away, locks this row.
 create table {{schema}}.held_keys (
-  consumer text not null,
+  consumer {{schema}}.consumer_name not null,
   line uuid not null,
   topic text not null,
   key text,
   due_at timestamptz not null,
-  constraint held_keys_pkey primary key (consumer, line),
-  constraint held_keys_consumer check (octet_length(consumer) between 1 and 63)
+  constraint held_keys_pkey primary key (consumer, line)
 );
 comment on table {{schema}}.held_keys is 'Keys whose first message waits for another attempt: later ones line up behind it in retries.';
 comment on column {{schema}}.held_keys.line is 'A uuid made from topic and key, of any length; for a message without a key that of its mark, so that nobody lines up behind it.';
@@ -19,7 +18,7 @@ create index held_keys_due on {{schema}}.held_keys (consumer, due_at);
 
 create table {{schema}}.retries (
   id bigint generated always as identity primary key,
-  consumer text not null,
+  consumer {{schema}}.consumer_name not null,
   line uuid not null,
   message_id uuid not null,
   mark_slot smallint not null,
@@ -41,7 +40,6 @@ create table {{schema}}.retries (
   due_at timestamptz not null,
   dead_letter bigint,
   constraint retries_message unique (consumer, message_id),
-  constraint retries_consumer check (octet_length(consumer) between 1 and 63),
   constraint retries_attempts check (attempts >= forgiven and forgiven >= 0),
   constraint retries_headers check (jsonb_typeof(headers) = 'object'),
   constraint retries_origin check (jsonb_typeof(origin) = 'object'),

@@ -1,12 +1,11 @@
 -- How far consumers have come in the partitions of their brokers: what is older than any mark can be told from what is new by it.
 
 create table {{schema}}.consumer_positions (
-  consumer text not null,
+  consumer {{schema}}.consumer_name not null,
   partition text not null,
   highest_settled bigint not null,
   changed_at timestamptz not null default clock_timestamp(),
   constraint consumer_positions_pkey primary key (consumer, partition),
-  constraint consumer_positions_consumer check (octet_length(consumer) between 1 and 63),
   constraint consumer_positions_highest check (highest_settled >= 0)
 ) with (fillfactor = 50);
 comment on table {{schema}}.consumer_positions is 'How far each consumer has come in each partition of its broker. Brokers without positions have no rows.';

@@ -1,7 +1,7 @@
 -- What consumers that dedupe by the producer's own numbers have settled: one row a key in place of a mark for each message.
 
 create table {{schema}}.key_sequences (
-  consumer text not null,
+  consumer {{schema}}.consumer_name not null,
   line uuid not null,
   topic text not null,
   key text not null,
@@ -14,7 +14,6 @@ create table {{schema}}.key_sequences (
   reused boolean not null default false,
   raised_at timestamptz not null default clock_timestamp(),
   constraint key_sequences_pkey primary key (consumer, line),
-  constraint key_sequences_consumer check (octet_length(consumer) between 1 and 63),
   constraint key_sequences_numbers check (high > 0 and closed >= 0 and closed < high and seen > 0)
 ) with (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0.05);
 comment on table {{schema}}.key_sequences is 'Of each consumer that dedupes by sequence, and each key: which of the producer''s numbers are settled.';

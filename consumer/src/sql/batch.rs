@@ -14,7 +14,7 @@ returning
   slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// The digests beside marks. By primary key, one by one: the limit keeps the planner from reading the whole ring.
 /// $1 consumer, $2 marks.

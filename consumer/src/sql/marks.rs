@@ -10,7 +10,7 @@ returning
   slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// The digest beside a mark. By primary key. $1 consumer, $2 mark.
 pub(super) const DIGEST: &str = "
@@ -33,7 +33,7 @@ returning
   slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// Gives this transaction's own mark another outcome. By primary key. $1 slot, $2 consumer, $3 mark, $4 outcome.
 pub(super) const CHANGE: &str = "

@@ -19,7 +19,7 @@ where consumer = $1
 returning
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// Locks the numbers of a key. By primary key. $1 consumer, $2 line.
 pub(super) const LOCK: &str = "
@@ -59,7 +59,7 @@ where consumer = $1
 returning
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// Writes the first numbers of a key, unless they are there. Waits for whoever is inserting the same. As above, and $11 topic, $12 key.
 pub(super) const FIRST: &str = "
@@ -72,7 +72,7 @@ on conflict do nothing
 returning
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  (select backend_start from pg_stat_get_activity(pg_backend_pid()))";
+  clock_timestamp()";
 
 /// As for a mark: whether the row is of this very transaction. By primary key. $1 consumer, $2 line.
 pub(super) const PROOF: &str = "

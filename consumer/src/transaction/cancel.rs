@@ -9,11 +9,12 @@ use super::{Database, Marked, within};
 /// How long the side connection may take in all.
 const SIDE: Duration = Duration::from_secs(1);
 
-/// Cancels what a backend runs, if it is still the same backend.
+/// Cancels what a backend runs, if it is still the one that wrote the mark: another one with its number has begun since. Asked for only
+/// here: it looks at all backends, which with each mark would cost more than the mark.
 const CANCEL: &str = "
 select pg_cancel_backend(a.pid)
 from pg_stat_get_activity($1) a
-where a.backend_start = $2";
+where a.backend_start <= $2";
 
 impl Database {
     /// Cancels the query of that transaction over a connection beside the pool, which may be used up.
@@ -25,7 +26,7 @@ impl Database {
             let mut side = PgConnection::connect_with(&options).await?;
             sqlx::query(CANCEL)
                 .bind(marked.pid)
-                .bind(marked.backend_start)
+                .bind(marked.at)
                 .execute(&mut side)
                 .await?;
             side.close().await

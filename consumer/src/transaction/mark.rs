@@ -40,9 +40,10 @@ pub(crate) struct Marked {
     pub(crate) row: Row,
     /// The transaction.
     pub(crate) xid: String,
-    /// The backend that runs it. Its number may be given again, together with its start it is unique.
+    /// The backend that runs it. Its number may be given again: to one that begins later than `at`.
     pub(crate) pid: i32,
-    pub(crate) backend_start: Option<OffsetDateTime>,
+    /// The server's time as the mark was written.
+    pub(crate) at: OffsetDateTime,
 }
 
 /// What the proof found.
@@ -54,7 +55,7 @@ pub(super) enum Proof {
     NotOurs,
 }
 
-type MarkRow = (i16, String, i32, Option<OffsetDateTime>);
+type MarkRow = (i16, String, i32, OffsetDateTime);
 
 impl Database {
     /// Inserts the mark. None: it is there, somebody else has settled the delivery.
@@ -98,11 +99,11 @@ impl Database {
             .bind(mark.digest.as_ref().map(|digest| &digest[..]))
             .fetch_optional(connection);
         let row = within(deadline + ANSWER, write).await?;
-        Ok(row.map(|(slot, xid, pid, backend_start)| Marked {
+        Ok(row.map(|(slot, xid, pid, at)| Marked {
             row: Row::Mark { slot },
             xid,
             pid,
-            backend_start,
+            at,
         }))
     }
 

@@ -58,7 +58,7 @@ struct KeyRow {
     raised_at: OffsetDateTime,
 }
 
-type Writer = (String, i32, Option<OffsetDateTime>);
+type Writer = (String, i32, OffsetDateTime);
 
 impl Database {
     /// The number of a message, if it is to be deduped by that.
@@ -242,12 +242,12 @@ fn ending(settle: &ToSettle<'_>) -> Ending {
     }
 }
 
-fn ours(one: &Numbered, (xid, pid, backend_start): Writer, besides: Besides) -> Taken<Marked> {
+fn ours(one: &Numbered, (xid, pid, at): Writer, besides: Besides) -> Taken<Marked> {
     let written = Marked {
         row: Row::Numbers { line: one.line },
         xid,
         pid,
-        backend_start,
+        at,
     };
     Taken::Ours { written, besides }
 }

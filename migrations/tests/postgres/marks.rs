@@ -38,6 +38,23 @@ async fn the_slot_of_a_mark_is_the_day_of_its_uuid_or_its_last_bytes() {
 }
 
 #[tokio::test]
+async fn the_slot_of_a_mark_is_computed_within_the_statement() {
+    let database = super::migrated().await;
+    let explain = "
+        explain (verbose, costs off)
+        select onceward.mark_slot(message_id) from onceward.processed_messages";
+
+    let plan: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(database.pool())
+        .await
+        .unwrap();
+
+    let plan = plan.join("\n");
+    assert!(plan.contains("message_id"), "{plan}");
+    assert!(!plan.contains("mark_slot"), "{plan}");
+}
+
+#[tokio::test]
 async fn any_uuid_has_a_slot_and_the_slots_are_used_evenly() {
     let database = super::migrated().await;
 

@@ -24,7 +24,7 @@ pub(super) struct Opened {
     pub(super) marked: Option<Marked>,
 }
 
-type MarksRow = (Uuid, i16, String, i32, Option<OffsetDateTime>);
+type MarksRow = (Uuid, i16, String, i32, OffsetDateTime);
 
 impl Database {
     /// Opens a batch without those that have to be looked at alone. None: a key has been held meanwhile, and it is to be
@@ -41,11 +41,11 @@ impl Database {
         let held = self.with_held_keys(connection, order, &aside).await?;
         aside.extend(held);
         let inserted = self.insert_marks(connection, order, &aside).await?;
-        let marked = inserted.first().map(|(_, slot, xid, pid, started)| Marked {
+        let marked = inserted.first().map(|(_, slot, xid, pid, at)| Marked {
             row: Row::Mark { slot: *slot },
             xid: xid.clone(),
             pid: *pid,
-            backend_start: *started,
+            at: *at,
         });
         let (marks, slots): (Vec<Uuid>, Vec<i16>) = inserted
             .iter()
