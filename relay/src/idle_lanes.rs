@@ -98,13 +98,18 @@ mod tests {
         idle.begin(Lane::Critical, now + ms(100));
         assert!(idle.may_rest(Lane::Critical, now + ms(100)));
     }
-    /// What is left of the three lanes, all of which were read at `read`, the first with rows.
-    fn left(read: Instant, looks_on: bool, now: Instant) -> Vec<Lane> {
+
+    /// The three lanes, all of which were read then.
+    fn read_at(read: Instant) -> IdleLanes {
         let mut idle = IdleLanes::default();
         for lane in Lane::ALL {
             idle.begin(lane, read);
         }
-        idle.brought(Lane::Standard, read);
+        idle
+    }
+
+    /// What is left of the three lanes.
+    fn left(idle: &IdleLanes, looks_on: bool, now: Instant) -> Vec<Lane> {
         let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
         idle.leave_out(&mut lines, looks_on, now);
         lines.into_iter().map(|(line, ())| line.lane).collect()
@@ -113,30 +118,27 @@ mod tests {
     #[test]
     fn only_busy_lanes_are_read_until_the_others_have_rested() {
         let now = Instant::now();
+        let mut idle = read_at(now);
+        idle.brought(Lane::Standard, now);
 
-        assert_eq!(left(now, false, now + ms(4)), [Lane::Standard]);
-        assert_eq!(left(now, false, now + ms(5)), Lane::ALL);
+        assert_eq!(left(&idle, false, now + ms(4)), [Lane::Standard]);
+        assert_eq!(left(&idle, false, now + ms(5)), Lane::ALL);
     }
 
     #[test]
     fn all_lanes_are_read_where_none_is_busy() {
-        let mut idle = IdleLanes::default();
         let now = Instant::now();
-        for lane in Lane::ALL {
-            idle.begin(lane, now);
-        }
-        let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
 
-        idle.leave_out(&mut lines, false, now);
-
-        assert_eq!(lines.len(), Lane::ALL.len());
+        assert_eq!(left(&read_at(now), false, now), Lane::ALL);
     }
 
     #[test]
     fn looks_that_go_on_by_themselves_are_for_all_lanes() {
         let now = Instant::now();
+        let mut idle = read_at(now);
+        idle.brought(Lane::Standard, now);
 
-        assert_eq!(left(now, true, now + ms(1)), Lane::ALL);
+        assert_eq!(left(&idle, true, now + ms(1)), Lane::ALL);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::LogError;
+use super::pause::pause;
 use super::session::Session;
 
 /// When a message that can be read may be published.
@@ -35,9 +36,13 @@ pub(super) struct Positions {
 /// How long a busy server gets to flush by itself.
 const BY_ITSELF: Duration = Duration::from_millis(5);
 
-/// How often it is asked without a pause: most syncs take less than the shortest pause that a timer can make.
+/// How often it is asked without a pause: most syncs take less than a pause is worth.
 const AT_ONCE: u32 = 4;
 
+/// Between two questions to the server about its disk.
+const BETWEEN: Duration = Duration::from_micros(300);
+
+/// Between two questions about the standby's.
 const PAUSE: Duration = Duration::from_millis(1);
 
 const FLUSHED: &str = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
@@ -93,7 +98,7 @@ async fn flushed(session: &mut Session, positions: Positions) -> Result<(), LogE
         }
         asked += 1;
         if asked >= AT_ONCE {
-            tokio::time::sleep(PAUSE).await;
+            pause(BETWEEN).await;
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod identity;
 #[cfg(test)]
 mod model;
 mod occupied;
+mod pause;
 #[cfg(test)]
 mod plan;
 mod quiet;

@@ -15,6 +15,7 @@ use super::durability::{self, Lsn, Positions, PublishAfter};
 use super::error::LogError;
 use super::identity::Identity;
 use super::occupied::{Covered, Occupied};
+use super::pause::pause;
 use super::read_sql::{self, column};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
@@ -191,15 +192,16 @@ impl LogReader {
         answer.and_then(Answer::finish).map_err(malformed)
     }
 
-    /// What a read could see now, for a fraction of its cost. [`Quiet`](super::Quiet) knows whether that says that there is nothing to
-    /// read.
+    /// What a read could see after `wait`, which may be far below a millisecond; for a fraction of a read's cost. [`Quiet`](super::Quiet)
+    /// knows whether that says that there is nothing to read. The wait may last two milliseconds longer than asked for.
     ///
     /// # Errors
     /// As those of [`read`](Self::read).
     ///
     /// # Cancel safety
     /// As that of [`read`](Self::read).
-    pub async fn look(&mut self) -> Result<Snapshot, LogError> {
+    pub async fn look(&mut self, wait: Duration) -> Result<Snapshot, LogError> {
+        pause(wait).await;
         let row = self
             .session
             .call(LOOKING, async |connection| {
@@ -240,7 +242,7 @@ impl LogReader {
 
 /// Whether the statement may have left new rows: it takes so many, and none behind so many bytes of payloads and headers.
 fn may_be_cut(read: &CursorRead, new: &[LogRow]) -> bool {
-    new.len() >= most_rows(read) || new.iter().map(most_bytes).sum::<usize>() >= read.bytes
+    new.len() >= most_rows(read) || new.iter().map(most_bytes).sum::<usize>() >= read.bytes.max(1)
 }
 
 /// More than the server counts for a row. As it stores headers, a short number takes four times its text, and each pair up to 24 bytes

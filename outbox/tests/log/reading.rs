@@ -1,5 +1,7 @@
 //! What a read delivers.
 
+use std::time::Duration;
+
 use onceward::{CursorRead, Lane, LogError, LogReader, PublishAfter};
 use onceward_testkit::postgres::{self, Database, Postgres};
 use sqlx::{Connection, Executor};
@@ -137,15 +139,15 @@ async fn a_look_shows_what_a_read_would_see_and_another_snapshot_once_something_
 
     let cursor = &mut cursors[1];
     read(&mut reader, Lane::Standard, cursor, 10).await;
-    assert_eq!(reader.look().await.unwrap(), cursor.snapshot);
+    assert_eq!(reader.look(Duration::ZERO).await.unwrap(), cursor.snapshot);
     transaction.commit().await.unwrap();
-    assert_ne!(reader.look().await.unwrap(), cursor.snapshot);
+    assert_ne!(reader.look(Duration::ZERO).await.unwrap(), cursor.snapshot);
 
     assert_eq!(
         shown(read(&mut reader, Lane::Standard, cursor, 10).await),
         pairs(&[("a", "slow")])
     );
-    assert_eq!(reader.look().await.unwrap(), cursor.snapshot);
+    assert_eq!(reader.look(Duration::ZERO).await.unwrap(), cursor.snapshot);
 }
 
 #[tokio::test]

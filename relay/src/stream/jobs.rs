@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use onceward::{Brought, Keeper, LogError, LogReader, Quiet, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::keeping::Kept;
@@ -46,29 +45,25 @@ pub(super) enum Done<P: Publisher> {
     Ended,
 }
 
-/// Looks whether anybody has committed, with a wait after each look, until somebody has or a while is over: a look that shows nothing
-/// need not wake the whole stream. What has changed in the stream meanwhile waits for no longer than that.
+/// Looks whether anybody has committed, with a wait before each further look, until somebody has or a while is over: a look that shows
+/// nothing need not wake the whole stream. What has changed in the stream meanwhile waits for no longer than that.
 pub(super) async fn look_on<P: Publisher>(
     mut reader: Box<LogReader>,
     quiet: Quiet,
     wait: Duration,
 ) -> Done<P> {
     let until = Instant::now() + LOOK_FOR;
-    loop {
-        match reader.look().await {
-            Ok(seen) if quiet.holds(&seen) && Instant::now() + wait < until => sleep(wait).await,
-            seen => return Done::Looked(reader, seen),
-        }
+    let mut seen = reader.look(Duration::ZERO).await;
+    while seen.as_ref().is_ok_and(|seen| quiet.holds(seen)) && Instant::now() + wait < until {
+        sleep(wait).await;
+        seen = reader.look(Duration::ZERO).await;
     }
+    Done::Looked(reader, seen)
 }
 
-/// Looks once, after a wait that may be too short for a timer. Dropped, it leaves a thread that sleeps for as long and does no more.
+/// Looks once, after a wait.
 pub(super) async fn look_once<P: Publisher>(mut reader: Box<LogReader>, wait: Duration) -> Done<P> {
-    if !wait.is_zero() {
-        // It cannot fail but by the end of the runtime.
-        drop(spawn_blocking(move || std::thread::sleep(wait)).await);
-    }
-    let seen = reader.look().await;
+    let seen = reader.look(wait).await;
     Done::Looked(reader, seen)
 }
 
