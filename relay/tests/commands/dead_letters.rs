@@ -1,14 +1,12 @@
-use onceward_testkit::postgres::{Database, Postgres};
+use onceward_testkit::postgres::Database;
 use serde_json::json;
 
 use crate::common::Shell;
-use crate::execute;
+use crate::{execute, migrated};
 
 #[tokio::test]
 async fn dead_letters_are_listed_and_shown_whole() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         r#"
@@ -31,9 +29,7 @@ async fn dead_letters_are_listed_and_shown_whole() {
 }
 
 async fn with_dead_letters() -> (Database, Shell) {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         r#"

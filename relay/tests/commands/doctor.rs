@@ -2,13 +2,11 @@ use onceward_testkit::postgres::Postgres;
 
 use crate::common::Shell;
 use crate::status::HOLD;
-use crate::{execute, with_parked};
+use crate::{execute, migrated, with_parked};
 
 #[tokio::test]
 async fn doctor_finds_nothing_wrong_with_a_fresh_schema() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (_database, shell) = migrated().await;
 
     let answer = shell.json(&["doctor"]).await;
 
@@ -137,9 +135,7 @@ async fn doctor_names_what_keeps_old_slots() {
 
 #[tokio::test]
 async fn doctor_warns_of_what_lies_in_the_log_and_no_stream_reads() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         "select onceward.enqueue('orders.created', ''::bytea); select onceward.enqueue('payments.made', ''::bytea);",

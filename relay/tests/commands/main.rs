@@ -22,6 +22,14 @@ async fn execute(pool: &PgPool, statement: &'static str) {
     sqlx::raw_sql(statement).execute(pool).await.unwrap();
 }
 
+/// A database with the schema, and a shell that knows it.
+async fn migrated() -> (Database, Shell) {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_database(database.url());
+    shell.ok(&["migrate"]).await;
+    (database, shell)
+}
+
 /// A stream that nobody runs, with two parked messages.
 const PARKED: &str = r#"
     insert into onceward.streams (stream, topics) values ('events', '{*}');
@@ -34,9 +42,7 @@ const PARKED: &str = r#"
 "#;
 
 async fn with_parked() -> (Database, Shell) {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(database.pool(), PARKED).await;
     (database, shell)
 }

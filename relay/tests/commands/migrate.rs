@@ -2,7 +2,7 @@ use onceward_testkit::postgres::Postgres;
 use serde_json::json;
 
 use crate::common::Shell;
-use crate::execute;
+use crate::{execute, migrated};
 
 #[tokio::test]
 async fn migrate_makes_the_schema_once_and_then_changes_nothing() {
@@ -38,9 +38,7 @@ async fn what_migrate_prints_can_be_pasted_elsewhere() {
 
 #[tokio::test]
 async fn a_schema_of_a_newer_release_is_refused() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         "insert into onceward.migrations (version, name, checksum) values (99, 'later', 'x')",

@@ -1,14 +1,13 @@
-use onceward_testkit::postgres::Postgres;
+use std::time::Duration;
+
+use onceward_testkit::wait;
 use serde_json::json;
 
-use crate::common::Shell;
-use crate::{execute, with_parked};
+use crate::{execute, migrated, with_parked};
 
 #[tokio::test]
 async fn status_of_a_database_without_streams_says_so() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (_database, shell) = migrated().await;
 
     let people = shell.ok(&["status"]).await;
     let programs = shell.json(&["status"]).await;
@@ -22,9 +21,7 @@ async fn status_of_a_database_without_streams_says_so() {
 
 #[tokio::test]
 async fn status_shows_lease_depth_age_and_what_waits() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         r#"
@@ -139,9 +136,7 @@ async fn times_are_told_to_the_second() {
 
 #[tokio::test]
 async fn status_of_a_large_log_scans_none_of_it() {
-    let database = Postgres::shared().await.database().await;
-    let shell = Shell::with_database(database.url());
-    shell.ok(&["migrate"]).await;
+    let (database, shell) = migrated().await;
     execute(
         database.pool(),
         r#"
@@ -155,6 +150,16 @@ async fn status_of_a_large_log_scans_none_of_it() {
     )
     .await;
     let scans = async || -> i64 {
+        // What a session has counted is there once it has ended, which may be after its program has.
+        wait::until_true(Duration::from_secs(10), "the end of all other sessions", || async {
+            let sql = "
+                select count(*) = 0
+                from pg_stat_activity
+                where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
+            let ended = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
+            ended.unwrap()
+        })
+        .await;
         let sql = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_user_tables where relname ~ '^messages_[0-9]+$'";
         let scans = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
         scans.unwrap()
@@ -164,6 +169,5 @@ async fn status_of_a_large_log_scans_none_of_it() {
     shell.ok(&["status"]).await;
     shell.ok(&["doctor"]).await;
 
-    // What a session has counted is there once it has ended.
     assert_eq!(scans().await, before);
 }
