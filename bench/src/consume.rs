@@ -291,8 +291,11 @@ pub(crate) async fn share(world: &World, manner: Manner) -> Outcome<f64> {
     Ok(handle(world, broker, &route, manner, Beside::Nothing).await? / ceiling)
 }
 
+/// A pool that does not ask each connection whether it lives, as the page about consuming advises.
 pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
-    let options = PgPoolOptions::new().max_connections(CONCURRENCY + 10);
+    let options = PgPoolOptions::new()
+        .max_connections(CONCURRENCY + 10)
+        .test_before_acquire(false);
     Ok(options.connect(database.url()).await?)
 }
 

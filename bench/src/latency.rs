@@ -11,7 +11,7 @@ use onceward_testkit::postgres::Database;
 use sqlx::AssertSqlSafe;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{self, MissedTickBehavior, interval_at, timeout};
 use uuid::Uuid;
 
 use crate::Arguments;
@@ -274,7 +274,8 @@ fn tally(times: &Times, warm_up: Duration) -> Outcome<Histogram<u64>> {
     Ok(histogram)
 }
 
-/// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out.
+/// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out. Writers take turns: together they
+/// would write eight messages at once, and nothing until the next eight.
 async fn write(
     pool: &sqlx::PgPool,
     writer: u64,
@@ -284,7 +285,8 @@ async fn write(
 ) -> Outcome {
     let mut connection = pool.acquire().await?;
     let outbox = Outbox::new();
-    let mut pace = interval(pace);
+    let turn = pace * u32::try_from(writer)? / u32::try_from(WRITERS)?;
+    let mut pace = interval_at(time::Instant::now() + turn, pace);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for n in 0..messages {
         pace.tick().await;
