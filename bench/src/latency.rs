@@ -274,8 +274,8 @@ fn tally(times: &Times, warm_up: Duration) -> Outcome<Histogram<u64>> {
     Ok(histogram)
 }
 
-/// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out. Writers take turns: together they
-/// would write eight messages at once, and nothing until the next eight.
+/// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out. Writers take turns, as far as a timer
+/// of a millisecond can: together they would write eight messages at once, and nothing until the next eight.
 async fn write(
     pool: &sqlx::PgPool,
     writer: u64,

@@ -163,12 +163,20 @@ impl Results {
                     metric: subject.metric.to_owned(),
                     unit: (*unit).to_owned(),
                     min: sorted.first().copied().unwrap_or_default(),
-                    median: sorted.get(sorted.len() / 2).copied().unwrap_or_default(),
+                    median: middle(&sorted),
                     max: sorted.last().copied().unwrap_or_default(),
                     runs: sorted.len(),
                 }
             })
             .collect()
+    }
+}
+
+/// The value in the middle, or halfway between the two there.
+fn middle(sorted: &[f64]) -> f64 {
+    match (sorted.len().checked_sub(1), sorted.len() / 2) {
+        (Some(last), upper) => f64::midpoint(sorted[last / 2], sorted[upper]),
+        (None, _) => 0.0,
     }
 }
 

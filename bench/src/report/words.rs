@@ -13,7 +13,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
     (
         "W2",
         "Latency",
-        "Transactions of one message each at a steady rate, by eight connections, whether or not the relay keeps up. The time is from the \
+        "Transactions of one message each at a steady rate, by eight connections whose times are spread as far as a timer of a millisecond can, whether or not the relay keeps up. The time is from the \
          return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `kafka-1000 \
          visible` is the same with `publish_after = \"visible\"`: a message is published as soon as its commit can be seen, not only once it is on \
          PostgreSQL's disk. `kafka-1000 beside peers` is the same in the runs with other relays (`make bench-peers`). `raw-client` is no relay: \

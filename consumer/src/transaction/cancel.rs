@@ -9,12 +9,14 @@ use super::{Database, Marked, within};
 /// How long the side connection may take in all.
 const SIDE: Duration = Duration::from_secs(1);
 
-/// Cancels what a backend runs, if it is still the one that wrote the mark: another one with its number has begun since. Asked for only
-/// here: it looks at all backends, which with each mark would cost more than the mark.
+/// Cancels what a backend runs, if it is still the one that wrote the mark: it is in that transaction still, or has begun before, while
+/// another one with its number has begun since. Asked for only here: it looks at all backends, which with each mark would cost more than
+/// the mark. $1 the backend, $2 when it wrote the mark, $3 its transaction.
 const CANCEL: &str = "
 select pg_cancel_backend(a.pid)
 from pg_stat_get_activity($1) a
-where a.backend_start <= $2";
+where a.backend_start <= $2
+  or a.backend_xid = $3::text::xid";
 
 impl Database {
     /// Cancels the query of that transaction over a connection beside the pool, which may be used up.
@@ -27,6 +29,7 @@ impl Database {
             sqlx::query(CANCEL)
                 .bind(marked.pid)
                 .bind(marked.at)
+                .bind(&marked.xid)
                 .execute(&mut side)
                 .await?;
             side.close().await

@@ -55,6 +55,73 @@ async fn the_slot_of_a_mark_is_computed_within_the_statement() {
 }
 
 #[tokio::test]
+async fn a_mark_of_no_consumer_or_of_an_unknown_outcome_is_refused() {
+    let database = super::migrated().await;
+    let insert = "
+        insert into onceward.processed_messages (slot, consumer, message_id, outcome)
+        values (0, $1, gen_random_uuid(), $2)";
+    let too_long = "c".repeat(64);
+
+    for (consumer, outcome, refused) in [
+        ("", 0, true),
+        (&too_long[..], 0, true),
+        ("billing", -1, true),
+        ("billing", 5, true),
+        (&too_long[1..], 4, false),
+    ] {
+        let written = sqlx::query(insert)
+            .bind(consumer)
+            .bind(outcome)
+            .execute(database.pool())
+            .await;
+
+        let code = written.err().and_then(|error| {
+            error
+                .as_database_error()?
+                .code()
+                .map(|code| code.to_string())
+        });
+        let wanted = refused.then_some("23514");
+        assert_eq!(code.as_deref(), wanted, "{consumer} {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn the_names_of_consumers_are_checked_in_every_table() {
+    let database = super::migrated().await;
+
+    let unchecked: Vec<String> = sqlx::query_scalar(
+        "select table_name::text
+         from information_schema.columns
+         where table_schema = 'onceward' and column_name = 'consumer' and domain_name is distinct from 'consumer_name'",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+
+    assert_eq!(unchecked, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_mark_is_looked_for_in_one_partition() {
+    let database = super::migrated().await;
+    let explain = "
+        explain
+        select from onceward.processed_messages
+        where slot = onceward.mark_slot('00000000-0000-5000-8000-000000000017') and consumer = 'billing'
+          and message_id = '00000000-0000-5000-8000-000000000017'";
+
+    let plan: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(database.pool())
+        .await
+        .unwrap();
+
+    let plan = plan.join("\n");
+    assert!(plan.contains("processed_messages_11"), "{plan}");
+    assert_eq!(plan.matches(" on processed_messages_").count(), 1, "{plan}");
+}
+
+#[tokio::test]
 async fn any_uuid_has_a_slot_and_the_slots_are_used_evenly() {
     let database = super::migrated().await;
 

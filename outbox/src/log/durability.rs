@@ -36,14 +36,14 @@ pub(super) struct Positions {
 /// How long a busy server gets to flush by itself.
 const BY_ITSELF: Duration = Duration::from_millis(5);
 
-/// How often it is asked without a pause: most syncs take less than a pause is worth.
+/// How often it is asked without a pause: most syncs take less, and a pause is the hand-over to a thread and back.
 const AT_ONCE: u32 = 4;
 
-/// Between two questions to the server about its disk.
-const BETWEEN: Duration = Duration::from_micros(300);
+/// Between two questions about the server's disk, after the first ones.
+const FLUSH_PAUSE: Duration = Duration::from_micros(300);
 
-/// Between two questions about the standby's.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Between two questions about the standby's disk.
+const STANDBY_PAUSE: Duration = Duration::from_millis(1);
 
 const FLUSHED: &str = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint";
 
@@ -98,7 +98,7 @@ async fn flushed(session: &mut Session, positions: Positions) -> Result<(), LogE
         }
         asked += 1;
         if asked >= AT_ONCE {
-            pause(BETWEEN).await;
+            pause(FLUSH_PAUSE).await;
         }
     }
 }
@@ -133,6 +133,6 @@ async fn replicated(session: &mut Session, position: Lsn, standby: &str) -> Resu
                 within,
             });
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(STANDBY_PAUSE).await;
     }
 }

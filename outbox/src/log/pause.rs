@@ -4,24 +4,27 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-/// How much later than asked for a wait may end: as late as that of a timer.
+/// What the runtime's timers count in.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Waits for so long, and a tick more at most. A thread of the runtime's blocking pool keeps the time; where none is free, a timer does.
+/// Waits for so long, and about two ticks more at most. What is shorter than a tick is waited for by a thread of the runtime's blocking
+/// pool; where none is free, by a timer.
 ///
 /// # Cancel safety
-/// Safe to drop: a thread that has begun sleeps for as long and does no more.
+/// Safe to drop: a thread that has begun sleeps for less than a tick and does no more.
 pub(super) async fn pause(wait: Duration) {
     if wait.is_zero() {
         return;
     }
-    let sleeping = spawn_blocking(move || thread::sleep(wait));
-    let unless_begun = sleeping.abort_handle();
-    // It ends by its thread, by the timer, or by the end of the runtime: either way the wait is over.
+    if wait >= TICK {
+        return sleep(wait).await;
+    }
+    let sleeping = AbortOnDropHandle::new(spawn_blocking(move || thread::sleep(wait)));
+    // It ends by its thread or by the timer: either way the wait is over, and a thread that has not begun is not needed.
     drop(timeout(wait + TICK, sleeping).await);
-    unless_begun.abort();
 }
 
 #[cfg(test)]
@@ -33,15 +36,33 @@ mod tests {
 
     use super::*;
 
-    const WAIT: Duration = Duration::from_micros(500);
+    const WAIT: Duration = Duration::from_micros(300);
 
     #[tokio::test]
     async fn a_pause_is_no_shorter_than_asked_for() {
-        let begun = Instant::now();
+        for wait in [WAIT, 2 * TICK] {
+            let begun = Instant::now();
 
-        pause(WAIT).await;
+            pause(wait).await;
 
-        assert!(begun.elapsed() >= WAIT);
+            assert!(begun.elapsed() >= wait);
+        }
+    }
+
+    #[test]
+    fn a_pause_below_a_tick_is_not_rounded_up_to_one() {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build();
+        let shortest = runtime.unwrap().block_on(async {
+            let mut shortest = Duration::MAX;
+            for _ in 0..200 {
+                let begun = Instant::now();
+                pause(WAIT).await;
+                shortest = shortest.min(begun.elapsed());
+            }
+            shortest
+        });
+
+        assert!(shortest < TICK, "{shortest:?}");
     }
 
     #[test]

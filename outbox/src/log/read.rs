@@ -193,7 +193,7 @@ impl LogReader {
     }
 
     /// What a read could see after `wait`, which may be far below a millisecond; for a fraction of a read's cost. [`Quiet`](super::Quiet)
-    /// knows whether that says that there is nothing to read. The wait may last two milliseconds longer than asked for.
+    /// knows whether that says that there is nothing to read. It may last two milliseconds longer.
     ///
     /// # Errors
     /// As those of [`read`](Self::read).

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use onceward::{Brought, Keeper, LogError, LogReader, Quiet, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::keeping::Kept;
 use crate::destination::Destination;
@@ -55,8 +55,7 @@ pub(super) async fn look_on<P: Publisher>(
     let until = Instant::now() + LOOK_FOR;
     let mut seen = reader.look(Duration::ZERO).await;
     while seen.as_ref().is_ok_and(|seen| quiet.holds(seen)) && Instant::now() + wait < until {
-        sleep(wait).await;
-        seen = reader.look(Duration::ZERO).await;
+        seen = reader.look(wait).await;
     }
     Done::Looked(reader, seen)
 }

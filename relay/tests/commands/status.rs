@@ -1,7 +1,7 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use onceward_testkit::wait;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::{execute, migrated, with_parked};
 
@@ -149,20 +149,28 @@ async fn status_of_a_large_log_scans_none_of_it() {
         "#,
     )
     .await;
-    let scans = async || -> i64 {
+    // One session that counts, and none of the pool's: they would not end.
+    database.pool().close().await;
+    let mut counting = PgConnection::connect(database.url()).await.unwrap();
+    let mut scans = async || {
         // What a session has counted is there once it has ended, which may be after its program has.
-        wait::until_true(Duration::from_secs(10), "the end of all other sessions", || async {
-            let sql = "
-                select count(*) = 0
-                from pg_stat_activity
-                where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
-            let ended = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
-            ended.unwrap()
-        })
-        .await;
-        let sql = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_user_tables where relname ~ '^messages_[0-9]+$'";
-        let scans = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
-        scans.unwrap()
+        let ended = "
+            select count(*) = 0
+            from pg_stat_activity
+            where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !sqlx::query_scalar::<_, bool>(ended)
+            .fetch_one(&mut counting)
+            .await
+            .unwrap()
+        {
+            assert!(Instant::now() < deadline, "a session does not end");
+        }
+        let scans = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_user_tables where relname ~ '^messages_[0-9]+$'";
+        sqlx::query_scalar::<_, i64>(scans)
+            .fetch_one(&mut counting)
+            .await
+            .unwrap()
     };
 
     let before = scans().await;
@@ -170,4 +178,12 @@ async fn status_of_a_large_log_scans_none_of_it() {
     shell.ok(&["doctor"]).await;
 
     assert_eq!(scans().await, before);
+    // What is counted at all.
+    let mut other = PgConnection::connect(database.url()).await.unwrap();
+    other
+        .execute("set enable_indexscan = off; set enable_indexonlyscan = off; set enable_bitmapscan = off; select count(*) from onceward.messages")
+        .await
+        .unwrap();
+    other.close().await.unwrap();
+    assert!(scans().await > before);
 }

@@ -4,7 +4,7 @@ mod parked;
 mod streams;
 
 use onceward::schema::{self, StreamOverview};
-use onceward::{Lane, LogAdmin, Park, Schema};
+use onceward::{Keeper, Lane, LogAdmin, Park, Schema};
 use onceward_core::ErrorKind;
 use onceward_testkit::postgres::Database;
 
@@ -17,7 +17,7 @@ async fn streams(database: &Database) -> Vec<StreamOverview> {
         .unwrap()
 }
 
-async fn with_parked(database: &Database) -> (LogAdmin, onceward::Keeper) {
+async fn with_parked(database: &Database) -> (LogAdmin, Keeper) {
     let (mut reader, mut keeper, mut cursors) = stream(database).await;
     let mut writer = connection(database).await;
     for payload in ["one", "two"] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceward::schema::CursorOverview;
-use onceward::{DropStream, LogAdmin, PausedTopic};
+use onceward::{DropStream, LogAdmin, LogDatabase, PausedTopic, Schema};
 use time::OffsetDateTime;
 
 use super::{hold, streams, with_parked};
@@ -136,10 +136,7 @@ async fn the_admins_role_may_look_and_decide() {
         &format!("create role {name} login; grant onceward_admin to {name}"),
     )
     .await;
-    let log = onceward::LogDatabase::new(
-        database.url_as(&name).parse().unwrap(),
-        onceward::Schema::default(),
-    );
+    let log = LogDatabase::new(database.url_as(&name).parse().unwrap(), Schema::default());
     let mut admin = LogAdmin::connect(&log).await.unwrap();
 
     admin
