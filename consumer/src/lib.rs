@@ -12,6 +12,7 @@ mod age;
 mod alarm;
 mod batch;
 mod clock;
+mod commits;
 mod consumer;
 pub mod dead_letter;
 mod error;

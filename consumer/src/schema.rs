@@ -72,11 +72,11 @@ left join pg_namespace n on n.nspname = $1
 left join pg_class c on c.relnamespace = n.oid and c.relname = w.name
 union all
 select
-  current_user::text, 'function', $1 || '.mark_slot', 'EXECUTE', p.oid is not null,
+  current_user::text, 'function', $1 || '.' || w.name, 'EXECUTE', p.oid is not null,
   coalesce(has_function_privilege(p.oid, 'EXECUTE'), false)
-from (select 1) as one
+from unnest(array['mark_slot', 'is_held']) as w (name)
 left join pg_namespace n on n.nspname = $1
-left join pg_proc p on p.pronamespace = n.oid and p.proname = 'mark_slot'
+left join pg_proc p on p.pronamespace = n.oid and p.proname = w.name
 union all
 select
   current_user::text, 'schema', $1, 'USAGE', n.oid is not null,

@@ -257,33 +257,40 @@ async fn a_conflict_that_shows_at_commit_repeats_for_free_too() {
 
 #[tokio::test]
 async fn the_commit_is_synchronous_whatever_the_database_says() {
-    async fn looks(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn looks(_: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         let (commit, level): (String, String) = sqlx::query_as(
             "select current_setting('synchronous_commit'), current_setting('transaction_isolation')",
         )
         .fetch_one(&mut **tx)
         .await?;
-        assert_eq!((commit.as_str(), level.as_str()), ("on", "read committed"));
-        effect(event.order, tx).await
+        assert_eq!(level, "read committed");
+        let seen = match commit.as_str() {
+            "on" => 1,
+            "remote_apply" => 2,
+            other => panic!("{other}"),
+        };
+        effect(seen, tx).await
     }
-    let stage = Stage::new().await;
-    let name = stage.database.name();
-    for setting in [
-        "synchronous_commit = off",
-        "default_transaction_isolation = 'serializable'",
-    ] {
-        let alter = format!("alter database {name} set {setting}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(alter))
-            .execute(stage.pool())
-            .await
-            .unwrap();
+    for (setting, seen) in [("off", 1), ("local", 1), ("remote_apply", 2)] {
+        let stage = Stage::new().await;
+        let name = stage.database.name();
+        for setting in [
+            format!("synchronous_commit = {setting}"),
+            "default_transaction_isolation = 'serializable'".to_owned(),
+        ] {
+            let alter = format!("alter database {name} set {setting}");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(alter))
+                .execute(stage.pool())
+                .await
+                .unwrap();
+        }
+        stage.publish(1, None);
+        let pool = sqlx::PgPool::connect(stage.database.url()).await.unwrap();
+
+        let running = stage.run(stage.builder().pool(pool).on("*", looks).with(quick(1)));
+        stage.settled(1).await;
+        running.stop().await;
+
+        assert_eq!(stage.effects().await, [seen], "{setting}");
     }
-    stage.publish(1, None);
-    let pool = sqlx::PgPool::connect(stage.database.url()).await.unwrap();
-
-    let running = stage.run(stage.builder().pool(pool).on("*", looks).with(quick(1)));
-    stage.settled(1).await;
-    running.stop().await;
-
-    assert_eq!(stage.effects().await, [1]);
 }

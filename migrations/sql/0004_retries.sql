@@ -16,6 +16,23 @@ comment on column {{schema}}.held_keys.due_at is 'When the first of the line is 
 -- What is due, for each consumer.
 create index held_keys_due on {{schema}}.held_keys (consumer, due_at);
 
+-- Whether a line is held, which then stays as it is until the transaction ends. Called within the statement that writes a mark, it looks
+-- when the mark is written, and sees what was committed while that waited: each statement of a volatile function has a snapshot of its own.
+create function {{schema}}.is_held(of_consumer text, of_line uuid) returns boolean
+language plpgsql volatile
+as $function$
+begin
+  perform
+  from {{schema}}.held_keys
+  where consumer = of_consumer
+    and line = of_line
+  -- The lock that joining the line takes as well: two that shared a weaker one would wait for each other.
+  for no key update;
+  return found;
+end
+$function$;
+comment on function {{schema}}.is_held is 'Internal: whether earlier messages of a key wait.';
+
 create table {{schema}}.retries (
   id bigint generated always as identity primary key,
   consumer {{schema}}.consumer_name not null,

@@ -31,7 +31,7 @@ begin
       {{schema}}.starts, {{schema}}.paused_types
     to onceward_consumer;
     grant select, insert, update on {{schema}}.dead_letters, {{schema}}.consumer_positions, {{schema}}.key_sequences to onceward_consumer;
-    grant execute on function {{schema}}.mark_slot to onceward_consumer;
+    grant execute on function {{schema}}.mark_slot, {{schema}}.is_held to onceward_consumer;
     for slot in 0..11 loop
       execute format('grant select, delete, truncate on {{schema}}.processed_messages_%s to onceward_consumer', slot);
     end loop;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Consumer;
 use crate::age::outlives_marks;
 use crate::clock::DatabaseClock;
+use crate::commits::Commits;
 use crate::health::Health;
 use crate::keeper::{Keep, Keeper, Link};
 use crate::member::Member;
@@ -38,6 +39,8 @@ impl Consumer {
         schema::check(link.own(), &self.schema, false).await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
+        let commits = Commits::ask(&self.pool).await;
+        let commits = commits.map_err(ConsumerError::Database)?;
         let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let _nudge = Nudge::start();
@@ -63,6 +66,7 @@ impl Consumer {
                 pool: self.pool,
                 statements,
                 consumer: self.name,
+                commits,
                 outbound: self.outbound,
                 sequences,
             },

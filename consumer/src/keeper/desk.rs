@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::link::within;
 use super::{Ask, Keep, Link, Wish};
+use crate::commits::Commits;
 use crate::faults::{Fault, planted};
 use crate::plan::guard::{Start, Unfinished};
 use crate::sql::{Statements, Waits};
@@ -213,7 +214,7 @@ async fn begin<'c>(
     link: &Link,
 ) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
     let connection = connection(slot, link).await?;
-    let statement = Statements::begin(BRIEF, Duration::MAX, Waits::ForHandler, false);
+    let statement = Statements::begin(BRIEF, Duration::MAX, Waits::ForHandler, Commits::Visible);
     within(connection.begin_with(statement)).await
 }
 

@@ -1,7 +1,8 @@
 //! Marks and dead letters.
 
-/// Inserts the mark, unless it is there. One index entry; waits for whoever is inserting the same one.
-/// $1 consumer, $2 mark, $3 outcome, $4 digest.
+/// Inserts the mark, unless it is there, and then looks whether its line is held, which sees what was committed while it waited. One index
+/// entry; waits for whoever is inserting the same one, and takes the lock on a line that is held.
+/// $1 consumer, $2 mark, $3 outcome, $4 digest, $5 the line, or null for none.
 pub(super) const MARK: &str = "
 insert into {schema}.processed_messages (slot, consumer, message_id, outcome, digest)
 values ({schema}.mark_slot($2), $1, $2, $3, $4)
@@ -10,7 +11,8 @@ returning
   slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
-  clock_timestamp()";
+  clock_timestamp(),
+  $5 is not null and {schema}.is_held($1, $5)";
 
 /// The digest beside a mark. By primary key. $1 consumer, $2 mark.
 pub(super) const DIGEST: &str = "

@@ -17,6 +17,7 @@ pub(crate) use retries::{ADD, HOLD};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use uuid::Uuid;
 
+use crate::commits::Commits;
 use crate::{ConsumerName, keeper};
 
 /// What a transaction waits for while it is idle.
@@ -205,25 +206,19 @@ impl Statements {
         deadline: Duration,
         patience: Duration,
         waits: Waits,
-        durable: bool,
+        commits: Commits,
     ) -> SqlStr {
         let statement = deadline.as_millis();
         let lock = (deadline / 2).min(patience).as_millis().max(1);
         let idle = (deadline + waits.for_long(deadline)).as_millis();
-        let commit = if durable { "on" } else { "off" };
+        let commit = commits.setting();
         safe(
             format!(
                 "begin isolation level read committed read write;
                  set local statement_timeout = {statement};
                  set local lock_timeout = {lock};
                  set local idle_in_transaction_session_timeout = {idle};
-                 select pg_catalog.set_config(
-                   'synchronous_commit',
-                   case pg_catalog.current_setting('synchronous_commit')
-                     when 'remote_apply' then 'remote_apply'
-                     else '{commit}'
-                   end,
-                   true)"
+                 set local synchronous_commit = {commit}"
             )
             .into(),
         )
@@ -255,7 +250,7 @@ mod tests {
         let schema = Schema::try_from("other").unwrap();
         let statements = format!("{:?}", Statements::new(schema));
         let deadline = Duration::from_secs(30);
-        let begin = Statements::begin(deadline, Duration::MAX, Waits::ForStart, true);
+        let begin = Statements::begin(deadline, Duration::MAX, Waits::ForStart, Commits::Flushed);
         let consumer = ConsumerName::try_from("billing").unwrap();
         let (member, mark) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let schema = Schema::try_from("other").unwrap();
@@ -282,7 +277,7 @@ mod tests {
 
     /// How long a transaction of an attempt may be idle.
     fn idle(deadline: Duration, waits: Waits) -> Duration {
-        let begin = Statements::begin(deadline, Duration::MAX, waits, true);
+        let begin = Statements::begin(deadline, Duration::MAX, waits, Commits::Flushed);
         let (_, idle) = begin
             .as_str()
             .split_once("idle_in_transaction_session_timeout = ")

@@ -1,14 +1,8 @@
 //! Held keys and the messages that wait. Who adds to a line, or takes away from it, locks its row in `held_keys`, and only
 //! then looks or writes, in a new statement: so a look sees whatever the lock has waited for.
 
-/// Whether a line is held. By primary key; keeps it as it is until this transaction ends, by the lock that joining it takes
-/// as well: two that shared a weaker one would wait for each other. $1 consumer, $2 line.
-pub(super) const IS_HELD: &str = "
-select true
-from {schema}.held_keys
-where consumer = $1
-  and line = $2
-for no key update";
+/// Whether a line is held. By primary key; keeps it as it is until this transaction ends. $1 consumer, $2 line.
+pub(super) const IS_HELD: &str = "select {schema}.is_held($1, $2)";
 
 /// Holds a line, or locks it if it is held: `do nothing` would take no lock, and a row added behind it could be
 /// stranded. $1 consumer, $2 line, $3 topic, $4 key, $5 seconds until it is due, $6 the paused type that it waits for.

@@ -129,8 +129,7 @@ impl Database {
         }
     }
 
-    /// The mark first: whoever inserts it decides. Then, as a statement of its own, whether its key is held: one
-    /// statement for both would see what was there before it waited.
+    /// The mark first: whoever inserts it decides. Only then whether its key is held.
     async fn open(
         &self,
         session: &mut Session,
@@ -138,13 +137,21 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
+        let line = place.line.filter(|_| !planted(Fault::KeysInMemory));
         if let Some(asked) = self.numbered(order.message) {
             let taken = self.take_number(connection, &asked, order.deadline);
             match taken.await? {
                 Taken::Ours {
                     written,
                     besides: Besides::Nothing,
-                } => return self.look_at_line(connection, order, place, written).await,
+                } => {
+                    let is_held = match line {
+                        Some(line) => self.is_held(connection, line, order.deadline).await?,
+                        None => false,
+                    };
+                    let behind = line.filter(|_| is_held);
+                    return self.opened(connection, place, written, behind).await;
+                }
                 Taken::Ours {
                     besides: Besides::Mark,
                     ..
@@ -155,9 +162,9 @@ impl Database {
             }
         }
         let marked = self
-            .insert_mark(connection, order.mark, Says::Handled, order.deadline)
+            .insert_mark_of_line(connection, order.mark, line, Says::Handled, order.deadline)
             .await?;
-        let Some(marked) = marked else {
+        let Some((marked, is_held)) = marked else {
             let conflict = self.is_conflict(connection, order.mark).await?;
             return Ok(Opened::Not(if conflict {
                 Refused::Conflict
@@ -165,31 +172,26 @@ impl Database {
                 Refused::Settled
             }));
         };
-        self.look_at_line(connection, order, place, marked).await
+        let behind = line.filter(|_| is_held);
+        self.opened(connection, place, marked, behind).await
     }
 
-    async fn look_at_line(
+    /// `behind`: the line where earlier messages of its key wait.
+    async fn opened(
         &self,
         connection: &mut PgConnection,
-        order: &Order<'_>,
         place: &Place<'_>,
         marked: Marked,
+        behind: Option<Uuid>,
     ) -> Result<Opened, sqlx::Error> {
         // A number may be new to its key, and the message have been settled by its mark before the consumer went by numbers.
         if place.in_doubt && self.passed(connection, &[place.origin]).await? == [true] {
             return Ok(Opened::Not(Refused::TooOld));
         }
-        match place.line {
-            Some(line) if !planted(Fault::KeysInMemory) => {
-                let held = self.is_held(connection, line, order.deadline).await?;
-                Ok(if held {
-                    Opened::Held(marked, line)
-                } else {
-                    Opened::Free(marked)
-                })
-            }
-            Some(_) | None => Ok(Opened::Free(marked)),
-        }
+        Ok(match behind {
+            Some(line) => Opened::Held(marked, line),
+            None => Opened::Free(marked),
+        })
     }
 
     /// Defers a delivery without a handler: behind those of its key that wait, or until its type is resumed.

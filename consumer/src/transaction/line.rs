@@ -46,8 +46,8 @@ impl Database {
         let ask = sqlx::query_scalar::<_, bool>(self.statements.is_held.sql())
             .bind(self.consumer.as_str())
             .bind(line)
-            .fetch_optional(connection);
-        Ok(within(deadline + ANSWER, ask).await?.is_some())
+            .fetch_one(connection);
+        within(deadline + ANSWER, ask).await
     }
 
     /// Puts a message at the end of its line, which is held from now on.

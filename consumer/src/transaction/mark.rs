@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, SqlStr};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -55,8 +55,6 @@ pub(super) enum Proof {
     NotOurs,
 }
 
-type MarkRow = (i16, String, i32, OffsetDateTime);
-
 impl Database {
     /// Inserts the mark. None: it is there, somebody else has settled the delivery.
     pub(super) async fn insert_mark(
@@ -66,9 +64,33 @@ impl Database {
         says: Says,
         deadline: Duration,
     ) -> Result<Option<Marked>, sqlx::Error> {
-        let statement = self.statements.mark.sql();
-        self.write_mark(connection, statement, mark, says, deadline)
-            .await
+        let marked = self.insert_mark_of_line(connection, mark, None, says, deadline);
+        Ok(marked.await?.map(|(marked, _)| marked))
+    }
+
+    /// Inserts the mark, and tells whether earlier messages of the line wait: then nobody can end the line before this transaction.
+    pub(super) async fn insert_mark_of_line(
+        &self,
+        connection: &mut PgConnection,
+        mark: &Mark,
+        line: Option<Uuid>,
+        says: Says,
+        deadline: Duration,
+    ) -> Result<Option<(Marked, bool)>, sqlx::Error> {
+        let insert = sqlx::query_as::<_, (i16, String, i32, OffsetDateTime, bool)>(
+            self.statements.mark.sql(),
+        )
+        .bind(self.consumer.as_str())
+        .bind(mark.id)
+        .bind(says as i16)
+        .bind(mark.digest.as_ref().map(|digest| &digest[..]))
+        .bind(line)
+        .fetch_optional(connection);
+        let row = within(deadline + ANSWER, insert).await?;
+        Ok(row.map(|(slot, xid, pid, at, held)| {
+            let row = Row::Mark { slot };
+            (Marked { row, xid, pid, at }, held)
+        }))
     }
 
     /// Takes up the mark of a deferred message. None: somebody else has finished it.
@@ -79,26 +101,14 @@ impl Database {
         says: Says,
         deadline: Duration,
     ) -> Result<Option<Marked>, sqlx::Error> {
-        let statement = self.statements.take_up.sql();
-        self.write_mark(connection, statement, mark, says, deadline)
-            .await
-    }
-
-    async fn write_mark(
-        &self,
-        connection: &mut PgConnection,
-        statement: SqlStr,
-        mark: &Mark,
-        says: Says,
-        deadline: Duration,
-    ) -> Result<Option<Marked>, sqlx::Error> {
-        let write = sqlx::query_as::<_, MarkRow>(statement)
-            .bind(self.consumer.as_str())
-            .bind(mark.id)
-            .bind(says as i16)
-            .bind(mark.digest.as_ref().map(|digest| &digest[..]))
-            .fetch_optional(connection);
-        let row = within(deadline + ANSWER, write).await?;
+        let take_up =
+            sqlx::query_as::<_, (i16, String, i32, OffsetDateTime)>(self.statements.take_up.sql())
+                .bind(self.consumer.as_str())
+                .bind(mark.id)
+                .bind(says as i16)
+                .bind(mark.digest.as_ref().map(|digest| &digest[..]))
+                .fetch_optional(connection);
+        let row = within(deadline + ANSWER, take_up).await?;
         Ok(row.map(|(slot, xid, pid, at)| Marked {
             row: Row::Mark { slot },
             xid,
@@ -212,3 +222,7 @@ impl Database {
         Ok(within(ANSWER, ask).await?.unwrap_or(false))
     }
 }
+
+#[cfg(test)]
+#[path = "mark_tests.rs"]
+mod tests;

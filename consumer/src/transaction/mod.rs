@@ -26,6 +26,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 
 use crate::ConsumerName;
+use crate::commits::Commits;
 use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::{Statements, Waits};
@@ -61,6 +62,7 @@ pub(crate) struct Database {
     pub(crate) pool: PgPool,
     pub(crate) statements: Statements,
     pub(crate) consumer: ConsumerName,
+    pub(crate) commits: Commits,
     /// Where dead letters are sent on to.
     pub(crate) outbound: Option<Topic>,
     /// None: every message is deduped by its mark.
@@ -97,8 +99,12 @@ impl Database {
         waits: Waits,
     ) -> Result<Session, sqlx::Error> {
         let connection = self.connection().await?;
-        let durable = !planted(Fault::AckBeforeDurable);
-        let statement = Statements::begin(deadline, patience, waits, durable);
+        let commits = if planted(Fault::AckBeforeDurable) {
+            Commits::Visible
+        } else {
+            self.commits
+        };
+        let statement = Statements::begin(deadline, patience, waits, commits);
         within(ANSWER, Session::begin(connection, statement)).await
     }
 }

@@ -5,6 +5,7 @@ use onceward_testkit::postgres::{Database as TestDatabase, Postgres};
 
 use super::*;
 use crate::ConsumerName;
+use crate::commits::Commits;
 use crate::sql::Statements;
 
 const KIND: &str = "t";
@@ -16,6 +17,7 @@ async fn database() -> (TestDatabase, Database) {
         pool: test.pool().clone(),
         statements: Statements::new(Schema::default()),
         consumer: ConsumerName::try_from("billing").unwrap(),
+        commits: Commits::Flushed,
         outbound: None,
         sequences: None,
     };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::alarm::Alarm;
 use crate::clock::DatabaseClock;
+use crate::commits::Commits;
 use crate::handler::Whole;
 use crate::health::Health;
 use crate::keeper::Keeper;
@@ -44,6 +45,7 @@ async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
             pool: test.pool().clone(),
             statements: Statements::new(Schema::default()),
             consumer,
+            commits: Commits::Flushed,
             outbound: None,
             sequences: None,
         },

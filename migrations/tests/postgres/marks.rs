@@ -1,5 +1,14 @@
+use onceward_testkit::postgres::Database;
 use sqlx::Row;
 use uuid::Uuid;
+
+async fn plan(database: &Database, explain: &'static str) -> String {
+    let plan: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(database.pool())
+        .await
+        .unwrap();
+    plan.join("\n")
+}
 
 #[tokio::test]
 async fn the_slot_of_a_mark_is_the_day_of_its_uuid_or_its_last_bytes() {
@@ -44,12 +53,8 @@ async fn the_slot_of_a_mark_is_computed_within_the_statement() {
         explain (verbose, costs off)
         select onceward.mark_slot(message_id) from onceward.processed_messages";
 
-    let plan: Vec<String> = sqlx::query_scalar(explain)
-        .fetch_all(database.pool())
-        .await
-        .unwrap();
+    let plan = plan(&database, explain).await;
 
-    let plan = plan.join("\n");
     assert!(plan.contains("message_id"), "{plan}");
     assert!(!plan.contains("mark_slot"), "{plan}");
 }
@@ -111,12 +116,8 @@ async fn a_mark_is_looked_for_in_one_partition() {
         where slot = onceward.mark_slot('00000000-0000-5000-8000-000000000017') and consumer = 'billing'
           and message_id = '00000000-0000-5000-8000-000000000017'";
 
-    let plan: Vec<String> = sqlx::query_scalar(explain)
-        .fetch_all(database.pool())
-        .await
-        .unwrap();
+    let plan = plan(&database, explain).await;
 
-    let plan = plan.join("\n");
     assert!(plan.contains("processed_messages_11"), "{plan}");
     assert_eq!(plan.matches(" on processed_messages_").count(), 1, "{plan}");
 }

@@ -91,7 +91,8 @@ pub struct Facts {
 
 /// Reads all facts. Reads only, and waits for no lock of a writer; give the whole of it a deadline.
 ///
-/// Set `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the connection before: the planner may scan a large log otherwise.
+/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
+/// otherwise.
 ///
 /// # Errors
 /// [`InspectError`] when the database cannot be asked. What the user may not read is a fact and no error.
@@ -135,6 +136,9 @@ pub async fn inspect(
         Duty::Write => false,
         Duty::Relay | Duty::Administer => true,
     };
+    if reads_the_log {
+        keep_to_indexes(connection).await?;
+    }
     if reads_the_log && facts.may("messages") && facts.may(SEQUENCE) {
         facts.sequence = tables::sequence(connection, schema).await?;
     }
@@ -144,6 +148,18 @@ pub async fn inspect(
         facts.unrouted = overview::unrouted(connection, schema).await?;
     }
     Ok(facts)
+}
+
+/// What is asked of the log names every slot of its ring: a plan so large that compiling it takes fifty times as long as running
+/// it (180 ms against 3 ms, measured). And all of it is served by indexes: a scan of a log of five million messages takes a second for each
+/// lane, where the index takes a millisecond.
+async fn keep_to_indexes(connection: &mut PgConnection) -> Result<(), InspectError> {
+    let settings = "select set_config(name, 'off', false) from unnest('{jit,enable_seqscan,enable_bitmapscan}'::text[]) name";
+    sqlx::query(settings)
+        .execute(connection)
+        .await
+        .map_err(InspectError::about("the planner's settings"))?;
+    Ok(())
 }
 
 /// What the current user lacks for a duty, and what to do about it; none: it may do all of it, by its role, as the owner of the

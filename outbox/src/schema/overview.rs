@@ -3,7 +3,7 @@
 use onceward_core::Schema;
 use sqlx::{FromRow, PgConnection};
 
-use super::InspectError;
+use super::{InspectError, keep_to_indexes};
 use crate::sql::render;
 
 /// A stream, its lease and its cursors.
@@ -94,7 +94,8 @@ pub struct UnroutedTopic {
 
 /// Every stream with its cursors and counts.
 ///
-/// Set `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the connection before: the planner may scan a large log otherwise.
+/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
+/// otherwise.
 ///
 /// # Errors
 /// [`InspectError`], also if the user may not read a table; it takes the rights of
@@ -106,6 +107,7 @@ pub async fn overview(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Vec<StreamOverview>, InspectError> {
+    keep_to_indexes(connection).await?;
     let mut streams: Vec<StreamOverview> = sqlx::query_as(render(
         schema,
         "select stream,

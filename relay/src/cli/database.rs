@@ -81,21 +81,11 @@ pub(super) async fn reach(database: &Database, application: &str) -> Result<Reac
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(database.connect_timeout)
-        .after_connect(|connection, _| Box::pin(plan_for_the_log(connection)))
         .connect_lazy_with(options);
     Ok(Reached {
         pool,
         answer_timeout: database.answer_timeout,
     })
-}
-
-/// What is asked of the log names every slot of its ring: a plan so large that compiling it takes fifty times as long as running
-/// it (180 ms against 3 ms, measured). And all of it is served by indexes: a scan of a log of five million messages takes a second for each
-/// lane, where the index takes a millisecond.
-async fn plan_for_the_log(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let settings = "select set_config(name, 'off', false) from unnest('{jit,enable_seqscan,enable_bitmapscan}'::text[]) name";
-    sqlx::query(settings).execute(connection).await?;
-    Ok(())
 }
 
 /// Connects to a database whose schema is the one that this program knows.

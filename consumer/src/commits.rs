@@ -1,0 +1,37 @@
+//! What a commit waits for, as PostgreSQL's `synchronous_commit` says it.
+
+use sqlx::PgPool;
+
+/// What the commit of a transaction waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// Nothing: it may be lost.
+    Visible,
+    /// The disk, and that of a synchronous standby: as little as an ack may come after.
+    Flushed,
+    /// That a synchronous standby shows it too.
+    Applied,
+}
+
+impl Commits {
+    /// What the connections of a pool ask for, and at least what an ack takes. Asked once: to see it within each transaction costs the server
+    /// as much as all else that a begin sets.
+    pub(crate) async fn ask(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        let setting: String = sqlx::query_scalar("select current_setting('synchronous_commit')")
+            .fetch_one(pool)
+            .await?;
+        Ok(match setting.as_str() {
+            "remote_apply" => Self::Applied,
+            _ => Self::Flushed,
+        })
+    }
+
+    /// The setting.
+    pub(crate) fn setting(self) -> &'static str {
+        match self {
+            Self::Visible => "off",
+            Self::Flushed => "on",
+            Self::Applied => "remote_apply",
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Tests of the mark's insert in a real database.
+
+use onceward_core::Schema;
+use onceward_testkit::postgres::Postgres;
+use onceward_testkit::wait;
+use sqlx::PgPool;
+
+use super::*;
+use crate::ConsumerName;
+use crate::commits::Commits;
+use crate::sql::Statements;
+
+#[tokio::test]
+async fn a_line_that_came_to_be_held_while_the_mark_waited_is_seen() {
+    let test = Postgres::shared().await.database().await;
+    onceward_migrations::run(test.pool()).await.unwrap();
+    let database = Database {
+        pool: test.pool().clone(),
+        statements: Statements::new(Schema::default()),
+        consumer: ConsumerName::try_from("billing").unwrap(),
+        commits: Commits::Flushed,
+        outbound: None,
+        sequences: None,
+    };
+    let (id, line) = (Uuid::now_v7(), Uuid::now_v7());
+    let mark = Mark { id, digest: None };
+    let limit = Duration::from_secs(30);
+    let mut other = test.pool().begin().await.unwrap();
+    database
+        .insert_mark(&mut other, &mark, Says::Handled, limit)
+        .await
+        .unwrap()
+        .expect("the mark is not there yet");
+
+    let mut connection = test.pool().acquire().await.unwrap();
+    let insert =
+        database.insert_mark_of_line(&mut connection, &mark, Some(line), Says::Handled, limit);
+    let (inserted, ()) = tokio::join!(insert, async {
+        until_one_waits(&database.pool).await;
+        sqlx::query("insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', $1, 'orders', now())")
+            .bind(line)
+            .execute(&database.pool)
+            .await
+            .unwrap();
+        other.rollback().await.unwrap();
+    });
+
+    let (_, held) = inserted.unwrap().expect("the mark was given up");
+    assert!(held);
+}
+
+async fn until_one_waits(pool: &PgPool) {
+    let waits = "
+        select exists (
+          select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    wait::until_true(Duration::from_secs(30), "a wait for the mark", || async {
+        sqlx::query_scalar(waits).fetch_one(pool).await.unwrap()
+    })
+    .await;
+}
