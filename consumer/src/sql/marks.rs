@@ -1,7 +1,7 @@
 //! Marks and dead letters.
 
 /// Inserts the mark, unless it is there, and then looks whether its line is held, which sees what was committed while it waited. One index
-/// entry; waits for whoever is inserting the same one, and takes the lock on a line that is held.
+/// entry; waits for whoever is inserting the same one, and locks a line that is held until the transaction ends, by primary key.
 /// $1 consumer, $2 mark, $3 outcome, $4 digest, $5 the line, or null for none.
 pub(super) const MARK: &str = "
 insert into {schema}.processed_messages (slot, consumer, message_id, outcome, digest)

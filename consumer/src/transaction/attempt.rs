@@ -129,7 +129,8 @@ impl Database {
         }
     }
 
-    /// The mark first: whoever inserts it decides. Only then whether its key is held.
+    /// The mark first: whoever inserts it decides. Only then whether its key is held: a look before it
+    /// has waited for the mark would miss who lined up meanwhile.
     async fn open(
         &self,
         session: &mut Session,

@@ -102,7 +102,7 @@ pub struct UnroutedTopic {
 /// [`Duty::Relay`](super::Duty::Relay) or [`Duty::Administer`](super::Duty::Administer).
 ///
 /// # Cancel safety
-/// Nothing is changed; the connection is not to be used again.
+/// Nothing but those settings is changed; the connection is not to be used again.
 pub async fn overview(
     connection: &mut PgConnection,
     schema: &Schema,

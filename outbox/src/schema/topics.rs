@@ -3,21 +3,25 @@
 use onceward_core::Schema;
 use sqlx::PgConnection;
 
-use super::InspectError;
+use super::{InspectError, keep_to_indexes};
 use crate::sql::render;
 
 /// The topics of the newest messages, at most `newest` of each lane, in alphabetical order.
+///
+/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
+/// otherwise.
 ///
 /// # Errors
 /// [`InspectError`], also if the user may not read the log.
 ///
 /// # Cancel safety
-/// Nothing is changed; the connection is not to be used again.
+/// Nothing but those settings is changed; the connection is not to be used again.
 pub async fn recent_topics(
     connection: &mut PgConnection,
     schema: &Schema,
     newest: u32,
 ) -> Result<Vec<String>, InspectError> {
+    keep_to_indexes(connection).await?;
     // By (lane, seq) backwards in each partition.
     sqlx::query_scalar(render(
         schema,
