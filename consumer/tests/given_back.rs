@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::scripted::{Book, Did, Play, delivery, delivery_of, waits};
-use common::{Order, SOON, Stage, effects_of, pass_the_gate, quick, through_proxy};
+use common::{Gate, Order, SOON, Stage, effects_of, pass_the_gate, quick, through_proxy};
 use onceward_consumer::{BatchSettings, BatchTx, ConsumerBuilder, HandlerError, HandlerSettings};
 use onceward_core::Arrival;
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
-use tokio::sync::Semaphore;
 
 /// What the broker gives each delivery; the scripted one extends it by as much.
 const DEADLINE: Option<Duration> = Some(Duration::from_millis(300));
@@ -24,7 +23,7 @@ const LONG: usize = 40;
 /// A consumer with one attempt for each message, whose database is behind a proxy.
 async fn play_with(
     hold_limit: bool,
-    handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
+    handled: impl FnOnce(ConsumerBuilder, Arc<Gate>) -> ConsumerBuilder,
 ) -> (Play, Proxy) {
     let stage = Stage::new().await;
     let (proxy, pool) = through_proxy(&stage).await;
@@ -82,11 +81,16 @@ fn place(did: &[Did], what: &Did) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_an_outage_that_lasts_what_waits_is_given_back_at_once_and_what_is_in_work_after_it() {
     let (play, mut proxy) = play(true).await;
+    play.member.say(vec![delivery_of(2, 9, DEADLINE)]);
+    play.gate.has_a_handler().await;
     play.deliver(1..=3);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
+    // By now the next ones are asked for.
+    play.extended(3, 1).await;
 
     proxy.cut().await;
-    play.notice_the_outage();
+    // The first one at the gate notices the outage.
+    play.gate.add_permits(1);
     play.member.book.has(Did::GiveBack(3)).await;
     assert_eq!(
         play.member.book.count(&Did::GiveBack(1)),
@@ -128,7 +132,7 @@ async fn in_an_outage_that_lasts_what_waits_is_given_back_at_once_and_what_is_in
 async fn what_pauses_in_the_middle_of_its_work_is_given_back_too() {
     let (play, mut proxy) = play(true).await;
     play.deliver(1..=2);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     proxy.cut().await;
     play.gate.add_permits(1);
@@ -149,7 +153,7 @@ async fn what_pauses_in_the_middle_of_its_work_is_given_back_too() {
 async fn in_a_short_outage_nothing_is_given_back() {
     let (play, mut proxy) = play(true).await;
     play.deliver(1..=2);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     proxy.cut().await;
     play.gate.add_permits(5);
@@ -168,7 +172,7 @@ async fn in_a_short_outage_nothing_is_given_back() {
 async fn a_broker_that_lets_deliveries_be_held_for_ever_is_given_nothing_back() {
     let (play, mut proxy) = play(false).await;
     play.deliver(1..=2);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     proxy.cut().await;
     play.gate.add_permits(5);
@@ -184,7 +188,7 @@ async fn a_broker_that_lets_deliveries_be_held_for_ever_is_given_nothing_back() 
 }
 
 async fn write_all(
-    gate: Arc<Semaphore>,
+    gate: Arc<Gate>,
     events: Vec<Order>,
     tx: &mut BatchTx,
 ) -> Result<(), HandlerError> {
@@ -213,7 +217,7 @@ async fn batches_are_given_back_whether_they_wait_for_more_or_pause_in_their_wor
         if waits_for_more {
             play.extended(3, 1).await;
         } else {
-            play.stage.is_in_the_handler().await;
+            play.gate.has_a_handler().await;
         }
 
         proxy.cut().await;

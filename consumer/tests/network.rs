@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{
-    Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, through_proxy, write_effect,
+    Gate, Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, through_proxy, write_effect,
 };
 use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx};
 use onceward_testkit::wait;
-use tokio::sync::Semaphore;
 
 /// Waits until a backend of this database sleeps.
 async fn sleeps(stage: &Stage) {
@@ -30,7 +29,7 @@ async fn sleeps(stage: &Stage) {
 }
 
 /// Waits for a permit, and then asks the database once more.
-async fn asks_after(gate: &Semaphore, tx: &mut Tx) -> Result<(), HandlerError> {
+async fn asks_after(gate: &Gate, tx: &mut Tx) -> Result<(), HandlerError> {
     pass_the_gate(gate, tx).await?;
     sqlx::query("select 'still in it'")
         .execute(&mut **tx)
@@ -136,13 +135,13 @@ async fn an_answer_to_commit_that_never_comes_does_not_keep_the_key_for_long() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_hangs_is_an_outage_and_costs_no_attempt() {
-    async fn gated(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn gated(gate: Arc<Gate>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         effect(event.order, tx).await?;
         asks_after(&gate, tx).await
     }
     let stage = Stage::new().await;
     let (mut proxy, pool) = through_proxy(&stage).await;
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Arc::new(Gate::new());
     stage.publish(1, Some(1));
     let settings = HandlerSettings {
         deadline: Duration::from_secs(1),
@@ -151,7 +150,7 @@ async fn a_connection_that_hangs_is_an_outage_and_costs_no_attempt() {
 
     let builder = stage.builder().pool(pool).on_with("*", gate.clone(), gated);
     let running = stage.run(builder.with(settings));
-    stage.is_in_the_handler().await;
+    gate.has_a_handler().await;
     proxy.stall();
     gate.add_permits(9);
     // Longer than the deadline: the server ends the transaction, and nobody can ask it.
@@ -252,19 +251,19 @@ async fn when_the_answer_to_the_commit_of_a_retry_is_lost_its_line_tells() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_hangs_in_a_retry_costs_no_attempt_and_strands_no_follower() {
-    async fn gated(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn gated(gate: Arc<Gate>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
         second_time(event, tx).await?;
         asks_after(&gate, tx).await
     }
     let stage = Stage::new().await;
     let (mut proxy, pool) = through_proxy(&stage).await;
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Arc::new(Gate::new());
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
 
     let builder = stage.builder().pool(pool).on_with("*", gate.clone(), gated);
     let running = stage.run(builder.with(deferring()));
-    stage.is_in_the_handler().await;
+    gate.has_a_handler().await;
     proxy.stall();
     gate.add_permits(9);
     wait::until_true(SOON, "the transaction to be ended", || async {

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, write_effect};
+use common::{Gate, Order, SOON, Stage, effect, effects_of, pass_the_gate, quick, write_effect};
 use onceward_consumer::{
     BatchSettings, BatchTx, ConsumerBuilder, HandlerError, HandlerSettings, Limits, Tx,
 };
@@ -90,7 +90,7 @@ async fn backends_that_are_ended_cost_no_attempt() {
         stage.publish(order, None);
     }
 
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Arc::new(Gate::new());
     let builder = stage.builder().on_with("*", Arc::clone(&gate), waits);
     let settings = HandlerSettings {
         concurrency: Some(4),
@@ -98,14 +98,15 @@ async fn backends_that_are_ended_cost_no_attempt() {
     };
     let running = stage.run(builder.with(settings));
     for done in [20, 40, 60, 80, 100] {
-        stage.is_in_the_handler().await;
-        let ended = sqlx::query(
-            "select pg_terminate_backend(pid) from pg_stat_activity
-             where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'
-             limit 1",
-        );
-        let ended = ended.execute(stage.pool()).await.unwrap();
-        assert_eq!(ended.rows_affected(), 1);
+        wait::until_true(SOON, "a backend to end", || async {
+            let ended = sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'
+                 limit 1",
+            );
+            ended.execute(stage.pool()).await.unwrap().rows_affected() == 1
+        })
+        .await;
         wait::until_true(SOON, "some more effects", || async {
             gate.add_permits(1);
             stage.effects().await.len() >= done
@@ -136,7 +137,7 @@ async fn a_broker_that_stops_and_starts_is_waited_for() {
     assert_eq!(stage.effects().await, [1, 2]);
 }
 
-async fn waits(gate: Arc<Semaphore>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+async fn waits(gate: Arc<Gate>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
     effect(event.order, tx).await?;
     pass_the_gate(&gate, tx).await
 }
@@ -146,9 +147,9 @@ async fn a_stop_lets_what_runs_end_and_starts_nothing_more() {
     let stage = Stage::new().await;
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Arc::new(Gate::new());
     let running = stage.run(stage.builder().on_with("*", gate.clone(), waits));
-    stage.is_in_the_handler().await;
+    gate.has_a_handler().await;
 
     running.stop.cancel();
     gate.add_permits(2);
@@ -166,10 +167,10 @@ async fn at_the_end_of_the_grace_what_runs_is_rolled_back_and_comes_again() {
         grace: Duration::from_millis(100),
         ..Limits::default()
     };
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Arc::new(Gate::new());
     let builder = stage.builder().limits(limits);
     let running = stage.run(builder.on_with("*", gate.clone(), waits));
-    stage.is_in_the_handler().await;
+    gate.has_a_handler().await;
 
     let began = Instant::now();
     running.stop().await;

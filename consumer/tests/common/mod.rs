@@ -7,6 +7,7 @@
     reason = "part of tests only"
 )]
 
+mod gate;
 pub(crate) mod scripted;
 
 use std::time::Duration;
@@ -20,13 +21,14 @@ use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+pub(crate) use gate::{Gate, pass_the_gate};
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const TOPIC: &str = "orders.created";
@@ -58,18 +60,6 @@ pub(crate) async fn effects_of(events: &[Order], tx: &mut BatchTx) -> Result<(),
             .execute(&mut **tx)
             .await?;
     }
-    Ok(())
-}
-
-/// Waits for a permit in the middle of a handler, which the test sees by [`Stage::is_in_the_handler`].
-pub(crate) async fn pass_the_gate(
-    gate: &Semaphore,
-    connection: &mut PgConnection,
-) -> Result<(), HandlerError> {
-    sqlx::query("select 'in the handler'")
-        .execute(connection)
-        .await?;
-    gate.acquire().await?.forget();
     Ok(())
 }
 
@@ -192,21 +182,6 @@ impl Stage {
             .fetch_all(self.pool())
             .await
             .unwrap()
-    }
-
-    /// Waits until a handler waits as by [`pass_the_gate`].
-    pub(crate) async fn is_in_the_handler(&self) {
-        wait::until_true(SOON, "the handler to run", || async {
-            let count: i64 = sqlx::query_scalar(
-                "select count(*) from pg_stat_activity
-                 where datname = current_database() and query like '%in the handler%' and state = 'idle in transaction'",
-            )
-            .fetch_one(self.pool())
-            .await
-            .unwrap();
-            count > 0
-        })
-        .await;
     }
 
     pub(crate) async fn settled(&self, count: usize) {

@@ -10,11 +10,11 @@ use onceward_core::{
     Order as Ordering, Origin, Partition, Release, SubscribeError, Subscriber,
 };
 use onceward_testkit::wait;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Order, SOON, Stage, effect, pass_the_gate};
+use super::{Gate, Order, SOON, Stage, effect, pass_the_gate};
 
 const HOLD_LIMIT: Duration = Duration::from_secs(3_600);
 
@@ -231,7 +231,7 @@ impl Member {
 /// A member whose handlers wait at a gate.
 pub(crate) struct Play {
     pub(crate) stage: Stage,
-    pub(crate) gate: Arc<Semaphore>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) member: Member,
 }
 
@@ -240,9 +240,9 @@ impl Play {
     pub(crate) fn on(
         stage: Stage,
         book: Book,
-        handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
+        handled: impl FnOnce(ConsumerBuilder, Arc<Gate>) -> ConsumerBuilder,
     ) -> Self {
-        let gate = Arc::new(Semaphore::new(0));
+        let gate = Arc::new(Gate::new());
         let builder = handled(stage.builder(), gate.clone());
         Self {
             stage,
@@ -259,11 +259,7 @@ impl Play {
 }
 
 /// Takes effect once it has passed the gate.
-pub(crate) async fn waits(
-    gate: Arc<Semaphore>,
-    event: Order,
-    tx: &mut Tx,
-) -> Result<(), HandlerError> {
+pub(crate) async fn waits(gate: Arc<Gate>, event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
     pass_the_gate(&gate, tx).await?;
     effect(event.order, tx).await
 }

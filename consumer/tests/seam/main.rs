@@ -9,17 +9,14 @@ mod revocations;
 
 use std::sync::Arc;
 
-use common::Stage;
 use common::scripted::{Book, Play, waits};
+use common::{Gate, Stage};
 use onceward_consumer::ConsumerBuilder;
-use tokio::sync::Semaphore;
 
 async fn play() -> Play {
     play_with(|builder, gate| builder.on_with("*", gate, waits)).await
 }
 
-async fn play_with(
-    handled: impl FnOnce(ConsumerBuilder, Arc<Semaphore>) -> ConsumerBuilder,
-) -> Play {
+async fn play_with(handled: impl FnOnce(ConsumerBuilder, Arc<Gate>) -> ConsumerBuilder) -> Play {
     Play::on(Stage::new().await, Book::default(), handled)
 }

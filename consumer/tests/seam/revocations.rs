@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use onceward_consumer::{BatchSettings, BatchTx, HandlerError, HandlerSettings};
 use onceward_core::Arrival;
-use tokio::sync::Semaphore;
 
 use crate::common::scripted::{Did, delivery, partition};
-use crate::common::{Order, SOON, effects_of, pass_the_gate, quick};
+use crate::common::{Gate, Order, SOON, effects_of, pass_the_gate, quick};
 use crate::{play, play_with};
 
 #[tokio::test]
 async fn a_revoked_partition_is_given_back_after_what_runs_is_acked_and_nothing_new_is_started() {
     let play = play().await;
     play.member.say(vec![delivery(1, None), delivery(2, None)]);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     play.member.say(vec![play.member.revoking(SOON)]);
     play.member.book.has(Did::GiveBack(2)).await;
@@ -35,7 +34,7 @@ async fn a_revoked_partition_is_given_back_after_what_runs_is_acked_and_nothing_
 async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs() {
     let play = play().await;
     play.member.say(vec![delivery(1, None)]);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     play.member
         .say(vec![play.member.revoking(Duration::from_millis(400))]);
@@ -52,7 +51,7 @@ async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs(
 async fn of_a_lost_partition_nothing_is_acked() {
     let play = play().await;
     play.member.say(vec![delivery(1, None), delivery(2, None)]);
-    play.stage.is_in_the_handler().await;
+    play.gate.has_a_handler().await;
 
     play.member.say(vec![Arrival::Lost(partition())]);
     play.member
@@ -70,7 +69,7 @@ async fn of_a_lost_partition_nothing_is_acked() {
 
 /// Fails if there is an order 2.
 async fn batch_waits(
-    gate: Arc<Semaphore>,
+    gate: Arc<Gate>,
     events: Vec<Order>,
     tx: &mut BatchTx,
 ) -> Result<(), HandlerError> {
@@ -155,7 +154,7 @@ async fn a_batch_that_fails_while_its_partition_goes_is_not_handled_one_by_one()
         })
         .await;
         play.member.say(vec![delivery(1, None), delivery(2, None)]);
-        play.stage.is_in_the_handler().await;
+        play.gate.has_a_handler().await;
 
         let goes = if lost {
             Arrival::Lost(partition())
