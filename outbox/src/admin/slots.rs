@@ -60,10 +60,11 @@ select (floor(extract(epoch from clock_timestamp()) / s.message_slot_seconds)::b
 from {{schema}}.settings s";
 
 /// For every stream and lane its *stored* cursors, detours included: what lies above, and what lies below and could not
-/// be seen. The pinned snapshot does not count, as its pages are not all stored.
+/// be seen. The pinned snapshot does not count, as its pages are not all stored. Whether there are rows is asked by no `exists`, for which
+/// the planner may hash the lanes of all rows.
 const CURSORS: &str = "
 select t.stream, l.lane, c.detour,
-  exists (select from {{schema}}.messages_{{slot}} m where m.lane = l.lane) as rows,
+  (select true from {{schema}}.messages_{{slot}} m where m.lane = l.lane limit 1) is not null as rows,
   coalesce(
     exists (
       select
