@@ -266,3 +266,49 @@ async fn the_overview_shows_depth_and_age_late_rows_included() {
     let worst = schema::judge(&facts, &expected)[0].severity;
     assert_eq!(worst, Severity::Warning);
 }
+
+async fn read_the_log(connection: &mut PgConnection) {
+    let schema = Schema::default();
+    schema::inspect(&mut *connection, &schema, Duty::Relay)
+        .await
+        .unwrap();
+    schema::overview(&mut *connection, &schema).await.unwrap();
+    schema::recent_topics(connection, &schema, 100)
+        .await
+        .unwrap();
+}
+
+async fn settings(connection: &mut PgConnection) -> Vec<(String, String)> {
+    sqlx::query_as("select name, setting from pg_settings order by name")
+        .fetch_all(connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn whoever_reads_the_log_leaves_no_setting_on_the_caller_s_connection() {
+    let database = migrated().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let before = settings(&mut connection).await;
+
+    read_the_log(&mut connection).await;
+
+    assert_eq!(settings(&mut connection).await, before);
+    run(&mut connection, "create table ours ()").await;
+}
+
+#[tokio::test]
+async fn whoever_reads_the_log_leaves_no_setting_in_the_caller_s_transaction() {
+    let database = migrated().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    run(&mut transaction, "create table ours ()").await;
+    let before = settings(&mut transaction).await;
+
+    read_the_log(&mut transaction).await;
+
+    assert_eq!(settings(&mut transaction).await, before);
+    run(&mut transaction, "insert into ours default values").await;
+    transaction.commit().await.unwrap();
+    run(&mut connection, "drop table ours").await;
+}

@@ -10,6 +10,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What is read of the log
+//! [`inspect`], [`overview`] and [`recent_topics`] read the log in a read-only transaction of their own, in which `jit`, `enable_seqscan`
+//! and `enable_bitmapscan` are off: the planner may scan a large log otherwise. It is rolled back, so that no setting stays on the
+//! connection. In a transaction that the caller has begun by [`begin`](sqlx::Connection::begin) it is a savepoint, and of that nothing
+//! stays either; one that was begun by a statement would be rolled back with it.
 
 mod activity;
 mod finding;
@@ -32,7 +38,7 @@ pub use tables::{Index, Sequence, Settings, Table};
 pub use topics::recent_topics;
 
 use onceward_core::Schema;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 use judge::rights::Standing;
 
@@ -91,14 +97,13 @@ pub struct Facts {
 
 /// Reads all facts. Reads only, and waits for no lock of a writer; give the whole of it a deadline.
 ///
-/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
-/// otherwise.
+/// Reads [the log](self#what-is-read-of-the-log) in a transaction.
 ///
 /// # Errors
 /// [`InspectError`] when the database cannot be asked. What the user may not read is a fact and no error.
 ///
 /// # Cancel safety
-/// Nothing but those settings is changed; the connection is not to be used again.
+/// Nothing is changed; the connection is not to be used again.
 pub async fn inspect(
     connection: &mut PgConnection,
     schema: &Schema,
@@ -137,31 +142,41 @@ pub async fn inspect(
         Duty::Relay | Duty::Administer => true,
     };
     if reads_the_log {
-        keep_to_indexes(connection).await?;
-    }
-    if reads_the_log && facts.may("messages") && facts.may(SEQUENCE) {
-        facts.sequence = tables::sequence(connection, schema).await?;
-    }
-    let of_streams = ["streams", "cursors", "messages", "parked", "unrouted"];
-    if reads_the_log && of_streams.iter().all(|name| facts.may(name)) {
-        facts.streams = overview(connection, schema).await?;
-        facts.unrouted = overview::unrouted(connection, schema).await?;
+        let mut reading = begin_reading(connection).await?;
+        facts.read_the_log(&mut reading).await?;
+        end_reading(reading).await?;
     }
     Ok(facts)
 }
 
+/// Begins to read the log; to be ended by [`end_reading`].
+///
 /// What is asked of the log names every slot of its ring: a plan so large that compiling it takes fifty times as long as running
 /// it (180 ms against 3 ms, measured). And all of it is served by indexes: a scan of a log of five million messages takes a second for each
 /// lane, where the index takes a millisecond.
-async fn keep_to_indexes(connection: &mut PgConnection) -> Result<(), InspectError> {
+async fn begin_reading(
+    connection: &mut PgConnection,
+) -> Result<Transaction<'_, Postgres>, InspectError> {
+    let about = InspectError::about("the planner's settings");
+    let mut reading = connection.begin().await.map_err(&about)?;
     let settings = "
-        select set_config(name, 'off', false)
-        from unnest('{jit,enable_seqscan,enable_bitmapscan}'::text[]) as name";
+        select set_config('transaction_read_only', 'on', true),
+               set_config('jit', 'off', true),
+               set_config('enable_seqscan', 'off', true),
+               set_config('enable_bitmapscan', 'off', true)";
     sqlx::query(settings)
-        .execute(connection)
+        .execute(&mut *reading)
         .await
-        .map_err(InspectError::about("the planner's settings"))?;
-    Ok(())
+        .map_err(&about)?;
+    Ok(reading)
+}
+
+/// Rolls back: what was set in a savepoint would outlive its release.
+async fn end_reading(reading: Transaction<'_, Postgres>) -> Result<(), InspectError> {
+    reading
+        .rollback()
+        .await
+        .map_err(InspectError::about("the end of reading"))
 }
 
 /// What the current user lacks for a duty, and what to do about it; none: it may do all of it, by its role, as the owner of the
@@ -191,6 +206,18 @@ pub async fn lacking(
 }
 
 impl Facts {
+    async fn read_the_log(&mut self, reading: &mut PgConnection) -> Result<(), InspectError> {
+        if self.may("messages") && self.may(SEQUENCE) {
+            self.sequence = tables::sequence(reading, &self.schema).await?;
+        }
+        let of_streams = ["streams", "cursors", "messages", "parked", "unrouted"];
+        if of_streams.iter().all(|name| self.may(name)) {
+            self.streams = overview::read(reading, &self.schema).await?;
+            self.unrouted = overview::unrouted(reading, &self.schema).await?;
+        }
+        Ok(())
+    }
+
     fn standing(&self) -> Standing<'_> {
         Standing {
             schema: &self.schema,

@@ -3,7 +3,7 @@
 use onceward_core::Schema;
 use sqlx::{FromRow, PgConnection};
 
-use super::{InspectError, keep_to_indexes};
+use super::{InspectError, begin_reading, end_reading};
 use crate::sql::render;
 
 /// A stream, its lease and its cursors.
@@ -94,20 +94,29 @@ pub struct UnroutedTopic {
 
 /// Every stream with its cursors and counts.
 ///
-/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
-/// otherwise.
+/// Reads [the log](super#what-is-read-of-the-log) in a transaction.
 ///
 /// # Errors
 /// [`InspectError`], also if the user may not read a table; it takes the rights of
 /// [`Duty::Relay`](super::Duty::Relay) or [`Duty::Administer`](super::Duty::Administer).
 ///
 /// # Cancel safety
-/// Nothing but those settings is changed; the connection is not to be used again.
+/// Nothing is changed; the connection is not to be used again.
 pub async fn overview(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Vec<StreamOverview>, InspectError> {
-    keep_to_indexes(connection).await?;
+    let mut reading = begin_reading(connection).await?;
+    let streams = read(&mut reading, schema).await?;
+    end_reading(reading).await?;
+    Ok(streams)
+}
+
+/// As [`overview`], by whoever has begun to read.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Vec<StreamOverview>, InspectError> {
     let mut streams: Vec<StreamOverview> = sqlx::query_as(render(
         schema,
         "select stream,

@@ -3,27 +3,26 @@
 use onceward_core::Schema;
 use sqlx::PgConnection;
 
-use super::{InspectError, keep_to_indexes};
+use super::{InspectError, begin_reading, end_reading};
 use crate::sql::render;
 
 /// The topics of the newest messages, at most `newest` of each lane, in alphabetical order.
 ///
-/// Sets `jit`, `enable_seqscan` and `enable_bitmapscan` to `off` for the session, and leaves them so: the planner may scan a large log
-/// otherwise.
+/// Reads [the log](super#what-is-read-of-the-log) in a transaction.
 ///
 /// # Errors
 /// [`InspectError`], also if the user may not read the log.
 ///
 /// # Cancel safety
-/// Nothing but those settings is changed; the connection is not to be used again.
+/// Nothing is changed; the connection is not to be used again.
 pub async fn recent_topics(
     connection: &mut PgConnection,
     schema: &Schema,
     newest: u32,
 ) -> Result<Vec<String>, InspectError> {
-    keep_to_indexes(connection).await?;
+    let mut reading = begin_reading(connection).await?;
     // By (lane, seq) backwards in each partition.
-    sqlx::query_scalar(render(
+    let topics = sqlx::query_scalar(render(
         schema,
         "select distinct newest.topic
          from unnest(array[0, 1, 2]::smallint[]) l (lane)
@@ -37,7 +36,9 @@ pub async fn recent_topics(
          order by newest.topic",
     ))
     .bind(i64::from(newest))
-    .fetch_all(connection)
+    .fetch_all(&mut *reading)
     .await
-    .map_err(InspectError::about("the topics of the newest messages"))
+    .map_err(InspectError::about("the topics of the newest messages"))?;
+    end_reading(reading).await?;
+    Ok(topics)
 }
