@@ -98,6 +98,7 @@ async fn a_writer_can_neither_read_nor_change_the_log() {
         "insert into onceward.migrations (version, name, checksum) values (9, '', '')",
         "create table onceward.mine ()",
         "select onceward.grant_rights()",
+        "select onceward.is_held('billing', gen_random_uuid())",
     ] {
         assert_eq!(super::code(run(&mut writer, sql).await), FORBIDDEN, "{sql}");
     }
@@ -177,6 +178,7 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
          values ('billing', gen_random_uuid(), gen_random_uuid(), 0, 't', 't', '', now())",
         "select from onceward.retries for update skip locked",
         "select from onceward.held_keys for share",
+        "select onceward.is_held('billing', gen_random_uuid())",
         "update onceward.retries set attempts = 1",
         "update onceward.held_keys set due_at = now()",
         "delete from onceward.retries",
@@ -212,6 +214,43 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
             FORBIDDEN,
             "{sql}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_sees_whether_a_line_is_held() {
+    let database = super::migrated().await;
+    let mut consumer = acting_as(&database, "onceward_consumer").await;
+    let hold = "insert into onceward.held_keys (consumer, line, topic, due_at) values ('billing', gen_random_uuid(), 't', now())";
+    run(&mut consumer, hold).await.unwrap();
+
+    for (name, held) in [("billing", true), ("shipping", false)] {
+        let is_held: bool =
+            sqlx::query_scalar("select onceward.is_held($1, line) from onceward.held_keys")
+                .bind(name)
+                .fetch_one(&mut consumer)
+                .await
+                .unwrap();
+
+        assert_eq!(is_held, held, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_granted_nothing_may_call_no_function() {
+    let database = super::migrated().await;
+    // One that every server has.
+    let mut stranger = acting_as(&database, "pg_monitor").await;
+
+    for call in [
+        "onceward.is_held('billing', gen_random_uuid())",
+        "onceward.mark_slot(gen_random_uuid())",
+        "onceward.uuid_v7()",
+        "onceward.enqueue('t', 'x')",
+        "onceward.grant_rights()",
+    ] {
+        let called = run(&mut stranger, &format!("select {call}")).await;
+        assert_eq!(super::code(called), FORBIDDEN, "{call}");
     }
 }
 
