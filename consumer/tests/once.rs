@@ -4,8 +4,8 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Order, SOON, Stage, effect, quick, write_effect};
@@ -255,42 +255,63 @@ async fn a_conflict_that_shows_at_commit_repeats_for_free_too() {
     assert!(stage.letters().await.is_empty());
 }
 
+/// What a handler sees of a setting of its transaction, where the database says something else by default.
+async fn seen_with(default: &str, setting: &'static str) -> String {
+    async fn looks(
+        (setting, seen): (&'static str, Arc<Mutex<String>>),
+        _: Order,
+        tx: &mut Tx,
+    ) -> Result<(), HandlerError> {
+        let value: String = sqlx::query_scalar("select current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut **tx)
+            .await?;
+        *seen.lock().unwrap() = value;
+        Ok(())
+    }
+    let stage = Stage::new().await;
+    let alter = format!("alter database {} set {default}", stage.database.name());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(alter))
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    stage.publish(1, None);
+    let pool = sqlx::PgPool::connect(stage.database.url()).await.unwrap();
+    let seen = Arc::new(Mutex::new(String::new()));
+
+    let state = (setting, Arc::clone(&seen));
+    let builder = stage.builder().pool(pool).on_with("*", state, looks);
+    let running = stage.run(builder.with(quick(1)));
+    stage.settled(1).await;
+    running.stop().await;
+
+    seen.lock().unwrap().clone()
+}
+
 #[tokio::test]
 async fn the_commit_is_synchronous_whatever_the_database_says() {
-    async fn looks(_: Order, tx: &mut Tx) -> Result<(), HandlerError> {
-        let (commit, level): (String, String) = sqlx::query_as(
-            "select current_setting('synchronous_commit'), current_setting('transaction_isolation')",
-        )
-        .fetch_one(&mut **tx)
-        .await?;
-        assert_eq!(level, "read committed");
-        let seen = match commit.as_str() {
-            "on" => 1,
-            "remote_apply" => 2,
-            other => panic!("{other}"),
-        };
-        effect(seen, tx).await
+    for (default, seen) in [
+        ("off", "on"),
+        ("local", "on"),
+        ("remote_apply", "remote_apply"),
+    ] {
+        let default = format!("synchronous_commit = {default}");
+
+        assert_eq!(
+            seen_with(&default, "synchronous_commit").await,
+            seen,
+            "{default}"
+        );
     }
-    for (setting, seen) in [("off", 1), ("local", 1), ("remote_apply", 2)] {
-        let stage = Stage::new().await;
-        let name = stage.database.name();
-        for setting in [
-            format!("synchronous_commit = {setting}"),
-            "default_transaction_isolation = 'serializable'".to_owned(),
-        ] {
-            let alter = format!("alter database {name} set {setting}");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(alter))
-                .execute(stage.pool())
-                .await
-                .unwrap();
-        }
-        stage.publish(1, None);
-        let pool = sqlx::PgPool::connect(stage.database.url()).await.unwrap();
+}
 
-        let running = stage.run(stage.builder().pool(pool).on("*", looks).with(quick(1)));
-        stage.settled(1).await;
-        running.stop().await;
+#[tokio::test]
+async fn the_isolation_is_read_committed_whatever_the_database_says() {
+    for default in ["repeatable read", "serializable"] {
+        let default = format!("default_transaction_isolation = '{default}'");
 
-        assert_eq!(stage.effects().await, [seen], "{setting}");
+        let seen = seen_with(&default, "transaction_isolation").await;
+
+        assert_eq!(seen, "read committed", "{default}");
     }
 }

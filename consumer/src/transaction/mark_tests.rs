@@ -1,27 +1,14 @@
 //! Tests of the mark's insert in a real database.
 
-use onceward_core::Schema;
-use onceward_testkit::postgres::Postgres;
 use onceward_testkit::wait;
 use sqlx::PgPool;
 
+use super::super::testing;
 use super::*;
-use crate::ConsumerName;
-use crate::commits::Commits;
-use crate::sql::Statements;
 
 #[tokio::test]
 async fn a_line_that_came_to_be_held_while_the_mark_waited_is_seen() {
-    let test = Postgres::shared().await.database().await;
-    onceward_migrations::run(test.pool()).await.unwrap();
-    let database = Database {
-        pool: test.pool().clone(),
-        statements: Statements::new(Schema::default()),
-        consumer: ConsumerName::try_from("billing").unwrap(),
-        commits: Commits::Flushed,
-        outbound: None,
-        sequences: None,
-    };
+    let (test, database) = testing::database().await;
     let (id, line) = (Uuid::now_v7(), Uuid::now_v7());
     let mark = Mark { id, digest: None };
     let limit = Duration::from_secs(30);

@@ -16,6 +16,8 @@ mod position;
 mod retry;
 mod sequence;
 mod settle;
+#[cfg(test)]
+pub(crate) mod testing;
 mod undo;
 
 use std::future::Future;

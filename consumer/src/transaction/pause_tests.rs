@@ -1,28 +1,9 @@
 //! Tests of paused types in a real database.
 
-use onceward_core::Schema;
-use onceward_testkit::postgres::{Database as TestDatabase, Postgres};
-
+use super::super::testing::database;
 use super::*;
-use crate::ConsumerName;
-use crate::commits::Commits;
-use crate::sql::Statements;
 
 const KIND: &str = "t";
-
-async fn database() -> (TestDatabase, Database) {
-    let test = Postgres::shared().await.database().await;
-    onceward_migrations::run(test.pool()).await.unwrap();
-    let database = Database {
-        pool: test.pool().clone(),
-        statements: Statements::new(Schema::default()),
-        consumer: ConsumerName::try_from("billing").unwrap(),
-        commits: Commits::Flushed,
-        outbound: None,
-        sequences: None,
-    };
-    (test, database)
-}
 
 /// So many lines that wait for the type.
 async fn let_wait(database: &Database, count: i32) {

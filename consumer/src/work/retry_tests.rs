@@ -1,7 +1,6 @@
 //! Tests of one message that has waited, in a real database.
 
-use onceward_core::Schema;
-use onceward_testkit::postgres::{Database as TestDatabase, Postgres};
+use onceward_testkit::postgres::Database as TestDatabase;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -9,17 +8,15 @@ use uuid::Uuid;
 use super::*;
 use crate::alarm::Alarm;
 use crate::clock::DatabaseClock;
-use crate::commits::Commits;
 use crate::handler::Whole;
 use crate::health::Health;
 use crate::keeper::Keeper;
 use crate::meters::Meters;
 use crate::room::Room;
 use crate::router::Route;
-use crate::sql::Statements;
-use crate::transaction::{Database, DueLine};
+use crate::transaction::{DueLine, testing};
 use crate::types::Types;
-use crate::{ConsumerName, FailingTypes, Handler, HandlerError, Tx};
+use crate::{FailingTypes, Handler, HandlerError, Tx};
 
 const KIND: &str = "t";
 
@@ -36,22 +33,14 @@ async fn workshop() -> (TestDatabase, Arc<Workshop>) {
 }
 
 async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
-    let test = Postgres::shared().await.database().await;
-    onceward_migrations::run(test.pool()).await.unwrap();
-    let consumer = ConsumerName::try_from("billing").unwrap();
+    let (test, database) = testing::database().await;
+    let clock = DatabaseClock::ask(&database.pool).await.unwrap();
     let shop = Workshop {
-        meters: Meters::new(&consumer),
-        database: Database {
-            pool: test.pool().clone(),
-            statements: Statements::new(Schema::default()),
-            consumer,
-            commits: Commits::Flushed,
-            outbound: None,
-            sequences: None,
-        },
+        meters: Meters::new(&database.consumer),
+        database,
         routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
         defaults: HandlerSettings::default(),
-        clock: DatabaseClock::ask(test.pool()).await.unwrap(),
+        clock,
         health: Health::new(),
         kill: CancellationToken::new(),
         types: Types::new(FailingTypes::default()),
