@@ -13,6 +13,10 @@ pub(crate) struct Mark {
     pub(crate) digest: Option<[u8; 16]>,
 }
 
+/// Slots of the ring of marks, a day each.
+const SLOTS: u128 = 12;
+const DAY_MS: u128 = 86_400_000;
+
 impl Mark {
     pub(crate) fn of(message: &Message) -> Self {
         Self {
@@ -35,6 +39,11 @@ impl Mark {
         }
     }
 
+    /// Where in the ring of marks it lies.
+    pub(crate) fn slot(&self) -> i16 {
+        slot_of(self.id)
+    }
+
     /// What a delivery is settled by whose mark is there with another digest: the same for each copy of it.
     pub(crate) fn of_conflict(&self) -> Self {
         Self {
@@ -50,6 +59,20 @@ impl Mark {
             (None, _) | (_, None) => false,
         }
     }
+}
+
+/// As the schema's function `mark_slot`, which costs the server more than half of a lookup: the day of a uuid of version 7; any other is
+/// spread by its last four bytes.
+pub(crate) fn slot_of(id: Uuid) -> i16 {
+    let bits = id.as_u128();
+    let is_version_7 = (bits >> 76) & 0xf == 7 && (bits >> 62) & 0b11 == 0b10;
+    let spread = if is_version_7 {
+        (bits >> 80) / DAY_MS
+    } else {
+        bits & 0xffff_ffff
+    };
+    // Below twelve.
+    i16::try_from(spread % SLOTS).unwrap_or_default()
 }
 
 fn key(id: &MessageId, source: Option<&Source>, ours: bool) -> Uuid {

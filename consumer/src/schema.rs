@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 use time::OffsetDateTime;
 
-use crate::{ConsumerError, sql};
+use crate::{ConsumerError, ConsumerName, sql};
 
 /// A right that a consumer's role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -44,6 +44,9 @@ with wanted (kind, name, privilege) as (
     ('table', 'processed_messages', 'SELECT'),
     ('table', 'processed_messages', 'INSERT'),
     ('table', 'processed_messages', 'UPDATE'),
+    ('table', 'consumers', 'SELECT'),
+    ('table', 'consumers', 'INSERT'),
+    ('table', 'consumers', 'UPDATE'),
     ('table', 'dead_letters', 'SELECT'),
     ('table', 'dead_letters', 'INSERT'),
     ('table', 'dead_letters', 'UPDATE'),
@@ -63,7 +66,7 @@ with wanted (kind, name, privilege) as (
 select
   current_user::text as role,
   w.kind,
-  $1 || '.' || w.name as object,
+  quote_ident($1) || '.' || w.name as object,
   w.privilege,
   c.oid is not null as exists,
   coalesce(has_table_privilege(c.oid, w.privilege), false) as held
@@ -72,14 +75,14 @@ left join pg_namespace n on n.nspname = $1
 left join pg_class c on c.relnamespace = n.oid and c.relname = w.name
 union all
 select
-  current_user::text, 'function', $1 || '.' || w.name, 'EXECUTE', p.oid is not null,
+  current_user::text, 'function', quote_ident($1) || '.' || w.name, 'EXECUTE', p.oid is not null,
   coalesce(has_function_privilege(p.oid, 'EXECUTE'), false)
 from unnest(array['mark_slot', 'is_held']) as w (name)
 left join pg_namespace n on n.nspname = $1
 left join pg_proc p on p.pronamespace = n.oid and p.proname = w.name
 union all
 select
-  current_user::text, 'schema', $1, 'USAGE', n.oid is not null,
+  current_user::text, 'schema', quote_ident($1), 'USAGE', n.oid is not null,
   coalesce(has_schema_privilege(n.oid, 'USAGE'), false)
 from (select 1) as one
 left join pg_namespace n on n.nspname = $1";
@@ -114,7 +117,7 @@ join pg_attribute a on a.attrelid = c.oid
 where n.nspname = $1
 union all
 select
-  current_user::text, 'function', $1 || '.' || p.proname, 'EXECUTE', true,
+  current_user::text, 'function', quote_ident($1) || '.' || p.proname, 'EXECUTE', true,
   has_function_privilege(p.oid, 'EXECUTE')
 from pg_namespace n
 join pg_proc p on p.pronamespace = n.oid
@@ -216,6 +219,24 @@ pub(crate) async fn check(
             missing,
         }),
     }
+}
+
+/// By primary key. $1 consumer.
+const REGISTER: &str = "
+insert into {schema}.consumers (name)
+values ($1)
+on conflict (name) do update
+set started_at = clock_timestamp()";
+
+/// Says that a member of the consumer starts.
+pub(crate) async fn register(
+    pool: &PgPool,
+    schema: &Schema,
+    consumer: &ConsumerName,
+) -> Result<(), ConsumerError> {
+    let register = sqlx::query(sql::over(schema, REGISTER)).bind(consumer.as_str());
+    let registered = register.execute(pool).await;
+    registered.map(drop).map_err(ConsumerError::Database)
 }
 
 /// Those of the roles that would help if they were granted to the user.

@@ -6,11 +6,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{SOON, Stage, write_effect};
-use onceward_consumer::{BuildError, Consumer, ConsumerError, HandlerSettings};
+use common::{Order, SOON, Stage, TOPIC, effect, write_effect};
+use onceward_consumer::{
+    BuildError, Consumer, ConsumerError, HandlerSettings, Schema, Tx, dead_letter,
+};
+use onceward_migrations::Migrations;
 use onceward_testkit::postgres::Postgres;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 /// A user of the database, made for one test.
@@ -206,4 +210,52 @@ async fn a_consumer_that_makes_no_sense_is_not_built() {
     assert!(matches!(mistakes[5], BuildError::SettingsWithoutHandler));
     assert!(matches!(mistakes[6], BuildError::Settings { .. }));
     assert!(matches!(mistakes[7], BuildError::Settings { .. }));
+}
+
+#[tokio::test]
+async fn a_schema_may_be_named_by_a_word_of_sql() {
+    let stage = Stage::new().await;
+    let schema = Schema::try_from("order").unwrap();
+    let migrations = Migrations::new(schema.clone());
+    migrations.run(stage.pool()).await.unwrap();
+    stage.publish(1, Some(1));
+    stage.publish(-1, Some(2));
+    let positive = async |event: Order, tx: &mut Tx| match event.order {
+        ..0 => Err("below zero".into()),
+        order => effect(order, tx).await,
+    };
+
+    let consumer = stage.builder().schema(schema.clone()).on("*", positive);
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let settled = consumer.build().unwrap().run_until_idle(subscriber).await;
+
+    settled.unwrap();
+    assert_eq!(stage.effects().await, [1]);
+    let consumers = dead_letter::consumers(stage.pool(), &schema).await.unwrap();
+    assert_eq!(consumers, ["billing"]);
+    let letters = dead_letter::counts(stage.pool(), &schema).await.unwrap();
+    assert_eq!(letters.len(), 1);
+}
+
+#[tokio::test]
+async fn a_consumer_is_known_once_it_has_started() {
+    let stage = Stage::new().await;
+    let none = dead_letter::consumers(stage.pool(), &Schema::default()).await;
+    let started = "select started_at from onceward.consumers";
+    let mut times: Vec<OffsetDateTime> = Vec::new();
+
+    for _ in 0..2 {
+        let consumer = stage.builder().on("*", write_effect).build().unwrap();
+        let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+        consumer.run_until_idle(subscriber).await.unwrap();
+        times.push(
+            sqlx::query_scalar(started)
+                .fetch_one(stage.pool())
+                .await
+                .unwrap(),
+        );
+    }
+
+    assert_eq!(none.unwrap(), Vec::<String>::new());
+    assert!(times[0] < times[1], "{times:?}");
 }

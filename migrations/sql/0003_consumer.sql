@@ -4,7 +4,17 @@
 create domain {{schema}}.consumer_name as text check (octet_length(value) <@ int4range(1, 64));
 create domain {{schema}}.mark_outcome as smallint check (value in (0, 1, 2, 3, 4));
 
--- Whoever inserts the mark decides. The slot comes from the mark's own uuid, so that the primary key is unique over the whole ring.
+-- Which consumers there are: no index on marks tells it.
+create table {{schema}}.consumers (
+  name {{schema}}.consumer_name not null,
+  started_at timestamptz not null default clock_timestamp(),
+  constraint consumers_pkey primary key (name)
+);
+comment on table {{schema}}.consumers is 'The consumers that have ever run on this database.';
+comment on column {{schema}}.consumers.started_at is 'When a member of it started last.';
+
+-- Whoever inserts the mark decides. The slot comes from the mark's own uuid, so that the primary key is unique over the whole ring. In the
+-- key what has one width comes first: comparing it costs a third, and seldom comes to the consumer's name.
 create table {{schema}}.processed_messages (
   message_id uuid not null,
   settled_at timestamptz not null default clock_timestamp(),
@@ -12,7 +22,7 @@ create table {{schema}}.processed_messages (
   outcome {{schema}}.mark_outcome not null,
   consumer {{schema}}.consumer_name not null,
   digest bytea,
-  constraint processed_messages_pkey primary key (slot, consumer, message_id)
+  constraint processed_messages_pkey primary key (slot, message_id, consumer)
 ) partition by list (slot);
 comment on table {{schema}}.processed_messages is 'The marks: one row for each message that a consumer has settled.';
 comment on column {{schema}}.processed_messages.message_id is 'The mark''s key: the message''s own uuid, or one made from its source and id.';

@@ -30,7 +30,8 @@ begin
     grant select, insert, update, delete on {{schema}}.processed_messages, {{schema}}.retries, {{schema}}.held_keys,
       {{schema}}.starts, {{schema}}.paused_types
     to onceward_consumer;
-    grant select, insert, update on {{schema}}.dead_letters, {{schema}}.consumer_positions, {{schema}}.key_sequences to onceward_consumer;
+    grant select, insert, update on {{schema}}.consumers, {{schema}}.dead_letters, {{schema}}.consumer_positions, {{schema}}.key_sequences
+    to onceward_consumer;
     grant execute on function {{schema}}.mark_slot, {{schema}}.is_held to onceward_consumer;
     for slot in 0..11 loop
       execute format('grant select, delete, truncate on {{schema}}.processed_messages_%s to onceward_consumer', slot);
@@ -41,12 +42,12 @@ begin
     grant select on
       {{schema}}.messages, {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked,
       {{schema}}.processed_messages, {{schema}}.dead_letters, {{schema}}.retries, {{schema}}.held_keys, {{schema}}.consumer_positions,
-      {{schema}}.starts, {{schema}}.paused_types, {{schema}}.key_sequences
+      {{schema}}.starts, {{schema}}.paused_types, {{schema}}.key_sequences, {{schema}}.consumers
     to onceward_admin;
     grant select on sequence {{schema}}.messages_seq_seq to onceward_admin;
     grant delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted to onceward_admin;
     grant update, delete on {{schema}}.parked, {{schema}}.dead_letters to onceward_admin;
-    grant delete on {{schema}}.consumer_positions, {{schema}}.key_sequences to onceward_admin;
+    grant delete on {{schema}}.consumers, {{schema}}.consumer_positions, {{schema}}.key_sequences to onceward_admin;
     -- To resume a type by hand.
     grant update (resumed_at) on {{schema}}.paused_types to onceward_admin;
     -- To replay a dead letter: it moves into the retries, and its mark says so.

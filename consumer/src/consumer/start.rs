@@ -32,11 +32,7 @@ impl Consumer {
         stop: CancellationToken,
         until_idle: bool,
     ) -> Result<Settled, ConsumerError> {
-        let sends = self.outbound.is_some();
-        schema::check(&self.pool, &self.schema, sends).await?;
-        let link = Link::beside(&self.pool);
-        // What is done to the connections of a pool may give them another role.
-        schema::check(link.own(), &self.schema, false).await?;
+        let link = self.enter().await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
         let commits = Commits::ask(&self.pool).await;
@@ -88,6 +84,17 @@ impl Consumer {
             ended = Box::pin(member.run(stop)) => ended,
             Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
         }
+    }
+
+    /// Refuses a database where a consumer could not do its work, and says there that it starts.
+    async fn enter(&self) -> Result<Link, ConsumerError> {
+        let sends = self.outbound.is_some();
+        schema::check(&self.pool, &self.schema, sends).await?;
+        let link = Link::beside(&self.pool);
+        // What is done to the connections of a pool may give them another role.
+        schema::check(link.own(), &self.schema, false).await?;
+        schema::register(&self.pool, &self.schema, &self.name).await?;
+        Ok(link)
     }
 
     /// What goes on beside the loop, and never ends.

@@ -161,50 +161,14 @@ where state = 'dead'
 group by consumer, reason
 order by consumer, reason";
 
-/// From one name to the next by the primary key of each slot of marks, whatever their number. `dead_letters` is scanned by its
-/// index, `held_keys` by its primary key.
+/// Scans `consumers`, which is small, and `dead_letters` by its index: letters of one that was deleted there can still be asked for.
 const CONSUMERS: &str = "
-with recursive marked (slot, consumer) as (
-  select
-    s.slot::smallint,
-    (select m.consumer from {schema}.processed_messages m where m.slot = s.slot order by m.consumer limit 1)
-  from generate_series(0, 11) as s (slot)
-  union all
-  select
-    k.slot,
-    (
-      select m.consumer
-      from {schema}.processed_messages m
-      where m.slot = k.slot and m.consumer > k.consumer
-      order by m.consumer
-      limit 1
-    )
-  from marked k
-  where k.consumer is not null
-),
-numbered (consumer) as (
-  (select n.consumer from {schema}.key_sequences n order by n.consumer limit 1)
-  union all
-  select (
-    select n.consumer
-    from {schema}.key_sequences n
-    where n.consumer > k.consumer
-    order by n.consumer
-    limit 1
-  )
-  from numbered k
-  where k.consumer is not null
-)
-select consumer from marked where consumer is not null
+select name
+from {schema}.consumers
 union
-select consumer from numbered where consumer is not null
-union
-select consumer from {schema}.consumer_positions
-union
-select consumer from {schema}.dead_letters
-union
-select consumer from {schema}.held_keys
-order by consumer";
+select consumer
+from {schema}.dead_letters
+order by name";
 
 /// Dead letters, newest first.
 ///
@@ -275,7 +239,7 @@ pub async fn show(
     }))
 }
 
-/// The names of all consumers that have marks, sequences of keys, positions, dead letters or retries in this database.
+/// The names of all consumers that have ever run on this database, or have dead letters there.
 ///
 /// # Errors
 /// Any database error; nothing is changed.

@@ -2,13 +2,12 @@
 
 /// Inserts the mark, unless it is there, and then looks whether its line is held, which sees what was committed while it waited. One index
 /// entry; waits for whoever is inserting the same one, and locks a line that is held until the transaction ends, by primary key.
-/// $1 consumer, $2 mark, $3 outcome, $4 digest, $5 the line, or null for none.
+/// $1 consumer, $2 mark, $3 outcome, $4 digest, $5 the line, or null for none, $6 slot.
 pub(super) const MARK: &str = "
 insert into {schema}.processed_messages (slot, consumer, message_id, outcome, digest)
-values ({schema}.mark_slot($2), $1, $2, $3, $4)
+values ($6, $1, $2, $3, $4)
 on conflict do nothing
 returning
-  slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
   clock_timestamp(),

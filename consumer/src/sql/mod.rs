@@ -70,7 +70,6 @@ pub(crate) struct Statements {
     pub(crate) marks: Text,
     pub(crate) digests: Text,
     pub(crate) held_lines: Text,
-    pub(crate) proofs: Text,
     pub(crate) take_up: Text,
     pub(crate) change_mark: Text,
     pub(crate) proof: Text,
@@ -118,14 +117,13 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(schema: Schema) -> Self {
-        let fill = |text: &str| Text(text.replace("{schema}", schema.as_str()).into());
+        let fill = |text: &str| Text(within(&schema, text).into());
         Self {
             mark: fill(marks::MARK),
             digest: fill(marks::DIGEST),
             marks: fill(batch::MARKS),
             digests: fill(batch::DIGESTS),
             held_lines: fill(batch::HELD_LINES),
-            proofs: fill(batch::PROOFS),
             take_up: fill(marks::TAKE_UP),
             change_mark: fill(marks::CHANGE),
             proof: fill(marks::PROOF),
@@ -193,8 +191,7 @@ impl Statements {
         }
         text += "commit";
         // A consumer's name is letters, digits and underscores; the rest are numbers.
-        let text = text
-            .replace("{schema}", self.schema.as_str())
+        let text = within(&self.schema, &text)
             .replace("{consumer}", consumer.as_str())
             .replace("{member}", &member.to_string());
         safe(text.into())
@@ -227,13 +224,18 @@ impl Statements {
 
 /// A statement over a schema, for what runs seldom.
 pub(crate) fn over(schema: &Schema, text: &str) -> SqlStr {
-    safe(text.replace("{schema}", schema.as_str()).into())
+    safe(within(schema, text).into())
 }
 
 /// A statement over one slot of the ring of marks.
 pub(crate) fn over_slot(schema: &Schema, slot: i16, text: &str) -> SqlStr {
     let text = text.replace("{slot}", &format!("processed_messages_{slot}"));
-    safe(text.replace("{schema}", schema.as_str()).into())
+    safe(within(schema, &text).into())
+}
+
+/// In quotes: a name may be a word of SQL, such as `order`.
+fn within(schema: &Schema, text: &str) -> String {
+    text.replace("{schema}", &format!("\"{schema}\""))
 }
 
 fn safe(text: Arc<str>) -> SqlStr {

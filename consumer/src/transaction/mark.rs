@@ -77,18 +77,18 @@ impl Database {
         says: Says,
         deadline: Duration,
     ) -> Result<Option<(Marked, bool)>, sqlx::Error> {
-        let insert = sqlx::query_as::<_, (i16, String, i32, OffsetDateTime, bool)>(
-            self.statements.mark.sql(),
-        )
-        .bind(self.consumer.as_str())
-        .bind(mark.id)
-        .bind(says as i16)
-        .bind(mark.digest.as_ref().map(|digest| &digest[..]))
-        .bind(line)
-        .fetch_optional(connection);
+        let insert =
+            sqlx::query_as::<_, (String, i32, OffsetDateTime, bool)>(self.statements.mark.sql())
+                .bind(self.consumer.as_str())
+                .bind(mark.id)
+                .bind(says as i16)
+                .bind(mark.digest.as_ref().map(|digest| &digest[..]))
+                .bind(line)
+                .bind(mark.slot())
+                .fetch_optional(connection);
         let row = within(deadline + ANSWER, insert).await?;
-        Ok(row.map(|(slot, xid, pid, at, held)| {
-            let row = Row::Mark { slot };
+        Ok(row.map(|(xid, pid, at, held)| {
+            let row = Row::Mark { slot: mark.slot() };
             (Marked { row, xid, pid, at }, held)
         }))
     }

@@ -36,6 +36,38 @@ async fn a_line_that_came_to_be_held_while_the_mark_waited_is_seen() {
     assert!(held);
 }
 
+#[tokio::test]
+async fn the_slot_of_a_mark_is_the_schemas() {
+    let test = Postgres::shared().await.database().await;
+    onceward_migrations::run(test.pool()).await.unwrap();
+    let versions = (0..16).map(|version| (version << 76) | (0b10 << 62));
+    let variants = (0..4).map(|variant| (7 << 76) | (variant << 62));
+    let mut ids: Vec<Uuid> = versions.chain(variants).map(Uuid::from_u128).collect();
+    ids.extend([Uuid::nil(), Uuid::max()]);
+    for _ in 0..500 {
+        let bits = fastrand::u128(..);
+        ids.push(Uuid::from_u128(bits));
+        ids.push(
+            uuid::Builder::from_u128(bits)
+                .with_version(uuid::Version::SortRand)
+                .into_uuid(),
+        );
+    }
+
+    let slots: Vec<(Uuid, i16)> =
+        sqlx::query_as("select id, onceward.mark_slot(id) from unnest($1::uuid[]) as id")
+            .bind(&ids)
+            .fetch_all(test.pool())
+            .await
+            .unwrap();
+
+    assert_eq!(slots.len(), ids.len());
+    for (id, slot) in slots {
+        let mark = Mark { id, digest: None };
+        assert_eq!(mark.slot(), slot, "{id}");
+    }
+}
+
 async fn until_one_waits(pool: &PgPool) {
     let waits = "
         select exists (

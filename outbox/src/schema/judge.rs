@@ -14,7 +14,7 @@ use super::{Facts, Finding, Table};
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Tables that the schema must have besides the partitions.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "settings",
     "messages",
     "streams",
@@ -24,6 +24,7 @@ const TABLES: [&str; 12] = [
     "processed_messages",
     "dead_letters",
     "retries",
+    "consumers",
     "held_keys",
     "consumer_positions",
     "key_sequences",

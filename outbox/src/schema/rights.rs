@@ -118,7 +118,7 @@ const ADMINISTER: &[Need] = &[
     ),
     need("^(parked|processed_messages|dead_letters)$", "", "SELECT"),
     need(
-        "^(retries|held_keys|consumer_positions|key_sequences)$",
+        "^(retries|held_keys|consumers|consumer_positions|key_sequences)$",
         "",
         "SELECT",
     ),
@@ -130,7 +130,11 @@ const ADMINISTER: &[Need] = &[
     ),
     need("^(processed_messages|retries|held_keys)$", "", "INSERT"),
     need("^(processed_messages|held_keys)$", "", "UPDATE"),
-    need("^(consumer_positions|key_sequences)$", "", "DELETE"),
+    need(
+        "^(consumers|consumer_positions|key_sequences)$",
+        "",
+        "DELETE",
+    ),
     need(
         "^(streams|cursors|unrouted|parked|dead_letters)$",
         "",

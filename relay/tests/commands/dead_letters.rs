@@ -165,8 +165,7 @@ async fn a_consumer_that_nobody_knows_is_refused_with_those_that_are() {
     let (database, shell) = with_dead_letters().await;
     execute(
         database.pool(),
-        "insert into onceward.processed_messages (message_id, slot, outcome, consumer)
-         values (gen_random_uuid(), 3, 0, 'auditor')",
+        "insert into onceward.consumers (name) values ('auditor')",
     )
     .await;
 
@@ -190,7 +189,7 @@ async fn a_consumer_that_nobody_knows_is_refused_with_those_that_are() {
             ],
         );
     }
-    // It has marks, and has given up on nothing.
+    // It has run, and has given up on nothing.
     let sound = ["dead-letters", "list", "--consumer", "auditor"];
     assert_eq!(shell.json(&sound).await["dead_letters"], json!([]));
 }

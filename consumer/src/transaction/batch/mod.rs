@@ -14,9 +14,9 @@ use uuid::Uuid;
 use open::Opened;
 
 use super::ended::{Ended, SAVEPOINT, after_commit, handle_batch, unproven, without_mark};
-use super::mark::Marked;
+use super::mark::{Marked, Proof};
 use super::undo::{Undo, ended_by_handler};
-use super::{ANSWER, COMMIT, Database, ROLL_BACK, Ran, within};
+use super::{COMMIT, Database, ROLL_BACK, Ran, within};
 use crate::alarm::Alarm;
 use crate::batch::AnyBatch;
 use crate::faults::{Failpoint, Fault, pass, planted};
@@ -158,10 +158,7 @@ impl Database {
             Self::batch_has_ended(order, &opened.lots)
         );
         // If the handler has committed, it has committed all marks alike.
-        let mark = Mark {
-            id: opened.marks.first().copied().unwrap_or_default(),
-            digest: None,
-        };
+        let mark = opened.first();
         let undo = Undo {
             mark: &mark,
             marked,
@@ -172,7 +169,7 @@ impl Database {
         self.undo(session, undo).await
     }
 
-    /// Proves all marks and commits. An error is to be undone.
+    /// Proves the marks and commits. An error is to be undone.
     async fn finish_batch(
         &self,
         order: &BatchOrder<'_>,
@@ -183,10 +180,12 @@ impl Database {
         if session.has_savepoint() {
             return Err((session, HandlerError::from(SAVEPOINT)));
         }
-        let proven = self.prove_all(session.connection(), order, opened).await;
+        let proven = self
+            .prove_all(session.connection(), order, (opened, marked))
+            .await;
         match proven {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Proof::Ours) => {}
+            Ok(Proof::NotOurs) => {
                 Self::batch_has_ended(order, &opened.lots).await;
                 session.roll_back(ROLL_BACK).await;
                 return Ok(ended_by_handler(marked));
@@ -203,24 +202,20 @@ impl Database {
         })
     }
 
+    /// Proves the first of the marks: they were written by one statement, before the handler had the transaction, and share its fate.
     async fn prove_all(
         &self,
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
-        opened: &Opened,
-    ) -> Result<bool, sqlx::Error> {
+        (opened, marked): (&Opened, &Marked),
+    ) -> Result<Proof, sqlx::Error> {
         if planted(Fault::CommitWithoutProof) {
-            return Ok(true);
+            return Ok(Proof::Ours);
         }
         if order.entries.iter().any(|entry| entry.suspect) {
             self.forget_starts(connection, &opened.marks).await?;
         }
-        let ask = sqlx::query_as(self.statements.proofs.sql())
-            .bind(self.consumer.as_str())
-            .bind(&opened.slots)
-            .bind(&opened.marks)
-            .fetch_one(connection);
-        let (count, _): (i64, String) = within(order.deadline + ANSWER, ask).await?;
-        Ok(usize::try_from(count) == Ok(opened.marks.len()))
+        self.prove(connection, &opened.first(), marked, order.deadline)
+            .await
     }
 }

@@ -11,20 +11,30 @@ use super::{BatchOrder, Entry, Lot};
 use crate::batch::order_of_marks;
 use crate::faults::{Fault, planted};
 use crate::line::line_of;
+use crate::mark::{Mark, slot_of};
 use crate::transaction::mark::{Marked, Row};
 use crate::transaction::{ANSWER, Database, within};
 
 /// A batch whose marks are written.
 pub(super) struct Opened {
     pub(super) lots: Vec<Lot>,
-    /// Of those inserted: slot and id.
-    pub(super) slots: Vec<i16>,
+    /// Those inserted.
     pub(super) marks: Vec<Uuid>,
-    /// One of those inserted.
+    /// The first of them.
     pub(super) marked: Option<Marked>,
 }
 
-type MarksRow = (Uuid, i16, String, i32, OffsetDateTime);
+impl Opened {
+    /// The first of the marks inserted.
+    pub(super) fn first(&self) -> Mark {
+        Mark {
+            id: self.marks.first().copied().unwrap_or_default(),
+            digest: None,
+        }
+    }
+}
+
+type MarksRow = (Vec<Uuid>, String, i32, OffsetDateTime);
 
 impl Database {
     /// Opens a batch without those that have to be looked at alone. None: a key has been held meanwhile, and it is to be
@@ -40,17 +50,15 @@ impl Database {
         let mut aside = self.too_old(connection, order).await?;
         let held = self.with_held_keys(connection, order, &aside).await?;
         aside.extend(held);
-        let inserted = self.insert_marks(connection, order, &aside).await?;
-        let marked = inserted.first().map(|(_, slot, xid, pid, at)| Marked {
-            row: Row::Mark { slot: *slot },
-            xid: xid.clone(),
-            pid: *pid,
-            at: *at,
+        let (marks, xid, pid, at) = self.insert_marks(connection, order, &aside).await?;
+        let marked = marks.first().map(|first| Marked {
+            row: Row::Mark {
+                slot: slot_of(*first),
+            },
+            xid,
+            pid,
+            at,
         });
-        let (marks, slots): (Vec<Uuid>, Vec<i16>) = inserted
-            .iter()
-            .map(|(mark, slot, ..)| (*mark, *slot))
-            .unzip();
         if !self
             .with_held_keys(connection, order, &aside)
             .await?
@@ -75,7 +83,6 @@ impl Database {
         };
         Ok(Some(Opened {
             lots: order.entries.iter().map(lot).collect(),
-            slots,
             marks,
             marked,
         }))
@@ -107,7 +114,7 @@ impl Database {
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
         aside: &HashSet<Uuid>,
-    ) -> Result<Vec<MarksRow>, sqlx::Error> {
+    ) -> Result<MarksRow, sqlx::Error> {
         let new: Vec<&Entry<'_>> = order
             .entries
             .iter()
@@ -121,14 +128,16 @@ impl Database {
         };
         let in_order = || places.iter().filter_map(|place| new.get(*place));
         let marks: Vec<Uuid> = in_order().map(|entry| entry.mark.id).collect();
+        let slots: Vec<i16> = marks.iter().copied().map(slot_of).collect();
         let digests: Vec<Option<&[u8]>> = in_order()
             .map(|entry| entry.mark.digest.as_ref().map(|digest| &digest[..]))
             .collect();
         let insert = sqlx::query_as(self.statements.marks.sql())
             .bind(self.consumer.as_str())
+            .bind(slots)
             .bind(marks)
             .bind(digests)
-            .fetch_all(connection);
+            .fetch_one(connection);
         within(order.deadline + ANSWER, insert).await
     }
 
