@@ -73,7 +73,7 @@ impl StreamSettings {
             on_refusal: OnRefusal::default(),
             publish_after: PublishAfter::default(),
             lease_ttl: Duration::from_secs(10),
-            poll_ceiling: Duration::from_millis(17),
+            poll_ceiling: Duration::from_millis(19),
             chunk: 2_500,
             in_flight_messages: 30_000,
             in_flight_bytes: 16 << 20,
