@@ -147,10 +147,11 @@ async fn fill(database: &Database, [empty, full]: [&'static str; 2]) {
         insert into onceward.streams (stream) values ('events');
         insert into onceward.messages (lane, id, topic, key, type, payload)
         select 1, gen_random_uuid(), 'orders', 'k', 'orders', 'x' from generate_series(1, 20000)";
-    // Once the messages are committed: none of them is late.
+    // As of the moment at which the messages were committed and nothing else ran on the server: none of them is late.
     let cursors = "
         insert into onceward.cursors (stream, lane, last_seq, snapshot)
-        select 'events', lane, 20000, pg_current_snapshot() from generate_series(0, 2) lane";
+        select 'events', lane, 20000, format('%1$s:%1$s:', next)::pg_snapshot
+        from (select txid::text::bigint + 1 as next from onceward.messages limit 1) m, generate_series(0, 2) lane";
     for sql in [keep_statistics, empty, messages, cursors, full] {
         execute(database.pool(), sql).await;
     }
