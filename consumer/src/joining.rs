@@ -10,6 +10,7 @@ use sqlx::{Error, SqlStr};
 use uuid::Uuid;
 
 use crate::history::Attempt;
+use crate::mark::slot_of;
 use crate::stored::Stored;
 use crate::trouble::clean;
 
@@ -77,6 +78,7 @@ impl<'q> Joining<'q> {
             .bind(clean(self.error))
             .bind(seconds(self.delay))
             .bind(self.dead_letter)
+            .bind(slot_of(self.mark))
     }
 }
 

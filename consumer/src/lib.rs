@@ -32,6 +32,7 @@ mod meters;
 mod name;
 mod nudge;
 mod plan;
+mod register;
 mod ring;
 mod room;
 mod router;

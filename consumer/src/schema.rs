@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 use time::OffsetDateTime;
 
-use crate::{ConsumerError, ConsumerName, sql};
+use crate::{ConsumerError, sql};
 
 /// A right that a consumer's role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -106,7 +106,7 @@ const ENQUEUE_RIGHTS: &str = "
 select
   current_user::text as role,
   'table' as kind,
-  $1 || '.messages' as object,
+  quote_ident($1) || '.messages' as object,
   'INSERT (' || a.attname || ')' as privilege,
   true as exists,
   has_column_privilege(c.oid, a.attnum, 'INSERT') as held
@@ -219,24 +219,6 @@ pub(crate) async fn check(
             missing,
         }),
     }
-}
-
-/// By primary key. $1 consumer.
-const REGISTER: &str = "
-insert into {schema}.consumers (name)
-values ($1)
-on conflict (name) do update
-set started_at = clock_timestamp()";
-
-/// Says that a member of the consumer starts.
-pub(crate) async fn register(
-    pool: &PgPool,
-    schema: &Schema,
-    consumer: &ConsumerName,
-) -> Result<(), ConsumerError> {
-    let register = sqlx::query(sql::over(schema, REGISTER)).bind(consumer.as_str());
-    let registered = register.execute(pool).await;
-    registered.map(drop).map_err(ConsumerError::Database)
 }
 
 /// Those of the roles that would help if they were granted to the user.

@@ -259,3 +259,46 @@ async fn a_consumer_is_known_once_it_has_started() {
     assert_eq!(none.unwrap(), Vec::<String>::new());
     assert!(times[0] < times[1], "{times:?}");
 }
+
+#[tokio::test]
+async fn a_consumer_is_noted_whatever_its_sessions_begin_with() {
+    let stage = Stage::new().await;
+    let options = PgPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async {
+            let defaults = "set default_transaction_isolation = 'serializable'; set default_transaction_read_only = on";
+            sqlx::raw_sql(defaults).execute(connection).await.map(drop)
+        })
+    });
+    let pool = options.connect(stage.database.url()).await.unwrap();
+    stage.publish(1, None);
+
+    let consumer = stage.builder().pool(pool).on("*", write_effect);
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let settled = consumer.build().unwrap().run_until_idle(subscriber).await;
+
+    assert_eq!(settled.unwrap().handled, 1);
+    let consumers = dead_letter::consumers(stage.pool(), &Schema::default()).await;
+    assert_eq!(consumers.unwrap(), ["billing"]);
+}
+
+#[tokio::test]
+async fn a_consumer_starts_although_somebody_has_locked_its_note() {
+    let stage = Stage::new().await;
+    sqlx::query("insert into onceward.consumers (consumer) values ('billing')")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let mut other = stage.pool().begin().await.unwrap();
+    sqlx::query("delete from onceward.consumers")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    stage.publish(1, None);
+
+    let consumer = stage.builder().on("*", write_effect).build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let settled = consumer.run_until_idle(subscriber).await;
+
+    assert_eq!(settled.unwrap().handled, 1);
+    other.rollback().await.unwrap();
+}

@@ -6,9 +6,9 @@ create domain {{schema}}.mark_outcome as smallint check (value in (0, 1, 2, 3, 4
 
 -- Which consumers there are: no index on marks tells it.
 create table {{schema}}.consumers (
-  name {{schema}}.consumer_name not null,
+  consumer {{schema}}.consumer_name not null,
   started_at timestamptz not null default clock_timestamp(),
-  constraint consumers_pkey primary key (name)
+  constraint consumers_pkey primary key (consumer)
 );
 comment on table {{schema}}.consumers is 'The consumers that have ever run on this database.';
 comment on column {{schema}}.consumers.started_at is 'When a member of it started last.';

@@ -104,6 +104,8 @@ fn kafka(world: &World, route: &str) -> Outcome<StreamConsumer> {
         .set("bootstrap.servers", world.kafka.brokers())
         .set("group.id", unique(route))
         .set("auto.offset.reset", "earliest")
+        // Once it has fetched enough it would wait for a second, in which what it has fetched may be used up.
+        .set("fetch.queue.backoff.ms", "20")
         .create()?;
     consumer.subscribe(&[route])?;
     Ok(consumer)

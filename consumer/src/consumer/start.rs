@@ -18,6 +18,7 @@ use crate::member::Member;
 use crate::meters::Meters;
 use crate::nudge::Nudge;
 use crate::plan::places::Places;
+use crate::register::register;
 use crate::room::Room;
 use crate::sql::Statements;
 use crate::transaction::{Database, Sequences};
@@ -93,7 +94,7 @@ impl Consumer {
         let link = Link::beside(&self.pool);
         // What is done to the connections of a pool may give them another role.
         schema::check(link.own(), &self.schema, false).await?;
-        schema::register(&self.pool, &self.schema, &self.name).await?;
+        register(&self.pool, &self.schema, &self.name).await;
         Ok(link)
     }
 

@@ -161,14 +161,14 @@ where state = 'dead'
 group by consumer, reason
 order by consumer, reason";
 
-/// Scans `consumers`, which is small, and `dead_letters` by its index: letters of one that was deleted there can still be asked for.
+/// Scans both tables, which are small or else somebody has much to do: letters of a consumer that was deleted can still be asked for.
 const CONSUMERS: &str = "
-select name
+select consumer
 from {schema}.consumers
 union
 select consumer
 from {schema}.dead_letters
-order by name";
+order by consumer";
 
 /// Dead letters, newest first.
 ///

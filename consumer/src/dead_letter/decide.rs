@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::history::Attempt;
 use crate::joining::Joining;
 use crate::line::line;
+use crate::mark::slot_of;
 use crate::sql;
 use crate::stored::Stored;
 
@@ -62,10 +63,10 @@ where id = $1
   and state in ('dead', 'discarded')
 for update";
 
-/// The mark says that its message waits. One that was forgotten is written anew. By primary key. $1 consumer, $2 mark.
+/// The mark says that its message waits. One that was forgotten is written anew. By primary key. $1 consumer, $2 mark, $3 slot.
 const MARK: &str = "
 insert into {schema}.processed_messages as m (slot, consumer, message_id, outcome)
-values ({schema}.mark_slot($2), $1, $2, 1)
+values ($3, $1, $2, 1)
 on conflict (slot, consumer, message_id) do update
 set outcome = 1, settled_at = clock_timestamp()
 returning digest";
@@ -177,6 +178,7 @@ async fn line_up(
     let digest: Option<Vec<u8>> = sqlx::query_scalar(sql::over(schema, MARK))
         .bind(&row.consumer)
         .bind(row.message_id)
+        .bind(slot_of(row.message_id))
         .fetch_one(&mut *connection)
         .await?;
     let joining = Joining {

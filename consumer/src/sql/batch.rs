@@ -13,20 +13,20 @@ with inserted as (
   returning message_id)
 select
   coalesce(array_agg(message_id), '{}'),
-  pg_current_xact_id()::xid::text,
+  pg_current_xact_id_if_assigned()::xid::text,
   pg_backend_pid(),
   clock_timestamp()
 from inserted";
 
 /// The digests beside marks. By primary key, one by one: the limit keeps the planner from reading the whole ring.
-/// $1 consumer, $2 marks.
+/// $1 consumer, $2 slots, $3 marks.
 pub(super) const DIGESTS: &str = "
 select m.id, p.digest
-from unnest($2::uuid[]) as m (id)
+from unnest($2::smallint[], $3::uuid[]) as m (slot, id)
 cross join lateral (
   select digest
   from {schema}.processed_messages
-  where slot = {schema}.mark_slot(m.id)
+  where slot = m.slot
     and consumer = $1
     and message_id = m.id
   limit 1) p";

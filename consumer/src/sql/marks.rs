@@ -13,25 +13,24 @@ returning
   clock_timestamp(),
   $5 is not null and {schema}.is_held($1, $5)";
 
-/// The digest beside a mark. By primary key. $1 consumer, $2 mark.
+/// The digest beside a mark. By primary key. $1 consumer, $2 mark, $3 slot.
 pub(super) const DIGEST: &str = "
 select digest
 from {schema}.processed_messages
-where slot = {schema}.mark_slot($2)
+where slot = $3
   and consumer = $1
   and message_id = $2";
 
 /// Takes up the mark of a deferred message, which only one can. Gives no row if somebody else has finished it. A mark that
 /// somebody deleted is inserted again: the message itself is at hand. By primary key; waits for whoever changes the same one.
-/// $1 consumer, $2 mark, $3 outcome, $4 digest.
+/// $1 consumer, $2 mark, $3 outcome, $4 digest, $5 slot.
 pub(super) const TAKE_UP: &str = "
 insert into {schema}.processed_messages as m (slot, consumer, message_id, outcome, digest)
-values ({schema}.mark_slot($2), $1, $2, $3, $4)
+values ($5, $1, $2, $3, $4)
 on conflict (slot, consumer, message_id) do update
 set outcome = excluded.outcome, settled_at = clock_timestamp()
 where m.outcome = 1
 returning
-  slot,
   pg_current_xact_id()::xid::text,
   pg_backend_pid(),
   clock_timestamp()";
@@ -44,15 +43,13 @@ where slot = $1
   and consumer = $2
   and message_id = $3";
 
-/// Whether the mark is there and of this very transaction. By primary key. Also lifts the statement's time limit for
-/// COMMIT: cancelled while it waits for a standby, it would succeed without having been replicated.
-/// $1 slot, $2 consumer, $3 mark.
+/// Whether this transaction is the one that wrote the mark, which it did before the handler had it and outside of any savepoint. Looks at no
+/// table: a plan made while a slot was empty would scan it for as long as nobody renews its statistics. Also lifts the statement's time
+/// limit for COMMIT: cancelled while it waits for a standby, it would succeed without having been replicated. $1 the mark's xid.
 pub(super) const PROOF: &str = "
-select xmin = pg_current_xact_id()::xid, set_config('statement_timeout', '0', true)
-from {schema}.processed_messages
-where slot = $1
-  and consumer = $2
-  and message_id = $3";
+select
+  coalesce(pg_current_xact_id_if_assigned()::xid::text = $1, false),
+  set_config('statement_timeout', '0', true)";
 
 /// Whether a transaction that is over has left its mark behind. By primary key. $1 slot, $2 consumer, $3 mark, $4 its xid.
 pub(super) const LEFT_BEHIND: &str = "
@@ -62,11 +59,11 @@ where slot = $1
   and consumer = $2
   and message_id = $3";
 
-/// Takes over the mark that a handler committed by itself. By primary key. $1 consumer, $2 mark, $3 its xid, $4 outcome.
+/// Takes over the mark that a handler committed by itself. By primary key. $1 consumer, $2 mark, $3 its xid, $4 outcome, $5 slot.
 pub(super) const TAKE_OVER: &str = "
 update {schema}.processed_messages
 set outcome = $4, settled_at = clock_timestamp()
-where slot = {schema}.mark_slot($2)
+where slot = $5
   and consumer = $1
   and message_id = $2
   and xmin = $3::text::xid";

@@ -111,13 +111,12 @@ pub(crate) struct Statements {
     pub(crate) lock_numbers: Text,
     pub(crate) set_numbers: Text,
     pub(crate) first_number: Text,
-    pub(crate) number_proof: Text,
     pub(crate) number_left_behind: Text,
 }
 
 impl Statements {
     pub(crate) fn new(schema: Schema) -> Self {
-        let fill = |text: &str| Text(within(&schema, text).into());
+        let fill = |text: &str| Text(in_schema(&schema, text).into());
         Self {
             mark: fill(marks::MARK),
             digest: fill(marks::DIGEST),
@@ -165,7 +164,6 @@ impl Statements {
             lock_numbers: fill(sequences::LOCK),
             set_numbers: fill(sequences::SET),
             first_number: fill(sequences::FIRST),
-            number_proof: fill(sequences::PROOF),
             number_left_behind: fill(sequences::LEFT_BEHIND),
             schema,
         }
@@ -191,7 +189,7 @@ impl Statements {
         }
         text += "commit";
         // A consumer's name is letters, digits and underscores; the rest are numbers.
-        let text = within(&self.schema, &text)
+        let text = in_schema(&self.schema, &text)
             .replace("{consumer}", consumer.as_str())
             .replace("{member}", &member.to_string());
         safe(text.into())
@@ -224,17 +222,17 @@ impl Statements {
 
 /// A statement over a schema, for what runs seldom.
 pub(crate) fn over(schema: &Schema, text: &str) -> SqlStr {
-    safe(within(schema, text).into())
+    safe(in_schema(schema, text).into())
 }
 
 /// A statement over one slot of the ring of marks.
 pub(crate) fn over_slot(schema: &Schema, slot: i16, text: &str) -> SqlStr {
     let text = text.replace("{slot}", &format!("processed_messages_{slot}"));
-    safe(within(schema, &text).into())
+    safe(in_schema(schema, &text).into())
 }
 
 /// In quotes: a name may be a word of SQL, such as `order`.
-fn within(schema: &Schema, text: &str) -> String {
+fn in_schema(schema: &Schema, text: &str) -> String {
     text.replace("{schema}", &format!("\"{schema}\""))
 }
 

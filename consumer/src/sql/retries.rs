@@ -18,7 +18,7 @@ insert into {schema}.retries (
   consumer, line, message_id, mark_slot, digest, original_id, topic, key, type, headers, payload, source, created_at,
   origin, attempts, forgiven, history, error, due_at, dead_letter)
 values (
-  $1, $2, $3, {schema}.mark_slot($3), $4, $5, $6, $7, $8, $9, $10, $11, $12,
+  $1, $2, $3, $20, $4, $5, $6, $7, $8, $9, $10, $11, $12,
   $13, $14, $15, $16, $17, clock_timestamp() + make_interval(secs => $18), $19)";
 
 /// Takes due lines for a while, so that no other member takes them too, and tells the types of their first messages: null for a

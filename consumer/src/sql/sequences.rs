@@ -74,13 +74,6 @@ returning
   pg_backend_pid(),
   clock_timestamp()";
 
-/// As for a mark: whether the row is of this very transaction. By primary key. $1 consumer, $2 line.
-pub(super) const PROOF: &str = "
-select xmin = pg_current_xact_id()::xid, set_config('statement_timeout', '0', true)
-from {schema}.key_sequences
-where consumer = $1
-  and line = $2";
-
 /// As for a mark: whether a transaction that is over has left it behind. By primary key. $1 consumer, $2 line, $3 its xid.
 pub(super) const LEFT_BEHIND: &str = "
 select xmin = $3::text::xid

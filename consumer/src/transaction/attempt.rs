@@ -359,7 +359,7 @@ impl Database {
             return Ok(true);
         }
         let proof = self
-            .prove(session.connection(), order.mark, marked, order.deadline)
+            .prove(session.connection(), marked, order.deadline)
             .await?;
         Ok(proof == Proof::Ours)
     }

@@ -25,9 +25,7 @@ pub(crate) enum Says {
 /// What stands for a message that is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Row {
-    Mark {
-        slot: i16,
-    },
+    Mark,
     /// The numbers of its key, in the place of the mark.
     Numbers {
         line: Uuid,
@@ -49,9 +47,9 @@ pub(crate) struct Marked {
 /// What the proof found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// The mark is there and of this transaction.
+    /// This transaction is the one that wrote the mark.
     Ours,
-    /// It is not: the handler has ended the transaction.
+    /// It is another one: the handler has ended that.
     NotOurs,
 }
 
@@ -88,7 +86,7 @@ impl Database {
                 .fetch_optional(connection);
         let row = within(deadline + ANSWER, insert).await?;
         Ok(row.map(|(xid, pid, at, held)| {
-            let row = Row::Mark { slot: mark.slot() };
+            let row = Row::Mark;
             (Marked { row, xid, pid, at }, held)
         }))
     }
@@ -102,15 +100,16 @@ impl Database {
         deadline: Duration,
     ) -> Result<Option<Marked>, sqlx::Error> {
         let take_up =
-            sqlx::query_as::<_, (i16, String, i32, OffsetDateTime)>(self.statements.take_up.sql())
+            sqlx::query_as::<_, (String, i32, OffsetDateTime)>(self.statements.take_up.sql())
                 .bind(self.consumer.as_str())
                 .bind(mark.id)
                 .bind(says as i16)
                 .bind(mark.digest.as_ref().map(|digest| &digest[..]))
+                .bind(mark.slot())
                 .fetch_optional(connection);
         let row = within(deadline + ANSWER, take_up).await?;
-        Ok(row.map(|(slot, xid, pid, at)| Marked {
-            row: Row::Mark { slot },
+        Ok(row.map(|(xid, pid, at)| Marked {
+            row: Row::Mark,
             xid,
             pid,
             at,
@@ -126,6 +125,7 @@ impl Database {
         let ask = sqlx::query_scalar::<_, Option<Vec<u8>>>(self.statements.digest.sql())
             .bind(self.consumer.as_str())
             .bind(mark.id)
+            .bind(mark.slot())
             .fetch_optional(connection);
         let stored = within(ANSWER, ask).await?.flatten();
         Ok(mark.conflicts_with(stored.as_deref()) && !planted(Fault::DigestIgnored))
@@ -136,11 +136,10 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         mark: &Mark,
-        slot: i16,
         says: Says,
     ) -> Result<(), sqlx::Error> {
         let change = sqlx::query(self.statements.change_mark.sql())
-            .bind(slot)
+            .bind(mark.slot())
             .bind(self.consumer.as_str())
             .bind(mark.id)
             .bind(says as i16)
@@ -161,6 +160,7 @@ impl Database {
             .bind(mark.id)
             .bind(xid)
             .bind(says as i16)
+            .bind(mark.slot())
             .execute(connection);
         Ok(within(ANSWER, update).await?.rows_affected() > 0)
     }
@@ -169,24 +169,14 @@ impl Database {
     pub(super) async fn prove(
         &self,
         connection: &mut PgConnection,
-        mark: &Mark,
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = match marked.row {
-            Row::Mark { slot } => sqlx::query_as::<_, (bool, String)>(self.statements.proof.sql())
-                .bind(slot)
-                .bind(self.consumer.as_str())
-                .bind(mark.id),
-            Row::Numbers { line } => sqlx::query_as(self.statements.number_proof.sql())
-                .bind(self.consumer.as_str())
-                .bind(line),
-        };
-        let row = within(deadline + ANSWER, ask.fetch_optional(connection)).await?;
-        Ok(match row {
-            Some((true, _)) => Proof::Ours,
-            Some((false, _)) | None => Proof::NotOurs,
-        })
+        let ask = sqlx::query_as(self.statements.proof.sql())
+            .bind(&marked.xid)
+            .fetch_one(connection);
+        let (ours, _): (bool, String) = within(deadline + ANSWER, ask).await?;
+        Ok(if ours { Proof::Ours } else { Proof::NotOurs })
     }
 
     /// Forgets the starts of messages whose marks this transaction holds.
@@ -210,8 +200,8 @@ impl Database {
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
         let ask = match marked.row {
-            Row::Mark { slot } => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
-                .bind(slot)
+            Row::Mark => sqlx::query_scalar::<_, bool>(self.statements.left_behind.sql())
+                .bind(mark.slot())
                 .bind(self.consumer.as_str())
                 .bind(mark.id),
             Row::Numbers { line } => sqlx::query_scalar(self.statements.number_left_behind.sql())

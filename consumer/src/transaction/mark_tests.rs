@@ -38,8 +38,7 @@ async fn a_line_that_came_to_be_held_while_the_mark_waited_is_seen() {
 
 #[tokio::test]
 async fn the_slot_of_a_mark_is_the_schemas() {
-    let test = Postgres::shared().await.database().await;
-    onceward_migrations::run(test.pool()).await.unwrap();
+    let (test, _database) = testing::database().await;
     let versions = (0..16).map(|version| (version << 76) | (0b10 << 62));
     let variants = (0..4).map(|variant| (7 << 76) | (variant << 62));
     let mut ids: Vec<Uuid> = versions.chain(variants).map(Uuid::from_u128).collect();

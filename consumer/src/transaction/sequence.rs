@@ -224,9 +224,8 @@ impl Database {
                 let marked = self.insert_mark(connection, mark, Says::Deferred, deadline);
                 Ok(marked.await?.is_some())
             }
-            Row::Mark { slot } => {
-                self.change_mark(connection, mark, slot, Says::Deferred)
-                    .await?;
+            Row::Mark => {
+                self.change_mark(connection, mark, Says::Deferred).await?;
                 Ok(true)
             }
         }

@@ -63,7 +63,7 @@ impl Database {
 
 pub(super) fn ended_by_handler(marked: &Marked) -> Ran {
     let error = match marked.row {
-        Row::Mark { .. } => ENDED,
+        Row::Mark => ENDED,
         Row::Numbers { .. } => ENDED_BY_NUMBER,
     };
     Ran {

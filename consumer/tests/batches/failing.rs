@@ -181,7 +181,12 @@ async fn a_swallowed_database_error_in_a_batch_is_found_out_before_the_ack() {
 
 #[tokio::test]
 async fn a_batch_whose_transaction_the_handler_ends_is_given_up_and_never_run_again() {
-    for (end, effects) in [("commit", 6), ("rollback", 0)] {
+    for (end, effects) in [
+        ("commit", 6),
+        ("commit; begin", 6),
+        ("rollback", 0),
+        ("rollback; begin", 0),
+    ] {
         let stage = Stage::new().await;
         for order in 0..6 {
             stage.publish(order, Some(order));

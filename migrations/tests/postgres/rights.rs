@@ -95,6 +95,7 @@ async fn a_writer_can_neither_read_nor_change_the_log() {
         "select from onceward.held_keys",
         "select from onceward.consumer_positions",
         "select from onceward.key_sequences",
+        "select from onceward.consumers",
         "insert into onceward.migrations (version, name, checksum) values (9, '', '')",
         "create table onceward.mine ()",
         "select onceward.grant_rights()",
@@ -196,6 +197,7 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
          values ('billing', gen_random_uuid(), 't', 'k', 1, gen_random_uuid(), 1, now())",
         "select from onceward.key_sequences for no key update",
         "update onceward.key_sequences set high = 2",
+        "insert into onceward.consumers (consumer) values ('billing') on conflict (consumer) do update set started_at = now()",
         "select version from onceward.migrations",
     ] {
         assert!(run(&mut consumer, sql).await.is_ok(), "{sql}");
@@ -205,6 +207,7 @@ async fn a_consumer_may_mark_and_give_up_and_not_touch_the_log() {
         "select from onceward.cursors",
         "delete from onceward.dead_letters",
         "truncate onceward.retries",
+        "delete from onceward.consumers",
         "delete from onceward.consumer_positions",
         "delete from onceward.key_sequences",
         "select onceward.enqueue('t', 'x')",
@@ -237,7 +240,7 @@ async fn a_consumer_sees_whether_a_line_is_held() {
 }
 
 #[tokio::test]
-async fn whoever_was_granted_nothing_may_call_no_function() {
+async fn whoever_was_granted_nothing_may_not_use_the_schema() {
     let database = super::migrated().await;
     // One that every server has.
     let mut stranger = acting_as(&database, "pg_monitor").await;
@@ -269,6 +272,7 @@ async fn an_admin_may_look_at_everything_and_change_what_waits_for_a_person() {
         "delete from onceward.parked",
         "update onceward.dead_letters set state = 'discarded'",
         "delete from onceward.streams",
+        "delete from onceward.consumers where consumer = 'gone'",
         "delete from onceward.consumer_positions where consumer = 'gone'",
         "update onceward.paused_types set resumed_at = now() where consumer = 'billing' and type = 't'",
         "delete from onceward.key_sequences where consumer = 'gone'",

@@ -22,7 +22,7 @@ pub(super) async fn stream(
     refuse_unknown("stream", name, &known)
 }
 
-/// Refuses a consumer that has left no trace in this database.
+/// Refuses a consumer that has never started on this database and has no dead letters there.
 pub(super) async fn consumer(
     context: &Context,
     reached: &Reached,

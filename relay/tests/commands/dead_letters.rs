@@ -165,7 +165,7 @@ async fn a_consumer_that_nobody_knows_is_refused_with_those_that_are() {
     let (database, shell) = with_dead_letters().await;
     execute(
         database.pool(),
-        "insert into onceward.consumers (name) values ('auditor')",
+        "insert into onceward.consumers (consumer) values ('auditor')",
     )
     .await;
 

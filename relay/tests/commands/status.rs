@@ -135,7 +135,8 @@ async fn times_are_told_to_the_second() {
     );
 }
 
-/// A log of 20,000 messages, all of which are published, after which nothing but these statements renews its statistics: one while it is empty, and one once it is full.
+/// A log of 20,000 messages, all of which are published. Nothing but these statements renews its statistics: one while it is empty, and one
+/// once it is full.
 async fn fill(database: &Database, [empty, full]: [&'static str; 2]) {
     let keep_statistics = "
         do $$ begin

@@ -109,8 +109,8 @@ impl Database {
             session.roll_back(ROLL_BACK).await;
             return ran;
         }
-        let ran = match &opened.marked {
-            Some(marked) => self.run_batch(order, session, &opened, marked).await,
+        let ran = match &opened.first {
+            Some(first) => self.run_batch(order, session, &opened, first).await,
             None => {
                 session.roll_back(ROLL_BACK).await;
                 Ran::new(Run::Handled, "")
@@ -128,7 +128,7 @@ impl Database {
         order: &BatchOrder<'_>,
         session: Session,
         opened: &Opened,
-        marked: &Marked,
+        (mark, marked): &(Mark, Marked),
     ) -> Ran {
         let deadline = Instant::now() + order.deadline;
         let ours = order.entries.iter().zip(&opened.lots);
@@ -158,9 +158,8 @@ impl Database {
             Self::batch_has_ended(order, &opened.lots)
         );
         // If the handler has committed, it has committed all marks alike.
-        let mark = opened.first();
         let undo = Undo {
-            mark: &mark,
+            mark,
             marked,
             ended,
             reached,
@@ -181,7 +180,7 @@ impl Database {
             return Err((session, HandlerError::from(SAVEPOINT)));
         }
         let proven = self
-            .prove_all(session.connection(), order, (opened, marked))
+            .prove_batch(session.connection(), order, marked, &opened.marks)
             .await;
         match proven {
             Ok(Proof::Ours) => {}
@@ -202,20 +201,20 @@ impl Database {
         })
     }
 
-    /// Proves the first of the marks: they were written by one statement, before the handler had the transaction, and share its fate.
-    async fn prove_all(
+    /// The marks were written by one statement: what proves one proves all.
+    async fn prove_batch(
         &self,
         connection: &mut PgConnection,
         order: &BatchOrder<'_>,
-        (opened, marked): (&Opened, &Marked),
+        marked: &Marked,
+        marks: &[Uuid],
     ) -> Result<Proof, sqlx::Error> {
         if planted(Fault::CommitWithoutProof) {
             return Ok(Proof::Ours);
         }
         if order.entries.iter().any(|entry| entry.suspect) {
-            self.forget_starts(connection, &opened.marks).await?;
+            self.forget_starts(connection, marks).await?;
         }
-        self.prove(connection, &opened.first(), marked, order.deadline)
-            .await
+        self.prove(connection, marked, order.deadline).await
     }
 }

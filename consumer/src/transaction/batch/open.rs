@@ -20,21 +20,11 @@ pub(super) struct Opened {
     pub(super) lots: Vec<Lot>,
     /// Those inserted.
     pub(super) marks: Vec<Uuid>,
-    /// The first of them.
-    pub(super) marked: Option<Marked>,
+    /// The first of them, for all.
+    pub(super) first: Option<(Mark, Marked)>,
 }
 
-impl Opened {
-    /// The first of the marks inserted.
-    pub(super) fn first(&self) -> Mark {
-        Mark {
-            id: self.marks.first().copied().unwrap_or_default(),
-            digest: None,
-        }
-    }
-}
-
-type MarksRow = (Vec<Uuid>, String, i32, OffsetDateTime);
+type MarksRow = (Vec<Uuid>, Option<String>, i32, OffsetDateTime);
 
 impl Database {
     /// Opens a batch without those that have to be looked at alone. None: a key has been held meanwhile, and it is to be
@@ -51,13 +41,9 @@ impl Database {
         let held = self.with_held_keys(connection, order, &aside).await?;
         aside.extend(held);
         let (marks, xid, pid, at) = self.insert_marks(connection, order, &aside).await?;
-        let marked = marks.first().map(|first| Marked {
-            row: Row::Mark {
-                slot: slot_of(*first),
-            },
-            xid,
-            pid,
-            at,
+        let first = marks.first().zip(xid).map(|(first, xid)| {
+            let (id, digest, row) = (*first, None, Row::Mark);
+            (Mark { id, digest }, Marked { row, xid, pid, at })
         });
         if !self
             .with_held_keys(connection, order, &aside)
@@ -84,7 +70,7 @@ impl Database {
         Ok(Some(Opened {
             lots: order.entries.iter().map(lot).collect(),
             marks,
-            marked,
+            first,
         }))
     }
 
@@ -150,8 +136,10 @@ impl Database {
         if marks.is_empty() {
             return Ok(HashMap::new());
         }
+        let slots: Vec<i16> = marks.iter().copied().map(slot_of).collect();
         let ask = sqlx::query_as(self.statements.digests.sql())
             .bind(self.consumer.as_str())
+            .bind(slots)
             .bind(marks)
             .fetch_all(connection);
         let rows: Vec<(Uuid, Option<Vec<u8>>)> = within(ANSWER, ask).await?;

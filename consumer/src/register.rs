@@ -1,0 +1,47 @@
+//! Says in the database which consumers there are. Nothing that happens to messages depends on it.
+
+use std::time::Duration;
+
+use onceward_core::Schema;
+use sqlx::PgPool;
+use tracing::warn;
+
+use crate::session::Session;
+use crate::trouble::chain;
+use crate::{ConsumerName, sql};
+
+/// How long it may take, with its connection: the server's limits come first.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// By itself, as the pool's connections may begin others: two members that start at once must not fail for each other, nor wait for a disk.
+const BEGIN: &str = "
+begin isolation level read committed read write;
+set local statement_timeout = '4s';
+set local lock_timeout = '2s';
+set local synchronous_commit = off";
+
+/// By primary key. $1 consumer.
+const REGISTER: &str = "
+insert into {schema}.consumers (consumer)
+values ($1)
+on conflict (consumer) do update
+set started_at = clock_timestamp()";
+
+/// Says that a member of the consumer starts. If that fails, it starts all the same.
+pub(crate) async fn register(pool: &PgPool, schema: &Schema, consumer: &ConsumerName) {
+    let registered = tokio::time::timeout(LIMIT, write(pool, schema, consumer)).await;
+    let registered = registered
+        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+    if let Err(error) = registered {
+        warn!(%consumer, error = %chain(&error), "the consumer could not be noted in the table consumers; `onceward dead-letters` may not know its name");
+    }
+}
+
+async fn write(pool: &PgPool, schema: &Schema, consumer: &ConsumerName) -> Result<(), sqlx::Error> {
+    let mut session = Session::begin(pool.acquire().await?, sql::over(schema, BEGIN)).await?;
+    sqlx::query(sql::over(schema, REGISTER))
+        .bind(consumer.as_str())
+        .execute(session.connection())
+        .await?;
+    session.commit().await
+}
