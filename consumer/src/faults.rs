@@ -12,7 +12,7 @@ pub enum Fault {
     AckBeforeCommit,
     /// `dedupe-outside-the-transaction`: marks are looked up before the handler and written after its commit.
     DedupeOutside,
-    /// `commit-without-proof`: nothing looks whether the mark is there before the commit.
+    /// `commit-without-proof`: nothing asks before the commit whether the transaction is still the mark's, nor whether it has failed.
     CommitWithoutProof,
     /// `ack-before-durable`: commits are acked before they are on disk.
     AckBeforeDurable,

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use onceward_core::Schema;
-use sqlx::PgPool;
+use sqlx::{PgPool, SqlStr};
 use tracing::warn;
 
 use crate::session::Session;
 use crate::trouble::chain;
 use crate::{ConsumerName, sql};
 
-/// How long it may take, with its connection: the server's limits come first.
+/// How long it may take, with its connection.
 const LIMIT: Duration = Duration::from_secs(5);
+const ROLL_BACK: Duration = Duration::from_secs(1);
 
 /// By itself, as the pool's connections may begin others: two members that start at once must not fail for each other, nor wait for a disk.
 const BEGIN: &str = "
@@ -27,7 +28,7 @@ values ($1)
 on conflict (consumer) do update
 set started_at = clock_timestamp()";
 
-/// Says that a member of the consumer starts. If that fails, it starts all the same.
+/// Says that a member of the consumer starts, which has the rights to. If that fails, it starts all the same.
 pub(crate) async fn register(pool: &PgPool, schema: &Schema, consumer: &ConsumerName) {
     let registered = tokio::time::timeout(LIMIT, write(pool, schema, consumer)).await;
     let registered = registered
@@ -38,10 +39,16 @@ pub(crate) async fn register(pool: &PgPool, schema: &Schema, consumer: &Consumer
 }
 
 async fn write(pool: &PgPool, schema: &Schema, consumer: &ConsumerName) -> Result<(), sqlx::Error> {
-    let mut session = Session::begin(pool.acquire().await?, sql::over(schema, BEGIN)).await?;
-    sqlx::query(sql::over(schema, REGISTER))
+    let mut session = Session::begin(pool.acquire().await?, SqlStr::from_static(BEGIN)).await?;
+    let written = sqlx::query(sql::over(schema, REGISTER))
         .bind(consumer.as_str())
         .execute(session.connection())
-        .await?;
-    session.commit().await
+        .await;
+    match written {
+        Ok(_) => session.commit().await,
+        Err(error) => {
+            session.roll_back(ROLL_BACK).await;
+            Err(error)
+        }
+    }
 }

@@ -77,7 +77,7 @@ union all
 select
   current_user::text, 'function', quote_ident($1) || '.' || w.name, 'EXECUTE', p.oid is not null,
   coalesce(has_function_privilege(p.oid, 'EXECUTE'), false)
-from unnest(array['mark_slot', 'is_held']) as w (name)
+from unnest(array['is_held']) as w (name)
 left join pg_namespace n on n.nspname = $1
 left join pg_proc p on p.pronamespace = n.oid and p.proname = w.name
 union all

@@ -2,7 +2,7 @@
 //! taken in one order.
 
 /// Inserts marks in the order in which they are given, but for those that are there, and gives one row: which it has inserted, and by which
-/// transaction. One index entry each; waits for whoever is inserting one of them. $1 consumer, $2 slots, $3 marks, $4 their digests.
+/// transaction, if any. One index entry each; waits for whoever is inserting one of them. $1 consumer, $2 slots, $3 marks, $4 their digests.
 pub(super) const MARKS: &str = "
 with inserted as (
   insert into {schema}.processed_messages (slot, consumer, message_id, outcome, digest)
@@ -13,7 +13,7 @@ with inserted as (
   returning message_id)
 select
   coalesce(array_agg(message_id), '{}'),
-  pg_current_xact_id_if_assigned()::xid::text,
+  case when count(*) > 0 then pg_current_xact_id()::xid::text end,
   pg_backend_pid(),
   clock_timestamp()
 from inserted";

@@ -1,4 +1,4 @@
-//! The producer's numbers in the place of the mark: taking one, which decides, and its proof.
+//! The producer's numbers in the place of the mark: taking one, which decides.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

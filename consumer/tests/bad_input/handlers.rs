@@ -145,6 +145,18 @@ async fn a_handler_that_ends_the_transaction_is_found_out_and_not_tried_again() 
         ("commit; begin", false, vec![1]),
         ("commit; begin", true, vec![1]),
         ("rollback", false, vec![]),
+        ("rollback; begin", false, vec![]),
+        // In a transaction of its own, which is not kept.
+        (
+            "commit; begin; insert into effects (order_id) values (9)",
+            false,
+            vec![1],
+        ),
+        (
+            "rollback; begin; insert into effects (order_id) values (9)",
+            false,
+            vec![],
+        ),
     ] {
         let stage = Stage::new().await;
         stage.publish(1, None);

@@ -186,6 +186,15 @@ async fn a_batch_whose_transaction_the_handler_ends_is_given_up_and_never_run_ag
         ("commit; begin", 6),
         ("rollback", 0),
         ("rollback; begin", 0),
+        // In a transaction of its own, which is not kept.
+        (
+            "commit; begin; insert into effects (order_id) values (9)",
+            6,
+        ),
+        (
+            "rollback; begin; insert into effects (order_id) values (9)",
+            0,
+        ),
     ] {
         let stage = Stage::new().await;
         for order in 0..6 {

@@ -58,7 +58,11 @@ async fn a_dead_letter_at_the_head_of_a_line_lets_the_next_one_go_on() {
 
 #[tokio::test]
 async fn a_handler_that_commits_by_itself_leaves_its_line_as_a_dead_letter() {
-    async fn commits(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
+    async fn commits(
+        statement: &'static str,
+        event: Order,
+        tx: &mut Tx,
+    ) -> Result<(), HandlerError> {
         if event.order > 1 {
             return effect(event.order, tx).await;
         }
@@ -66,23 +70,30 @@ async fn a_handler_that_commits_by_itself_leaves_its_line_as_a_dead_letter() {
             return Err(HandlerError::retry_after(SHORT));
         }
         effect(event.order, tx).await?;
-        sqlx::raw_sql("commit").execute(&mut **tx).await?;
+        sqlx::raw_sql(statement).execute(&mut **tx).await?;
         Ok(())
     }
-    let stage = Stage::new().await;
-    stage.publish(1, Some(1));
-    stage.publish(2, Some(1));
+    for statement in [
+        "commit",
+        // In a transaction of its own, which is not kept.
+        "commit; begin; insert into effects (order_id) values (9)",
+    ] {
+        let stage = Stage::new().await;
+        stage.publish(1, Some(1));
+        stage.publish(2, Some(1));
 
-    let running = stage.run(stage.builder().defaults(deferring(5)).on("*", commits));
-    wait::until_true(SOON, "the follower", || async {
-        stage.effects().await.contains(&2)
-    })
-    .await;
-    running.stop().await;
+        let builder = stage.builder().defaults(deferring(5));
+        let running = stage.run(builder.on_with("*", statement, commits));
+        wait::until_true(SOON, "the follower", || async {
+            stage.effects().await.contains(&2)
+        })
+        .await;
+        running.stop().await;
 
-    assert_eq!(stage.effects().await, [1, 2]);
-    assert_eq!(stage.letters().await[0].0, "transaction_ended");
-    stage.nothing_waits().await;
+        assert_eq!(stage.effects().await, [1, 2], "{statement}");
+        assert_eq!(stage.letters().await[0].0, "transaction_ended");
+        stage.nothing_waits().await;
+    }
 }
 
 #[tokio::test]

@@ -48,7 +48,12 @@ async fn a_handler_that_commits_by_itself_is_a_dead_letter_and_not_run_again() {
         }
         Ok(())
     }
-    for statement in ["commit", "rollback"] {
+    for statement in [
+        "commit",
+        "rollback",
+        "commit; begin; insert into effects (order_id) values (9)",
+        "rollback; begin; insert into effects (order_id) values (9)",
+    ] {
         let stage = Stage::new().await;
         let sent: Vec<Message> = (1..=3).map(|n| message(n, n, n)).collect();
         sent.iter()
@@ -70,6 +75,7 @@ async fn a_handler_that_commits_by_itself_is_a_dead_letter_and_not_run_again() {
             "{error}"
         );
         assert_eq!(stage.row().await, row(3, "{}", 3), "{statement}");
+        assert!(!stage.effects().await.contains(&9), "{statement}");
     }
 }
 

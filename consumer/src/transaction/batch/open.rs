@@ -41,6 +41,7 @@ impl Database {
         let held = self.with_held_keys(connection, order, &aside).await?;
         aside.extend(held);
         let (marks, xid, pid, at) = self.insert_marks(connection, order, &aside).await?;
+        // With marks there is a transaction that wrote them.
         let first = marks.first().zip(xid).map(|(first, xid)| {
             let (id, digest, row) = (*first, None, Row::Mark);
             (Mark { id, digest }, Marked { row, xid, pid, at })
