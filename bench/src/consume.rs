@@ -141,7 +141,7 @@ impl Manner {
     pub(crate) const fn messages(self) -> u64 {
         match self {
             Self::OneByOne => 30_000,
-            Self::Batches => 150_000,
+            Self::Batches => 300_000,
         }
     }
 

@@ -61,8 +61,8 @@ impl Mark {
     }
 }
 
-/// As the schema's function `mark_slot`, which costs the server more than half of a lookup: the day of a uuid of version 7; any other is
-/// spread by its last four bytes.
+/// As the schema's function `mark_slot`, which the server need not call then: the day of a uuid of version 7; any other is spread by its
+/// last four bytes. The schema's version says how many slots there are.
 pub(crate) fn slot_of(id: Uuid) -> i16 {
     let bits = id.as_u128();
     let is_version_7 = (bits >> 76) & 0xf == 7 && (bits >> 62) & 0b11 == 0b10;
@@ -71,8 +71,9 @@ pub(crate) fn slot_of(id: Uuid) -> i16 {
     } else {
         bits & 0xffff_ffff
     };
-    // Below twelve.
-    i16::try_from(spread % SLOTS).unwrap_or_default()
+    // Below `SLOTS`, and so a byte.
+    let [slot, ..] = (spread % SLOTS).to_le_bytes();
+    i16::from(slot)
 }
 
 fn key(id: &MessageId, source: Option<&Source>, ours: bool) -> Uuid {

@@ -26,11 +26,7 @@ fn a_slot_is_emptied_by_its_newest_mark_and_cleaned_by_its_oldest() {
 }
 
 async fn database() -> onceward_testkit::postgres::Database {
-    let database = onceward_testkit::postgres::Postgres::shared()
-        .await
-        .database()
-        .await;
-    onceward_migrations::run(database.pool()).await.unwrap();
+    let (database, _) = crate::transaction::testing::database().await;
     database
 }
 

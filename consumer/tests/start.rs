@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{Order, SOON, Stage, TOPIC, effect, write_effect};
 use onceward_consumer::{
-    BuildError, Consumer, ConsumerError, HandlerSettings, Schema, Tx, dead_letter,
+    BuildError, Consumer, ConsumerBuilder, ConsumerError, HandlerSettings, Schema, Settled, Tx,
+    dead_letter,
 };
 use onceward_migrations::Migrations;
 use onceward_testkit::postgres::Postgres;
@@ -134,6 +135,12 @@ async fn a_role_that_only_the_pool_takes_on_is_taken_on_beside_it_too() {
     user.drop().await;
 }
 
+async fn until_idle(stage: &Stage, consumer: ConsumerBuilder) -> Settled {
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let consumer = consumer.build().unwrap();
+    consumer.run_until_idle(subscriber).await.unwrap()
+}
+
 async fn start(pool: PgPool) -> ConsumerError {
     let consumer = Consumer::builder("billing")
         .pool(pool)
@@ -226,10 +233,8 @@ async fn a_schema_may_be_named_by_a_word_of_sql() {
     };
 
     let consumer = stage.builder().schema(schema.clone()).on("*", positive);
-    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
-    let settled = consumer.build().unwrap().run_until_idle(subscriber).await;
+    until_idle(&stage, consumer).await;
 
-    settled.unwrap();
     assert_eq!(stage.effects().await, [1]);
     let consumers = dead_letter::consumers(stage.pool(), &schema).await.unwrap();
     assert_eq!(consumers, ["billing"]);
@@ -245,9 +250,7 @@ async fn a_consumer_is_known_once_it_has_started() {
     let mut times: Vec<OffsetDateTime> = Vec::new();
 
     for _ in 0..2 {
-        let consumer = stage.builder().on("*", write_effect).build().unwrap();
-        let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
-        consumer.run_until_idle(subscriber).await.unwrap();
+        until_idle(&stage, stage.builder().on("*", write_effect)).await;
         times.push(
             sqlx::query_scalar(started)
                 .fetch_one(stage.pool())
@@ -272,11 +275,9 @@ async fn a_consumer_is_noted_whatever_its_sessions_begin_with() {
     let pool = options.connect(stage.database.url()).await.unwrap();
     stage.publish(1, None);
 
-    let consumer = stage.builder().pool(pool).on("*", write_effect);
-    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
-    let settled = consumer.build().unwrap().run_until_idle(subscriber).await;
+    let settled = until_idle(&stage, stage.builder().pool(pool).on("*", write_effect)).await;
 
-    assert_eq!(settled.unwrap().handled, 1);
+    assert_eq!(settled.handled, 1);
     let consumers = dead_letter::consumers(stage.pool(), &Schema::default()).await;
     assert_eq!(consumers.unwrap(), ["billing"]);
 }
@@ -295,10 +296,8 @@ async fn a_consumer_starts_although_somebody_has_locked_its_note() {
         .unwrap();
     stage.publish(1, None);
 
-    let consumer = stage.builder().on("*", write_effect).build().unwrap();
-    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
-    let settled = consumer.run_until_idle(subscriber).await;
+    let settled = until_idle(&stage, stage.builder().on("*", write_effect)).await;
 
-    assert_eq!(settled.unwrap().handled, 1);
+    assert_eq!(settled.handled, 1);
     other.rollback().await.unwrap();
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// The first wait after a poll that found nothing.
+/// The first wait after a poll that found nothing to publish.
 const FIRST: Duration = Duration::from_micros(500);
 
 /// The most reads in a row without a look before.
 const MOST_WITHOUT_LOOKS: u32 = 16;
 
-/// Behind a read that brought more than this, the next one will hardly bring nothing: a look would be in vain.
+/// Behind a read that brought more than this to publish, the next one will hardly bring nothing: a look would be in vain.
 const FEW: usize = 2;
 
 /// Adaptive polling: at once while there is work, then backing off to a ceiling. A look costs a fraction of a read, and is made first
@@ -17,13 +17,13 @@ const FEW: usize = 2;
 pub(crate) struct Pace {
     ceiling: Duration,
     wait: Duration,
-    /// Looks in a row behind which a read found nothing.
+    /// Looks in a row behind which a read found nothing to publish.
     in_vain: u32,
     /// Reads without a look before that are left.
     without: u32,
     /// The next read comes of a look.
     looked: bool,
-    /// The last read brought more than a few.
+    /// The last read brought more than a few to publish, or left something.
     many: bool,
 }
 
@@ -70,18 +70,21 @@ impl Pace {
         }
     }
 
-    /// How long to wait after a read that found `rows` rows.
-    pub(crate) fn after_read(&mut self, rows: usize) -> Duration {
+    /// How long to wait after a read that brought `own` messages to publish. `left`: there was more to read than it brought, so that the
+    /// next one is due whatever this one brought. What is another stream's, parked or nobody's is nothing to hurry for: where only that
+    /// comes, the log counts as idle.
+    pub(crate) fn after_read(&mut self, own: usize, left: bool) -> Duration {
         let looked = std::mem::take(&mut self.looked);
-        self.many = rows > FEW;
+        let any = left || own > 0;
+        self.many = left || own > FEW;
         self.without = self.without.saturating_sub(1);
-        if looked && rows > 0 {
+        if looked && any {
             self.in_vain = 0;
         } else if looked {
             self.without = (1 << self.in_vain.min(31)).min(MOST_WITHOUT_LOOKS);
             self.in_vain = self.in_vain.saturating_add(1);
         }
-        if rows > 0 {
+        if any {
             self.wait = Duration::ZERO;
             return self.wait;
         }
@@ -104,7 +107,7 @@ mod tests {
     fn idle() -> Pace {
         let mut pace = Pace::new(CEILING);
         for _ in 0..8 {
-            pace.after_read(0);
+            pace.after_read(0, false);
         }
         assert!(pace.is_idle());
         pace
@@ -114,7 +117,9 @@ mod tests {
     fn an_idle_log_is_polled_ever_more_rarely_down_to_the_ceiling() {
         let mut pace = Pace::new(CEILING);
 
-        let waits: Vec<_> = (0..8).map(|_| pace.after_read(0).as_micros()).collect();
+        let waits: Vec<_> = (0..8)
+            .map(|_| pace.after_read(0, false).as_micros())
+            .collect();
 
         assert_eq!(
             waits,
@@ -123,9 +128,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_other_streams_alone_are_polled_as_an_idle_log_is_once_the_read_has_come_to_the_end()
+    {
+        let mut pace = Pace::new(CEILING);
+
+        assert_eq!(pace.after_read(0, true), Duration::ZERO);
+        assert!(!pace.looks_first(), "it is behind");
+        assert_eq!(pace.after_read(0, false), FIRST);
+        assert_eq!(pace.after_read(0, false), 2 * FIRST);
+        assert_eq!(pace.after_read(1, false), Duration::ZERO);
+    }
+
+    #[test]
     fn looks_that_show_nothing_come_ever_more_rarely_too() {
         let mut pace = Pace::new(CEILING);
-        pace.after_read(1);
+        pace.after_read(1, false);
 
         let waits: Vec<_> = (0..7)
             .map(|_| {
@@ -142,11 +159,11 @@ mod tests {
     fn a_few_rows_are_followed_by_a_look_at_once_and_many_by_a_read() {
         let mut pace = idle();
 
-        assert_eq!(pace.after_read(FEW), Duration::ZERO);
+        assert_eq!(pace.after_read(FEW, false), Duration::ZERO);
         assert!(pace.looks_first());
-        assert_eq!(pace.after_read(FEW + 1), Duration::ZERO);
+        assert_eq!(pace.after_read(FEW + 1, false), Duration::ZERO);
         assert!(!pace.looks_first());
-        assert_eq!(pace.after_read(0), FIRST);
+        assert_eq!(pace.after_read(0, false), FIRST);
         assert!(pace.looks_first());
     }
 
@@ -157,7 +174,7 @@ mod tests {
         assert_eq!(pace.after_look(false), Duration::ZERO);
 
         assert!(!pace.looks_first());
-        assert_eq!(pace.after_read(1), Duration::ZERO);
+        assert_eq!(pace.after_read(1, false), Duration::ZERO);
         assert!(pace.looks_first());
     }
 
@@ -168,10 +185,10 @@ mod tests {
 
         for _ in 0..7 {
             pace.after_look(false);
-            pace.after_read(0);
+            pace.after_read(0, false);
             let mut reads = 0;
             while !pace.looks_first() {
-                pace.after_read(usize::from(reads % 2 == 0));
+                pace.after_read(usize::from(reads % 2 == 0), false);
                 reads += 1;
             }
             reads_between.push(reads);
@@ -186,21 +203,21 @@ mod tests {
             let mut pace = idle();
             for _ in 0..3 {
                 pace.after_look(false);
-                pace.after_read(0);
+                pace.after_read(0, false);
                 while !pace.looks_first() {
-                    pace.after_read(0);
+                    pace.after_read(0, false);
                 }
             }
             if useful {
                 pace.after_look(false);
-                pace.after_read(1);
+                pace.after_read(1, false);
             } else {
                 pace.after_look(true);
             }
 
             pace.after_look(false);
-            pace.after_read(0);
-            pace.after_read(0);
+            pace.after_read(0, false);
+            pace.after_read(0, false);
             assert!(pace.looks_first());
         }
     }

@@ -31,9 +31,9 @@ cross join lateral (
     and message_id = m.id
   limit 1) p";
 
-/// Which lines are held. By primary key; locks nothing. $1 consumer, $2 lines.
+/// Which lines are held. Where few are, all of them are looked through once, else by primary key; locks nothing. A join, since a plan for
+/// any array compares each row with each of its elements. $1 consumer, $2 lines.
 pub(super) const HELD_LINES: &str = "
-select line
-from {schema}.held_keys
-where consumer = $1
-  and line = any ($2)";
+select h.line
+from unnest($2::uuid[]) as l (line)
+join {schema}.held_keys h on h.consumer = $1 and h.line = l.line";

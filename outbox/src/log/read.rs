@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use onceward_core::{Lane, Schema};
-use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, Connection, Row, SqlStr};
 use time::OffsetDateTime;
@@ -16,7 +15,7 @@ use super::error::LogError;
 use super::identity::Identity;
 use super::occupied::{Covered, Occupied};
 use super::pause::pause;
-use super::read_sql::{self, column};
+use super::read_sql::{self, column, kind, moment};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
 use super::sharing::Ask;
@@ -276,17 +275,39 @@ fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, sqlx::error::BoxDynE
 }
 
 /// What is true of a whole read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct Moment {
-    snapshot: String,
+    snapshot: Snapshot,
     inserted: i64,
     flushed: i64,
     pid: i32,
     /// Partitions with a page.
     in_use: Vec<i64>,
+    now: OffsetDateTime,
 }
 
 impl Moment {
+    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let (snapshot, flushed, in_use): (&str, &str, &str) = (
+            row.try_get(moment::SNAPSHOT)?,
+            row.try_get(moment::FLUSHED)?,
+            row.try_get(moment::IN_USE)?,
+        );
+        let in_use: Result<Vec<i64>, _> = in_use
+            .split(' ')
+            .filter(|number| !number.is_empty())
+            .map(str::parse)
+            .collect();
+        Ok(Self {
+            snapshot: snapshot.parse().map_err(undecodable)?,
+            inserted: row.try_get(moment::INSERTED)?,
+            flushed: flushed.parse().map_err(undecodable)?,
+            pid: row::json(row, moment::PID)?,
+            in_use: in_use.map_err(undecodable)?,
+            now: row.try_get(moment::NOW)?,
+        })
+    }
+
     fn positions(&self) -> Positions {
         Positions {
             inserted: Lsn(self.inserted),
@@ -295,19 +316,24 @@ impl Moment {
     }
 }
 
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}
+
 /// An answer, as its rows come.
 struct Answer<'a> {
     cursors: &'a [CursorRead],
-    moment: Option<(Moment, OffsetDateTime)>,
+    moment: Option<Moment>,
     found: Vec<Rows>,
     names: Names,
 }
 
-/// What came for one cursor; whether there are more late rows comes first.
+/// What came for one cursor.
 #[derive(Default)]
 struct Rows {
     late: Vec<LogRow>,
-    more_late: Option<bool>,
+    /// The last of the late rows has come.
+    all_late: bool,
     new: Vec<LogRow>,
 }
 
@@ -324,8 +350,7 @@ impl<'a> Answer<'a> {
     fn take(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
         // The moment comes first: the statement's branches run one after the other.
         if self.moment.is_none() {
-            let moment = row::json(row, column::HEADERS)?;
-            self.moment = Some((moment, row.try_get(column::CREATED_AT)?));
+            self.moment = Some(Moment::of(row)?);
             return Ok(());
         }
         let place: i16 = row.try_get_unchecked(column::PLACE)?;
@@ -333,40 +358,32 @@ impl<'a> Answer<'a> {
         let (Some(read), Some(found)) = (self.cursors.get(at), self.found.get_mut(at)) else {
             return Err(sqlx::Error::Decode(format!("cursor {place}").into()));
         };
-        match row.try_get_unchecked::<Option<bool>, _>(column::IS_LATE)? {
-            None => found.more_late = Some(row::json(row, column::HEADERS)?),
-            Some(true) => found
-                .late
-                .push(row::decode(row, read.lane, &mut self.names)?),
-            Some(false) => found
-                .new
-                .push(row::decode(row, read.lane, &mut self.names)?),
-        }
+        let kind: i16 = row.try_get_unchecked(column::KIND)?;
+        let rows = match kind {
+            kind::NEW => &mut found.new,
+            kind::LATE | kind::LAST_LATE => &mut found.late,
+            other => return Err(sqlx::Error::Decode(format!("kind {other}").into())),
+        };
+        rows.push(row::decode(row, read.lane, &mut self.names)?);
+        found.all_late |= kind == kind::LAST_LATE;
         Ok(())
     }
 
     fn finish(self) -> Result<(Moment, Read), sqlx::Error> {
-        let missing = |what: String| sqlx::Error::Decode(what.into());
-        let (moment, now) = self.moment.ok_or_else(|| missing("no row".to_owned()))?;
-        let seen: Snapshot = moment
-            .snapshot
-            .parse()
-            .map_err(|error: SnapshotError| sqlx::Error::Decode(error.into()))?;
-        let steps = self.cursors.iter().zip(self.found).enumerate();
-        let steps = steps.map(|(place, (read, rows))| {
-            let more_late = rows.more_late;
-            let nothing = || missing(format!("nothing about cursor {place}"));
+        let no_row = || sqlx::Error::Decode("no row".into());
+        let moment = self.moment.ok_or_else(no_row)?;
+        let steps = self.cursors.iter().zip(self.found).map(|(read, rows)| {
             let found = Found {
+                more_late: !rows.late.is_empty() && !rows.all_late,
                 late: rows.late,
-                more_late: more_late.ok_or_else(nothing)?,
                 more_new: may_be_cut(read, &rows.new),
                 new: rows.new,
-                seen: seen.clone(),
+                seen: moment.snapshot.clone(),
             };
-            Ok(read.cursor.advance(found))
+            read.cursor.advance(found)
         });
-        let steps = steps.collect::<Result<_, sqlx::Error>>()?;
-        let came = Instant::now();
+        let steps = steps.collect();
+        let (now, came) = (moment.now, Instant::now());
         Ok((moment, Read { steps, now, came }))
     }
 }

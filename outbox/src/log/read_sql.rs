@@ -14,7 +14,8 @@ pub(super) const PER_CURSOR: usize = 7;
 pub(super) mod column {
     /// Which cursor, by its place in the statement.
     pub(crate) const PLACE: usize = 0;
-    pub(crate) const IS_LATE: usize = 1;
+    /// One of those of [`kind`](super::kind).
+    pub(crate) const KIND: usize = 1;
     pub(crate) const SEQ: usize = 2;
     pub(crate) const SLOT: usize = 3;
     pub(crate) const ID: usize = 4;
@@ -26,6 +27,27 @@ pub(super) mod column {
     pub(crate) const CREATED_AT: usize = 10;
 }
 
+/// What a row of the answer is.
+pub(super) mod kind {
+    pub(crate) const NEW: i16 = 0;
+    /// Late, and more late rows follow, here or in the next read.
+    pub(crate) const LATE: i16 = 1;
+    pub(crate) const LAST_LATE: i16 = 2;
+}
+
+/// The columns of the row that tells of the moment: those that its values fit into.
+pub(super) mod moment {
+    use super::column;
+
+    pub(crate) const INSERTED: usize = column::SEQ;
+    pub(crate) const SNAPSHOT: usize = column::TOPIC;
+    pub(crate) const FLUSHED: usize = column::KEY;
+    /// Numbers of partitions, with spaces between them.
+    pub(crate) const IN_USE: usize = column::TYPE;
+    pub(crate) const PID: usize = column::HEADERS;
+    pub(crate) const NOW: usize = column::CREATED_AT;
+}
+
 /// What is read for one cursor. `$last` and the others stand for parameters, `$lane` for the lane's number, `$place` for the
 /// cursor's place in the statement, `$slots` for the slots that are gone through: the planner leaves out all others.
 ///
@@ -35,12 +57,14 @@ pub(super) mod column {
 ///   `(lane, seq)`, which would walk the whole log.
 /// - It carries slot and ctid, so that the wide columns come by TID scans in one partition: rows are never updated, and
 ///   a truncate waits for the statement.
+/// - A page has an order and a limit around both arms. No index gives that order, since `seq + 0` is none of its columns.
+/// - Each row of a page is found again, as the statement sees one moment and rows never move; so the last one that is found is the last.
 /// - The running sums of bytes walk rows that come sorted; sizes are known without fetching what is stored outside the row.
 const PARTS: &str = "
 seen_$place as materialized (
   select coalesce($pinned::text::pg_snapshot, pg_current_snapshot()) as snapshot
 ),
-late_$place as materialized (
+page_$place as materialized (
   select m.slot, m.row_, m.seq
   from unnest(array(select pg_snapshot_xip($snapshot::text::pg_snapshot))) x(txid)
   cross join lateral (
@@ -52,7 +76,7 @@ late_$place as materialized (
   ) m
   where pg_visible_in_snapshot(x.txid, (select snapshot from seen_$place))
   union all
-  select slot, ctid, seq
+  select slot, ctid, seq + 0
   from {{schema}}.messages
   where slot in ($slots) and lane = $lane
     and txid >= pg_snapshot_xmax($snapshot::text::pg_snapshot)
@@ -60,20 +84,17 @@ late_$place as materialized (
     and seq + 0 <= $last
     and seq + 0 > $after
     and pg_visible_in_snapshot(txid, (select snapshot from seen_$place))
-),
-page_$place as materialized (
-  select slot, row_, seq
-  from late_$place
   order by seq
   limit $rows + 1
 ),
-fetched_$place as materialized (
+fetched_$place as (
   select *
   from (
     select w.seq, w.slot, w.id, w.topic, w.key, w.type, w.headers, w.payload, w.created_at,
       sum(octet_length(w.payload) + pg_column_size(w.headers)) over (order by p.seq rows unbounded preceding)
         - octet_length(w.payload) - pg_column_size(w.headers) as before,
-      row_number() over (order by p.seq rows unbounded preceding) as place
+      row_number() over (order by p.seq rows unbounded preceding) as place,
+      lead(p.seq) over (order by p.seq rows unbounded preceding) is null as is_last
     from page_$place p
     join {{schema}}.messages w on w.slot = p.slot and w.ctid = p.row_ and w.slot in ($slots)
   ) f
@@ -96,35 +117,37 @@ new_$place as (
   where f.before < $bytes
 )";
 
-/// The rows for one cursor: first whether late rows are left, then late rows, then new ones.
+/// The rows for one cursor: late rows, then new ones.
 const ROWS: &str = "
 union all
-select $place::smallint, null, null, null, null, null, null, null,
-  to_jsonb((select count(*) from page_$place) > (select count(*) from fetched_$place)), null, null
-union all
-select $place::smallint, true, seq, slot, id, topic, key, type, headers, payload, created_at
+select
+  $place::smallint,
+  case when is_last then $kind_of_last::smallint else $kind_of_late::smallint end,
+  seq, slot, id, topic, key, type, headers, payload, created_at
 from fetched_$place
 union all
-select $place::smallint, false, seq, slot, id, topic, key, type, headers, payload, created_at
+select $place::smallint, $kind_of_new::smallint, seq, slot, id, topic, key, type, headers, payload, created_at
 from new_$place";
 
-/// What is true of the whole read, in place of headers and time. Position and sizes are taken after the snapshot: the commit of every
+/// What is true of the whole read, in the columns of [`moment`]. Position and sizes are taken after the snapshot: the commit of every
 /// row read lies before that position, and whatever the snapshot sees has a page.
 ///
 /// `pg_relation_size` takes an access share lock on each partition, one after the other: it waits while a slot is truncated.
 const MOMENT: &str = "
-select null::smallint, null::boolean, null::bigint, null::smallint, null::uuid, null::text, null::text, null::text,
-  jsonb_build_object(
-    'snapshot', pg_current_snapshot()::text,
-    'inserted', (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
-    'flushed', (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
-    'pid', pg_backend_pid(),
-    'in_use', array(
-      select inhrelid::bigint
+select null::smallint, null::smallint,
+  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
+  null::smallint, null::uuid,
+  pg_current_snapshot()::text,
+  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint::text,
+  array_to_string(
+    array(
+      select inhrelid
       from pg_inherits
       where inhparent = '{{schema}}.messages'::regclass and pg_relation_size(inhrelid) > 0
-    )
+    ),
+    ' '
   ),
+  to_jsonb(pg_backend_pid()),
   null::bytea, clock_timestamp()";
 
 /// The statement for cursors in these lanes, in this order, which goes through these slots.
@@ -142,7 +165,10 @@ pub(super) fn statement(schema: &Schema, lanes: &[Lane], slots: &[i16]) -> SqlSt
 
 fn for_cursor(text: &str, lane: Lane, place: usize) -> String {
     let parameter = |number: usize| format!("${}", place * PER_CURSOR + number);
-    text.replace("$snapshot", &parameter(3))
+    text.replace("$kind_of_new", &kind::NEW.to_string())
+        .replace("$kind_of_late", &kind::LATE.to_string())
+        .replace("$kind_of_last", &kind::LAST_LATE.to_string())
+        .replace("$snapshot", &parameter(3))
         .replace("$pinned", &parameter(4))
         .replace("$place", &place.to_string())
         .replace("$new_rows", &parameter(6))

@@ -254,6 +254,34 @@ async fn late_rows_that_exceed_the_bytes_come_page_by_page() {
 }
 
 #[tokio::test]
+async fn late_rows_that_just_fill_a_page_leave_nothing() {
+    let database = migrated().await;
+    let (mut reader, _keeper, cursors) = stream(&database).await;
+    let (mut slow, mut quick) = (connection(&database).await, connection(&database).await);
+    let mut transaction = slow.begin().await.unwrap();
+    for n in 1..=2 {
+        enqueue(&mut transaction, "large", &n.to_string()).await;
+    }
+    enqueue(&mut quick, "b", "1").await;
+    let mut cursor = cursors[1].clone();
+    read(&mut reader, Lane::Standard, &mut cursor, 10).await;
+    transaction.commit().await.unwrap();
+
+    for (limit, left) in [(1, true), (2, false), (3, false)] {
+        let ask = CursorRead {
+            lane: Lane::Standard,
+            cursor: cursor.clone(),
+            limit,
+            bytes: PLENTY,
+        };
+        let read = reader.read(&[ask], &PublishAfter::Visible).await.unwrap();
+        let step = &read.steps[0];
+        assert_eq!(step.rows.len(), limit.min(2));
+        assert_eq!((step.left, step.after.paging.is_some()), (left, left));
+    }
+}
+
+#[tokio::test]
 async fn lanes_are_read_together_and_a_lane_that_is_left_out_misses_nothing() {
     let database = migrated().await;
     let (mut reader, _keeper, mut cursors) = stream(&database).await;

@@ -255,9 +255,9 @@ impl<D: Destination> Holder<D> {
 
     fn apply(&mut self, done: Done<D::Publisher>) -> Result<(), LogError> {
         match done {
-            Done::Read(reader, lines, result) => {
+            Done::Read(reader, lines, asked, result) => {
                 self.reader = Some(reader);
-                self.on_read(&lines, result?);
+                self.on_read(&lines, asked, result?);
             }
             Done::Looked(reader, seen) => {
                 self.reader = Some(reader);

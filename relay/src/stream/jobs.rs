@@ -25,8 +25,13 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// A job that ended.
 #[derive(Debug)]
 pub(super) enum Done<P: Publisher> {
-    /// The log was read for these lines, and what was read may be published.
-    Read(Box<LogReader>, Vec<Line>, Result<Brought, LogError>),
+    /// The log was read for these lines, which was asked for then, and what was read may be published.
+    Read(
+        Box<LogReader>,
+        Vec<Line>,
+        Instant,
+        Result<Brought, LogError>,
+    ),
     /// It was looked what a read could see.
     Looked(Box<LogReader>, Result<Snapshot, LogError>),
     /// Something was written under the lease.

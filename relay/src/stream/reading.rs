@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onceward::{Brought, Cursor, CursorRead, LogReader, LogRow, Quiet, Snapshot, Unrouted};
+use onceward::{Brought, Cursor, CursorRead, LogReader, LogRow, Quiet, Read, Snapshot, Unrouted};
 use onceward_core::{Lane, Message, Outgoing, Route};
 
 use super::holder::Holder;
@@ -53,7 +53,7 @@ impl<D: Destination> Holder<D> {
         let part = Arc::clone(&self.part);
         self.jobs.spawn(async move {
             let result = part.read(&mut reader, &asks, &publish_after).await;
-            Done::Read(reader, lines, result)
+            Done::Read(reader, lines, now, result)
         });
     }
 
@@ -131,16 +131,19 @@ impl<D: Destination> Holder<D> {
         self.read_at = Instant::now() + self.pace.after_look(quiet);
     }
 
-    pub(super) fn on_read(&mut self, lines: &[Line], brought: Brought) {
+    /// Takes in what a read that was asked for at `asked` brought.
+    pub(super) fn on_read(&mut self, lines: &[Line], asked: Instant, brought: Brought) {
         self.reading.clear();
         let read = brought.as_ref();
         let steps = lines.iter().zip(&read.steps);
         self.quiet = Quiet::after(steps.map(|(line, step)| (line.lane, step)));
         self.clock.set(read.now, read.came);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
-        let rows = read.steps.iter().map(|step| step.rows.len()).sum();
+        let left = has_left(read, asked);
+        let (mut rows, mut own) = (0, 0);
         let now = Instant::now();
         for (line, step) in lines.iter().zip(&read.steps) {
+            rows += step.rows.len();
             if line.is_main() && !step.rows.is_empty() {
                 self.idle_lanes.brought(line.lane, now);
             }
@@ -148,13 +151,13 @@ impl<D: Destination> Holder<D> {
         match brought {
             Brought::Own(read) => {
                 for (line, step) in lines.iter().zip(read.steps) {
-                    self.on_rows(*line, step.rows, LogRow::into_message, step.after);
+                    own += self.on_rows(*line, step.rows, LogRow::into_message, step.after);
                 }
             }
             Brought::Shared(read) => {
                 let copied = |row: &LogRow| row.message().clone();
                 for (line, step) in lines.iter().zip(&read.steps) {
-                    self.on_rows(*line, &step.rows, copied, step.after.clone());
+                    own += self.on_rows(*line, &step.rows, copied, step.after.clone());
                 }
             }
         }
@@ -162,17 +165,19 @@ impl<D: Destination> Holder<D> {
             pass(Failpoint::AfterRead);
         }
         self.store_what_is_done();
-        self.read_at = now + self.pace.after_read(rows);
+        // What is not the main line's may be that of a detour whose turn it was not.
+        let own = if self.detours.is_empty() { own } else { rows };
+        self.read_at = now + self.pace.after_read(own, left);
     }
 
-    /// Puts the rows that are the line's own into the window, and moves its cursor to `after`.
+    /// Puts the rows that are the line's own into the window, and moves its cursor to `after`. How many are its own.
     fn on_rows<R: Borrow<LogRow>>(
         &mut self,
         line: Line,
         rows: impl IntoIterator<Item = R, IntoIter: ExactSizeIterator>,
         message: impl Fn(R) -> Message,
         after: Cursor,
-    ) {
+    ) -> usize {
         let rows = rows.into_iter();
         let found = rows.len();
         self.cursors.insert(line, after.clone());
@@ -189,10 +194,12 @@ impl<D: Destination> Holder<D> {
             })
         });
         let messages: Vec<Outgoing> = own.collect();
+        let own = messages.len();
         // An idle log moves the snapshot at every poll; storing that would be a write per poll, and tell nothing.
         if found > 0 {
             self.window.push(line, messages, after);
         }
+        own
     }
 
     /// Where a row goes: none if it is parked, another line's or stream's, or nobody's.
@@ -224,5 +231,43 @@ impl<D: Destination> Holder<D> {
         if !self.notes.contains(&unrouted) {
             self.notes.push(unrouted);
         }
+    }
+}
+
+/// Whether more may have been there, when the read was asked for, than it brought. An answer that was kept tells of a moment before.
+fn has_left(read: &Read, asked: Instant) -> bool {
+    read.came < asked || read.steps.iter().any(|step| step.left)
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward::Step;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn read_with(left: bool, came: Instant) -> Read {
+        let step = Step {
+            rows: Vec::new(),
+            after: Cursor {
+                last: 0,
+                snapshot: "1:1:".parse().unwrap(),
+                paging: None,
+                floor: 0,
+            },
+            left,
+        };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let steps = vec![step];
+        Read { steps, now, came }
+    }
+
+    #[test]
+    fn a_read_leaves_something_if_a_line_does_or_its_answer_was_there_before_it_was_asked_for() {
+        let (before, asked) = (Instant::now(), Instant::now() + TIMER_TICK);
+
+        assert!(has_left(&read_with(true, asked), asked));
+        assert!(has_left(&read_with(false, before), asked));
+        assert!(!has_left(&read_with(false, asked), asked));
     }
 }

@@ -18,7 +18,7 @@ const MOST_AGE: Duration = Duration::from_secs(1);
 /// Answers, the oldest first.
 ///
 /// An empty one is not kept: it says that at its moment there was nothing, and whoever took it later would overlook for another turn what
-/// has been committed since. One with rows does no such harm. It is read on at once behind it.
+/// has been committed since. One with rows does no such harm: whoever takes it reads on at once behind it, whatever it brought.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     answers: VecDeque<(Instant, Arc<Answer>)>,
