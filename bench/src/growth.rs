@@ -3,20 +3,24 @@
 //!
 //! Kafka only: what grows is PostgreSQL's part. The servers are of this workload alone, so that what it wrote goes with them.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use clap::Args;
+use onceward::{Message, Outbox};
 use onceward_testkit::postgres::Database;
-use sqlx::{Postgres, Transaction};
-use tokio::time::{sleep, timeout};
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Arguments;
-use crate::backlog::{self, Care};
-use crate::broker::Broker;
+use crate::backlog::{self, Care, TOPIC, payload};
+use crate::broker::{self, Broker, IdIn};
 use crate::drain::{self, Drained};
+use crate::idle;
 use crate::latency::{self, Figure, Load};
 use crate::outcome::Outcome;
-use crate::relay::{Relay, Streams};
+use crate::relay::{Relay, Streams, topic_of_other};
 use crate::results::Results;
 use crate::world::World;
 
@@ -28,6 +32,9 @@ const RATE: u64 = 1_000;
 
 /// The name of the stream that publishes.
 const STREAM: &str = "growth";
+
+/// Single messages of a stream that passes over those of another one.
+const OWN_MESSAGES: u64 = 50;
 
 /// How long a relay may take to begin a stream.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,14 +51,14 @@ pub(crate) struct Settings {
     )]
     retained: Vec<u64>,
     /// W5: messages of the backlog that is drained in each run.
-    #[arg(long, default_value_t = 200_000)]
-    growth_messages: u64,
+    #[arg(long, default_value_t = 500_000)]
+    pub(crate) growth_messages: u64,
     /// W5: messages of the backlog after an outage; none of it for 0.
     #[arg(long, default_value_t = 10_000_000)]
     outage: u64,
     /// W5: seconds of each latency.
     #[arg(long, default_value_t = 8)]
-    growth_seconds: u64,
+    pub(crate) growth_seconds: u64,
 }
 
 /// What is not as in the bare run.
@@ -119,6 +126,8 @@ fn retained_variant(messages: u64) -> String {
 struct Turn {
     drained: Drained,
     latency: Vec<Figure>,
+    /// Milliseconds of an own message of one that passes over all others.
+    passer: Vec<(&'static str, f64)>,
 }
 
 impl Turn {
@@ -199,11 +208,27 @@ fn add(results: &mut Results, variant: &str, turn: &Turn, bare: &Turn) {
         for (metric, unit, value) in turn.latency.iter().filter(|(_, unit, _)| *unit == "ms") {
             results.add(at, contestant, (metric, unit), *value);
         }
+        for (metric, millis) in &turn.passer {
+            results.add(at, contestant, (metric, "ms"), *millis);
+        }
     }
     let fraction = turn.drained.rate / bare.drained.rate;
     results.add(at, "onceward", ("fraction_of_bare", "ratio"), fraction);
     let times = turn.p99() / bare.p99();
     results.add(at, "onceward", ("p99_of_bare", "ratio"), times);
+}
+
+/// Commits a message of the stream that publishes every millisecond, for ever.
+async fn commit_steadily(pool: &PgPool) -> Outcome<Infallible> {
+    let mut connection = pool.acquire().await?;
+    let outbox = Outbox::new();
+    let mut pace = interval(Duration::from_secs(1) / u32::try_from(RATE)?);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        let draft = Message::bytes(TOPIC, payload()).key("k");
+        outbox.enqueue(&mut connection, draft).await?;
+    }
 }
 
 /// A log under a condition, with streams that have begun.
@@ -292,11 +317,34 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
         let to = (Broker::Kafka, route.as_str());
         let load = Load::enqueued(RATE, self.arguments.growth.growth_seconds);
         let latency = latency::run(self.world, &self.database, to, &load, &relay).await?;
+        let passer = match self.condition.others() {
+            0 => Vec::new(),
+            _ => self.of_a_passer(to).await?,
+        };
         relay.stop().await?;
         if let Some(held) = held {
             held.rollback().await?;
         }
-        Ok(Turn { drained, latency })
+        Ok(Turn {
+            drained,
+            latency,
+            passer,
+        })
+    }
+
+    /// How soon own messages of a stream are readable, one now and then, while it passes over those of another one.
+    async fn of_a_passer(&self, to: (Broker, &str)) -> Outcome<Vec<(&'static str, f64)>> {
+        let (seen, mut arrivals) = mpsc::unbounded_channel();
+        let _reader = broker::read(self.world, to, IdIn::Header, seen).await?;
+        let pool = self.database.pool();
+        let topic = topic_of_other(0);
+        // The first one opens a session at the broker, and is no figure.
+        idle::send(pool, &topic, &mut arrivals).await?;
+        let own = idle::now_and_then(pool, &topic, &mut arrivals, OWN_MESSAGES);
+        tokio::select! {
+            figures = own => Ok(figures?.to_vec()),
+            ended = commit_steadily(pool) => ended.map(|never| match never {}),
+        }
     }
 
     /// A transaction that has written to the log, and waits.

@@ -32,7 +32,7 @@ const PAUSE: std::ops::Range<u64> = 50..250;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Messages as a reader sees them.
-type Arrivals = UnboundedReceiver<(Uuid, Instant)>;
+pub(crate) type Arrivals = UnboundedReceiver<(Uuid, Instant)>;
 
 pub(crate) async fn measure(
     world: &World,
@@ -68,7 +68,7 @@ async fn one(
     let (seen, mut arrivals) = mpsc::unbounded_channel();
     let _reader = broker::read(world, to, IdIn::Header, seen).await?;
     // The first one says that the relay is at work, and is no figure.
-    send(database.pool(), &mut arrivals).await?;
+    send(database.pool(), TOPIC, &mut arrivals).await?;
 
     let at = ("W6", broker.name());
     let idle = watch(&database, &relay).await?;
@@ -87,18 +87,31 @@ async fn one(
         idle.connections,
     );
 
-    let mut histogram = Histogram::<u64>::new(3)?;
-    for _ in 0..MESSAGES {
-        sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
-        let took = send(database.pool(), &mut arrivals).await?;
-        histogram.record(u64::try_from(took.as_micros())?.max(1))?;
-    }
-    for (metric, quantile) in [("first_p50_ms", 0.5), ("first_p99_ms", 0.99)] {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
-        let millis = histogram.value_at_quantile(quantile) as f64 / 1e3;
+    for (metric, millis) in now_and_then(database.pool(), TOPIC, &mut arrivals, MESSAGES).await? {
         results.add(at, "onceward", (metric, "ms"), millis);
     }
     Ok(())
+}
+
+/// Commits single messages, each after a pause: within how many milliseconds half and 99 of 100 of them can be read.
+pub(crate) async fn now_and_then(
+    pool: &PgPool,
+    topic: &str,
+    arrivals: &mut Arrivals,
+    messages: u64,
+) -> Outcome<[(&'static str, f64); 2]> {
+    let mut histogram = Histogram::<u64>::new(3)?;
+    for _ in 0..messages {
+        sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
+        let took = send(pool, topic, arrivals).await?;
+        histogram.record(u64::try_from(took.as_micros())?.max(1))?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
+    let millis = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+    Ok([
+        ("first_p50_ms", millis(0.5)),
+        ("first_p99_ms", millis(0.99)),
+    ])
 }
 
 /// What doing nothing costs.
@@ -163,10 +176,10 @@ where dbid = (select oid from pg_database where datname = current_database())";
 }
 
 /// Commits one message, and gives the time until it could be read.
-async fn send(pool: &PgPool, arrivals: &mut Arrivals) -> Outcome<Duration> {
+pub(crate) async fn send(pool: &PgPool, topic: &str, arrivals: &mut Arrivals) -> Outcome<Duration> {
     let mut connection = pool.acquire().await?;
     let id = Uuid::now_v7();
-    let draft = Message::bytes(TOPIC, payload()).key("k").id(id);
+    let draft = Message::bytes(topic, payload()).key("k").id(id);
     // One statement, one transaction: its return is the commit's.
     Outbox::new().enqueue(&mut connection, draft).await?;
     let committed = Instant::now();

@@ -20,12 +20,12 @@ pub(crate) type Machines = BTreeMap<String, Run>;
 pub(crate) struct Run {
     /// The day, such as `2026-11-26`.
     pub(crate) day: String,
-    /// Messages of a backlog.
-    pub(crate) messages: u64,
+    /// Messages of the backlog, where it can be chosen.
+    pub(crate) messages: Option<u64>,
     /// Repeats of each contestant.
     pub(crate) repeats: usize,
-    /// Seconds of what has a fixed time.
-    pub(crate) seconds: u64,
+    /// Seconds of a run, where they can be chosen.
+    pub(crate) seconds: Option<u64>,
     /// Microseconds of a write of 8 KiB with fdatasync, beside the database's files, after the runs; the median of some.
     pub(crate) sync_us: u64,
     pub(crate) machine: Machine,
@@ -93,6 +93,20 @@ fn sync() -> Outcome<u64> {
     Ok(u64::try_from(times[times.len() / 2].as_micros())?)
 }
 
+/// Messages of the backlog and seconds of a run, as far as this workload goes by them.
+fn asked(workload: &str, arguments: &Arguments) -> (Option<u64>, Option<u64>) {
+    let (messages, seconds) = (Some(arguments.messages), Some(arguments.seconds));
+    let growth = &arguments.growth;
+    match workload {
+        "W1" | "W1 peers" => (messages, None),
+        "W2" | "W2 peers" => (None, seconds),
+        "W3" => (None, Some(arguments.seconds.div_ceil(2))),
+        "W5" => (Some(growth.growth_messages), Some(growth.growth_seconds)),
+        "W7" => (messages, seconds),
+        _ => (None, None),
+    }
+}
+
 /// Writes down what these workloads were measured on; what stands there of others stays.
 pub(crate) fn write(
     path: &Path,
@@ -103,11 +117,12 @@ pub(crate) fn write(
     let mut machines = read(path)?;
     let sync_us = sync()?;
     for workload in workloads {
+        let (messages, seconds) = asked(workload, arguments);
         let run = Run {
             day: OffsetDateTime::now_utc().date().to_string(),
-            messages: arguments.messages,
+            messages,
             repeats: arguments.repeats,
-            seconds: arguments.seconds,
+            seconds,
             sync_us,
             machine: machine.clone(),
         };

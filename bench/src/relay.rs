@@ -47,6 +47,11 @@ impl<'a> Streams<'a> {
     }
 }
 
+/// The topic that the `n`th of the others asks for.
+pub(crate) fn topic_of_other(n: u16) -> String {
+    format!("bench.other{n}")
+}
+
 /// A running relay. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -92,8 +97,8 @@ impl Relay {
             "source = \"/bench\"\n\n[database]\nurl = \"{url}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n",
             free_port()
         );
-        let others = (0..streams.others)
-            .map(|n| of_stream(&format!("other{n}"), &format!("bench.other{n}")));
+        let others =
+            (0..streams.others).map(|n| of_stream(&format!("other{n}"), &topic_of_other(n)));
         let config = head + &of_stream(streams.name, TOPIC) + &others.collect::<String>();
         let path = files.path().join("onceward.toml");
         std::fs::write(&path, config)?;

@@ -267,6 +267,31 @@ async fn the_overview_shows_depth_and_age_late_rows_included() {
     assert_eq!(worst, Severity::Warning);
 }
 
+#[tokio::test]
+async fn the_age_of_a_row_is_told_whose_transaction_had_not_begun_when_a_later_one_was_read() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    let outbox = Outbox::new();
+    for payload in ["late", "read"] {
+        let draft = Message::bytes("t", payload);
+        outbox.enqueue(&mut owner, draft).await.unwrap();
+    }
+    // As if the number of the first had been taken before the id of its transaction, and the second been read between.
+    run(
+        &mut owner,
+        "insert into onceward.streams (stream) values ('events');
+         insert into onceward.cursors (stream, lane, last_seq, snapshot)
+         select 'events', 1, 2, format('%1$s:%1$s:', min(txid::text::bigint))::pg_snapshot from onceward.messages",
+    )
+    .await;
+
+    let streams = schema::overview(&mut owner, &Schema::default()).await;
+
+    let cursor = &streams.unwrap()[0].cursors[0];
+    assert_eq!(cursor.depth, 0);
+    assert!(cursor.oldest_seconds.is_some());
+}
+
 async fn read_the_log(connection: &mut PgConnection) {
     let schema = Schema::default();
     schema::inspect(&mut *connection, &schema, Duty::Relay)

@@ -40,7 +40,7 @@ pub struct StreamSettings {
     pub publish_after: PublishAfter,
     /// How long the lease lasts without being renewed; another relay takes over within it. 1 s to 5 min.
     pub lease_ttl: Duration,
-    /// The longest wait between two polls of an idle log. 1 ms to 10 s.
+    /// The longest wait between two polls of a log where nothing of the stream's own comes. 1 ms to 10 s.
     pub poll_ceiling: Duration,
     /// The most messages of one read and lane, and of one offer. 1 to 10,000.
     pub chunk: usize,

@@ -56,13 +56,10 @@ fn machine_part(page: &mut String, machines: &Machines) {
          | workload | day | backlog | repeats | seconds of a run | synced write, µs |\n|---|---|---:|---:|---:|---:|\n",
     );
     for (workload, run) in machines {
-        let Run {
-            day,
-            repeats,
-            seconds,
-            ..
-        } = run;
-        let (messages, sync) = (grouped(run.messages), grouped(run.sync_us));
+        let Run { day, repeats, .. } = run;
+        let chosen = |number: Option<u64>| number.map_or("–".to_owned(), grouped);
+        let (messages, seconds) = (chosen(run.messages), chosen(run.seconds));
+        let sync = grouped(run.sync_us);
         line(
             page,
             format_args!("| {workload} | {day} | {messages} | {repeats} | {seconds} | {sync} |"),

@@ -6,6 +6,10 @@ use std::time::Duration;
 use onceward_core::Chain;
 
 use super::identity::Refusal;
+use super::read::READING;
+
+/// SQLSTATE of a statement that took longer than the server lets it.
+const CANCELLED: &str = "57014";
 
 /// An error of the log. Unless it says otherwise, drop the connection and claim again after a pause.
 #[derive(thiserror::Error)]
@@ -79,6 +83,28 @@ impl LogError {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced)
+    }
+
+    /// Whether a read of the log took longer than it may, or was cancelled at the server. The first one after a long outage goes through all that was written meanwhile: connect
+    /// with [`LogDatabase::slower`](super::LogDatabase::slower) then.
+    #[must_use]
+    pub fn is_slow_read(&self) -> bool {
+        match self {
+            Self::Timeout { doing, .. } => *doing == READING,
+            Self::Database { doing, source } => {
+                let error = source.as_database_error();
+                let is_cancelled = error.is_some_and(|e| e.code().as_deref() == Some(CANCELLED));
+                *doing == READING && is_cancelled
+            }
+            Self::Fenced
+            | Self::Refused(_)
+            | Self::Standby
+            | Self::TransactionPooler
+            | Self::DifferentServers
+            | Self::NotReplicated { .. }
+            | Self::Malformed { .. }
+            | Self::Task(_) => false,
+        }
     }
 
     /// Whether a person must decide before anything is published.

@@ -22,7 +22,7 @@ use super::sharing::Ask;
 use super::snapshot::{Snapshot, SnapshotError};
 use crate::sql::render;
 
-const READING: &str = "reading the log";
+pub(super) const READING: &str = "reading the log";
 const LOOKING: &str = "looking for commits";
 const CONNECTING: &str = "asking which slots the log has";
 
@@ -62,6 +62,8 @@ pub struct Read {
     pub steps: Vec<Step<LogRow>>,
     /// The database's time.
     pub now: OffsetDateTime,
+    /// The moment of our own clock before it was asked: all that was committed by then is in it, but for what it left.
+    pub begun: Instant,
     /// The moment of our own clock at which the answer was there: at `now` or a little later.
     pub came: Instant,
 }
@@ -175,10 +177,10 @@ impl LogReader {
             arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
         let answer = self
             .session
-            .call(READING, async |connection| {
+            .call_read(READING, async |connection| {
                 // Row by row: what a row held on the wire is free before the next one is decoded.
-                let mut rows = sqlx::query_with(sql, arguments).fetch(connection);
                 let mut answer = Answer::to(cursors);
+                let mut rows = sqlx::query_with(sql, arguments).fetch(connection);
                 while let Some(row) = rows.try_next().await? {
                     if let Err(error) = answer.take(&row) {
                         return Ok(Err(error));
@@ -323,6 +325,7 @@ fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::E
 /// An answer, as its rows come.
 struct Answer<'a> {
     cursors: &'a [CursorRead],
+    begun: Instant,
     moment: Option<Moment>,
     found: Vec<Rows>,
     names: Names,
@@ -341,6 +344,7 @@ impl<'a> Answer<'a> {
     fn to(cursors: &'a [CursorRead]) -> Self {
         Self {
             cursors,
+            begun: Instant::now(),
             moment: None,
             found: cursors.iter().map(|_| Rows::default()).collect(),
             names: Names::default(),
@@ -383,7 +387,13 @@ impl<'a> Answer<'a> {
             read.cursor.advance(found)
         });
         let steps = steps.collect();
-        let (now, came) = (moment.now, Instant::now());
-        Ok((moment, Read { steps, now, came }))
+        let (now, begun, came) = (moment.now, self.begun, Instant::now());
+        let read = Read {
+            steps,
+            now,
+            begun,
+            came,
+        };
+        Ok((moment, read))
     }
 }

@@ -55,6 +55,7 @@ pub(super) mod moment {
 /// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
 ///   all transactions that had not begun. Comparing pairs, ordering by both, and `seq + 0` keep the planner off
 ///   `(lane, seq)`, which would walk the whole log.
+/// - A cursor with nothing below it, such as that of a new stream, goes through none of those that had not begun.
 /// - It carries slot and ctid, so that the wide columns come by TID scans in one partition: rows are never updated, and
 ///   a truncate waits for the statement.
 /// - A page has an order and a limit around both arms. No index gives that order, since `seq + 0` is none of its columns.
@@ -83,6 +84,7 @@ page_$place as materialized (
     and txid < pg_snapshot_xmax((select snapshot from seen_$place))
     and seq + 0 <= $last
     and seq + 0 > $after
+    and $after < $last
     and pg_visible_in_snapshot(txid, (select snapshot from seen_$place))
   order by seq
   limit $rows + 1

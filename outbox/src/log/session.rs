@@ -11,12 +11,17 @@ use tokio::time::timeout;
 use super::error::LogError;
 use super::identity::{Identity, Server};
 
+/// The longest that a read is given when it may take longer than usual.
+const SLOWEST: Duration = Duration::from_secs(300);
+
 /// Where the log is.
 #[derive(Debug, Clone)]
 pub struct LogDatabase {
     pub(crate) options: PgConnectOptions,
     pub(crate) schema: Schema,
     pub(crate) within: Duration,
+    /// The same for a read of the log.
+    pub(crate) read_within: Duration,
 }
 
 impl LogDatabase {
@@ -27,13 +32,30 @@ impl LogDatabase {
             options,
             schema,
             within: Duration::from_secs(10),
+            read_within: Duration::from_secs(10),
+        }
+    }
+
+    /// The same with so many times as long for each read of the log, but no longer than five minutes, or as long as any call if that is
+    /// longer: for a read that [took too long](LogError::is_slow_read). One that hangs is noticed later then, and goes on for as long at the
+    /// server if its reader is dropped. All other calls are as before.
+    #[must_use]
+    pub fn slower(&self, times: u32) -> Self {
+        let longest = SLOWEST.max(self.within);
+        Self {
+            read_within: self.within.saturating_mul(times).min(longest),
+            ..self.clone()
         }
     }
 
     /// How long any call may take, 10 s unless changed. Shorter than the lease's ttl, or a call that hangs outlives it.
     #[must_use]
     pub fn within(self, within: Duration) -> Self {
-        Self { within, ..self }
+        Self {
+            within,
+            read_within: within,
+            ..self
+        }
     }
 }
 
@@ -51,6 +73,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Session {
     connection: PgConnection,
     within: Duration,
+    read_within: Duration,
     pub(super) server: Server,
     pid: i32,
     broken: bool,
@@ -111,6 +134,7 @@ impl Session {
         let mut session = Self {
             connection,
             within,
+            read_within: database.read_within,
             server: Server {
                 identity: Identity {
                     system: 0,
@@ -123,10 +147,12 @@ impl Session {
             broken: false,
         };
         session.identify().await?;
-        session.set_up(SETTINGS).await?;
         match purpose {
-            Purpose::Read => session.set_up(READ_SETTINGS).await?,
-            Purpose::Write => {}
+            Purpose::Read => {
+                session.set_up(SETTINGS, database.read_within).await?;
+                session.set_up(READ_SETTINGS, database.read_within).await?;
+            }
+            Purpose::Write => session.set_up(SETTINGS, within).await?,
         }
         Ok(session)
     }
@@ -157,8 +183,9 @@ impl Session {
         Ok(())
     }
 
-    async fn set_up(&mut self, settings: &'static str) -> Result<(), LogError> {
-        let millis = self.within.as_millis().to_string();
+    /// `longest` is how long the server lets a statement run.
+    async fn set_up(&mut self, settings: &'static str, longest: Duration) -> Result<(), LogError> {
+        let millis = longest.as_millis().to_string();
         let row = self
             .call("setting up the session", async |connection| {
                 let query = sqlx::query(settings);
@@ -216,6 +243,16 @@ impl Session {
         self.call_within(within, doing, run).await
     }
 
+    /// The same for a read of the log, which may take longer.
+    pub(crate) async fn call_read<T>(
+        &mut self,
+        doing: &'static str,
+        run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, LogError> {
+        let within = self.read_within;
+        self.call_within(within, doing, run).await
+    }
+
     async fn call_within<T>(
         &mut self,
         within: Duration,
@@ -257,6 +294,23 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn only_reads_get_more_time_and_no_less_than_any_call() {
+        let log = LogDatabase::new(PgConnectOptions::new(), Schema::default());
+        let of = |seconds, times| {
+            let slower = log
+                .clone()
+                .within(Duration::from_secs(seconds))
+                .slower(times);
+            (slower.within.as_secs(), slower.read_within.as_secs())
+        };
+
+        assert_eq!(of(8, 1), (8, 8));
+        assert_eq!(of(8, 4), (8, 32));
+        assert_eq!(of(8, 1_024), (8, 300));
+        assert_eq!(of(600, 4), (600, 600));
+    }
+
     #[tokio::test]
     async fn a_row_from_another_server_process_is_refused() {
         let database = Postgres::shared().await.database().await;
@@ -265,7 +319,7 @@ mod tests {
         // As behind a transaction pooler, which gives each statement the process that is free.
         session.pid += 1;
 
-        let refused = session.set_up(SETTINGS).await;
+        let refused = session.set_up(SETTINGS, log.within).await;
 
         assert!(matches!(refused, Err(LogError::TransactionPooler)));
     }

@@ -92,6 +92,65 @@ pub struct UnroutedTopic {
     pub noted_seconds: f64,
 }
 
+/// New rows and the newest come from (lane, seq), late ones from (lane, txid, seq). The first late row of each
+/// transaction that ran at the snapshot, then of those that began after it. A backlog is not scanned: for a detour, of which only rows of
+/// its own count, 10,000 of the new rows are looked at and no more, and 1,000 of those written by transactions that began since. A late one
+/// is nearly always among the first of these, as its transaction's id was taken right behind its number.
+const CURSORS: &str = "
+select c.stream,
+       c.lane,
+       c.detour,
+       c.last_seq,
+       greatest(coalesce(newest.seq, 0) - c.last_seq, 0) as depth,
+       extract(epoch from clock_timestamp() - least(next.created_at, ran.created_at, began.created_at))::float8
+         as oldest_seconds
+from {{schema}}.cursors c
+left join lateral (
+  select m.seq
+  from {{schema}}.messages m
+  where m.lane = c.lane
+  order by m.seq desc
+  limit 1
+) newest on true
+left join lateral (
+  select ahead.created_at
+  from (
+    select m.seq, m.created_at, m.topic, m.key, row_number() over (order by m.seq) as place
+    from {{schema}}.messages m
+    where m.lane = c.lane and m.seq > greatest(c.last_seq, c.floor)
+    order by m.seq
+    limit 10000
+  ) ahead
+  where c.detour in ('', 'topic:' || ahead.topic, 'key:' || ahead.topic || ':' || ahead.key) or ahead.place = 10000
+  order by ahead.seq
+  limit 1
+) next on true
+left join lateral (
+  select min(late.created_at) as created_at
+  from pg_snapshot_xip(c.snapshot) x (txid)
+  cross join lateral (
+    select m.created_at
+    from {{schema}}.messages m
+    where m.lane = c.lane and m.txid = x.txid and m.seq <= c.last_seq and m.seq > c.floor
+      and c.detour in ('', 'topic:' || m.topic, 'key:' || m.topic || ':' || m.key)
+    order by m.seq
+    limit 1
+  ) late
+) ran on true
+left join lateral (
+  select min(after.created_at) as created_at
+  from (
+    select m.seq, m.created_at, m.topic, m.key
+    from {{schema}}.messages m
+    where m.lane = c.lane and m.txid >= pg_snapshot_xmax(c.snapshot)
+    order by m.txid, m.seq
+    limit 1000
+  ) after
+  where after.seq <= c.last_seq and after.seq > c.floor
+    and c.detour in ('', 'topic:' || after.topic, 'key:' || after.topic || ':' || after.key)
+) began on true
+order by c.stream, c.lane, c.detour";
+
 /// Every stream with its cursors and counts.
 ///
 /// Reads [the log](super#what-is-read-of-the-log) in a transaction.
@@ -144,67 +203,14 @@ pub(super) async fn read(
     Ok(streams)
 }
 
-/// New rows and the newest come from (lane, seq), late ones from (lane, txid, seq). The first late row of each
-/// transaction that ran at the snapshot, then of those that began after it. For a detour only rows of its own count; so that
-/// it scans no backlog of others, it looks at so many of the new rows and no further.
 async fn cursors(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Vec<CursorOverview>, InspectError> {
-    sqlx::query_as(render(
-        schema,
-        "select c.stream,
-                c.lane,
-                c.detour,
-                c.last_seq,
-                greatest(coalesce(newest.seq, 0) - c.last_seq, 0) as depth,
-                extract(epoch from clock_timestamp() - least(next.created_at, ran.created_at, began.created_at))::float8
-                  as oldest_seconds
-         from {{schema}}.cursors c
-         left join lateral (
-           select m.seq
-           from {{schema}}.messages m
-           where m.lane = c.lane
-           order by m.seq desc
-           limit 1
-         ) newest on true
-         left join lateral (
-           select ahead.created_at
-           from (
-             select m.seq, m.created_at, m.topic, m.key, row_number() over (order by m.seq) as place
-             from {{schema}}.messages m
-             where m.lane = c.lane and m.seq > greatest(c.last_seq, c.floor)
-             order by m.seq
-             limit 10000
-           ) ahead
-           where c.detour in ('', 'topic:' || ahead.topic, 'key:' || ahead.topic || ':' || ahead.key) or ahead.place = 10000
-           order by ahead.seq
-           limit 1
-         ) next on true
-         left join lateral (
-           select min(late.created_at) as created_at
-           from pg_snapshot_xip(c.snapshot) x (txid)
-           cross join lateral (
-             select m.created_at
-             from {{schema}}.messages m
-             where m.lane = c.lane and m.txid = x.txid and m.seq <= c.last_seq and m.seq > c.floor
-               and c.detour in ('', 'topic:' || m.topic, 'key:' || m.topic || ':' || m.key)
-             order by m.seq
-             limit 1
-           ) late
-         ) ran on true
-         left join lateral (
-           select min(m.created_at) as created_at
-           from {{schema}}.messages m
-           where m.lane = c.lane and m.txid >= pg_snapshot_xmax(c.snapshot)
-             and m.seq + 0 <= c.last_seq and m.seq + 0 > c.floor
-             and c.detour in ('', 'topic:' || m.topic, 'key:' || m.topic || ':' || m.key)
-         ) began on true
-         order by c.stream, c.lane, c.detour",
-    ))
-    .fetch_all(connection)
-    .await
-    .map_err(InspectError::about("the cursors"))
+    sqlx::query_as(render(schema, CURSORS))
+        .fetch_all(connection)
+        .await
+        .map_err(InspectError::about("the cursors"))
 }
 
 /// By a scan of `parked`, which is small; the detour of a key by the primary key of `cursors`.

@@ -8,6 +8,7 @@
 
 mod durability;
 mod identities;
+mod late;
 mod leases;
 mod left;
 mod operating;

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -67,7 +67,7 @@ fn rows(brought: &Brought) -> usize {
 
 fn shared(brought: Brought) -> Arc<Read> {
     match brought {
-        Brought::Shared(read) => read,
+        Brought::Shared(read) | Brought::Passed(read) => read,
         Brought::Own(read) => panic!("read alone: {read:?}"),
     }
 }
@@ -96,6 +96,26 @@ async fn a_reader_that_comes_a_little_later_takes_what_was_read_and_stands_behin
 
     assert!(Arc::ptr_eq(&first, &taken));
     assert_eq!(rows(&rest), 0);
+}
+
+#[tokio::test]
+async fn what_was_committed_since_an_answer_was_asked_for_is_read_behind_it_and_the_answer_tells_when()
+ {
+    let (database, cursor) = with_messages().await;
+    let [mut one, mut other] = sharers(&database).await;
+    let mut writer = connection(&database).await;
+    let before = Instant::now();
+    let first = shared(one.read(&cursor).await.unwrap());
+    let asked = Instant::now();
+    enqueue(&mut writer, "k", "d").await;
+
+    let taken = shared(other.read(&cursor).await.unwrap());
+    let rest = other.read(&taken.steps[0].after).await.unwrap();
+
+    assert!(Arc::ptr_eq(&first, &taken));
+    assert!(before <= taken.begun && taken.begun <= taken.came && taken.came <= asked);
+    assert_eq!(rows(&rest), 1);
+    assert!(asked <= rest.as_ref().begun);
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ const DATABASE_BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(10),
 };
 
+/// How many times as long as usual a read may take at most, before it is tried again.
+const MOST_TIMES: u32 = 1_024;
+
 /// One stream of a relay.
 pub(crate) struct Stream<D> {
     pub(crate) settings: Arc<StreamSettings>,
@@ -59,12 +62,12 @@ impl<D: Destination> Stream<D> {
     /// # Errors
     /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
-        let mut failures = 0;
+        let (mut failures, mut times) = (0, 1);
         // Kept over failures of the database: a lease of our own need not be waited out.
         let mut previous = None;
         while !stop.is_cancelled() {
             let before = previous;
-            let ended = self.turn(&mut previous, &stop).await;
+            let ended = self.turn(&mut previous, times, &stop).await;
             self.status.let_go();
             if previous != before {
                 failures = 0;
@@ -81,6 +84,7 @@ impl<D: Destination> Stream<D> {
                 return Err(error);
             }
             failures += 1;
+            times = more_time(times, &error);
             self.failing(&error);
             let wait = DATABASE_BACKOFF.delay(failures, fastrand::f64());
             tokio::select! {
@@ -91,15 +95,16 @@ impl<D: Destination> Stream<D> {
         Ok(())
     }
 
-    /// Stands by until the lease is ours, then holds it until it ends.
+    /// Stands by until the lease is ours, then holds it until it ends. Reads may take so many times as long as usual.
     async fn turn(
         &self,
         previous: &mut Option<LeaseToken>,
+        times: u32,
         stop: &CancellationToken,
     ) -> Result<End, LogError> {
         let mut keeper = Keeper::connect(&self.database).await?;
         // Before the claim: a lease that waits for a connection runs out.
-        let reader = LogReader::connect(&self.database).await?;
+        let reader = LogReader::connect(&self.database.slower(times)).await?;
         keeper.check_reader(&reader)?;
         let Some(claimed) = self.claim(&mut keeper, *previous, stop).await? else {
             return Ok(End::Stopped);
@@ -156,5 +161,36 @@ impl<D: Destination> Stream<D> {
         warn!(stream = %self.settings.name, error = %text, "database failed; will try again");
         self.status
             .update(|status| status.role = Role::Failing(text));
+    }
+}
+
+/// How many times as long as usual the next reader's reads may take: more after one that took too long, or the same would happen again.
+fn more_time(times: u32, ended: &LogError) -> u32 {
+    match ended.is_slow_read() {
+        true => (times * 4).min(MOST_TIMES),
+        false => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_took_too_long_gets_more_time_until_the_database_fails_otherwise() {
+        let slow = LogError::Timeout {
+            doing: "reading the log",
+            within: Duration::from_secs(1),
+        };
+
+        let times: Vec<u32> = (0..7)
+            .scan(1, |times, _| {
+                *times = more_time(*times, &slow);
+                Some(*times)
+            })
+            .collect();
+
+        assert_eq!(times, [4, 16, 64, 256, 1_024, 1_024, 1_024]);
+        assert_eq!(more_time(16, &LogError::Standby), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onceward::{Brought, Cursor, CursorRead, LogReader, LogRow, Quiet, Read, Snapshot, Unrouted};
+use onceward::{Brought, Cursor, CursorRead, LogReader, LogRow, Quiet, Snapshot, Unrouted};
 use onceward_core::{Lane, Message, Outgoing, Route};
 
 use super::holder::Holder;
@@ -135,11 +135,14 @@ impl<D: Destination> Holder<D> {
     pub(super) fn on_read(&mut self, lines: &[Line], asked: Instant, brought: Brought) {
         self.reading.clear();
         let read = brought.as_ref();
+        let is_passed = matches!(brought, Brought::Passed(_));
         let steps = lines.iter().zip(&read.steps);
-        self.quiet = Quiet::after(steps.map(|(line, step)| (line.lane, step)));
+        let quiet = Quiet::after(steps.map(|(line, step)| (line.lane, step)));
+        self.quiet = quiet.filter(|_| !is_passed);
         self.clock.set(read.now, read.came);
         self.detour_turn = self.detour_turn.wrapping_add(DETOURS_AT_A_TIME);
-        let left = has_left(read, asked);
+        let left = read.steps.iter().any(|step| step.left);
+        let begun = read.begun;
         let (mut rows, mut own) = (0, 0);
         let now = Instant::now();
         for (line, step) in lines.iter().zip(&read.steps) {
@@ -154,7 +157,7 @@ impl<D: Destination> Holder<D> {
                     own += self.on_rows(*line, step.rows, LogRow::into_message, step.after);
                 }
             }
-            Brought::Shared(read) => {
+            Brought::Shared(read) | Brought::Passed(read) => {
                 let copied = |row: &LogRow| row.message().clone();
                 for (line, step) in lines.iter().zip(&read.steps) {
                     own += self.on_rows(*line, &step.rows, copied, step.after.clone());
@@ -167,7 +170,11 @@ impl<D: Destination> Holder<D> {
         self.store_what_is_done();
         // What is not the main line's may be that of a detour whose turn it was not.
         let own = if self.detours.is_empty() { own } else { rows };
-        self.read_at = now + self.pace.after_read(own, left);
+        self.read_at = if goes_on(is_passed, own) {
+            now
+        } else {
+            counts_from(begun, asked, now) + self.pace.after_read(own, left)
+        };
     }
 
     /// Puts the rows that are the line's own into the window, and moves its cursor to `after`. How many are its own.
@@ -234,40 +241,34 @@ impl<D: Destination> Holder<D> {
     }
 }
 
-/// Whether more may have been there, when the read was asked for, than it brought. An answer that was kept tells of a moment before.
-fn has_left(read: &Read, asked: Instant) -> bool {
-    read.came < asked || read.steps.iter().any(|step| step.left)
+/// Whether the next answer is asked for at once, and how long to wait is for that one to say: others have read on behind this one, which
+/// brought nothing to publish.
+const fn goes_on(is_passed: bool, own: usize) -> bool {
+    is_passed && own == 0
+}
+
+/// From when the wait behind a read counts. Another one's answer tells of when that one asked: what was committed since is not in it.
+fn counts_from(begun: Instant, asked: Instant, now: Instant) -> Instant {
+    if begun < asked { begun } else { now }
 }
 
 #[cfg(test)]
 mod tests {
-    use onceward::Step;
-    use time::OffsetDateTime;
-
     use super::*;
 
-    fn read_with(left: bool, came: Instant) -> Read {
-        let step = Step {
-            rows: Vec::new(),
-            after: Cursor {
-                last: 0,
-                snapshot: "1:1:".parse().unwrap(),
-                paging: None,
-                floor: 0,
-            },
-            left,
-        };
-        let now = OffsetDateTime::UNIX_EPOCH;
-        let steps = vec![step];
-        Read { steps, now, came }
+    #[test]
+    fn one_that_only_passes_over_goes_on_behind_what_others_have_passed() {
+        assert!(goes_on(true, 0));
+        assert!(!goes_on(true, 1), "there is work, which sets the pace");
+        assert!(!goes_on(false, 0), "this was the newest");
     }
 
     #[test]
-    fn a_read_leaves_something_if_a_line_does_or_its_answer_was_there_before_it_was_asked_for() {
-        let (before, asked) = (Instant::now(), Instant::now() + TIMER_TICK);
+    fn the_wait_behind_an_answer_of_another_one_counts_from_when_that_one_asked() {
+        let begun = Instant::now();
+        let (asked, now) = (begun + TIMER_TICK, begun + 2 * TIMER_TICK);
 
-        assert!(has_left(&read_with(true, asked), asked));
-        assert!(has_left(&read_with(false, before), asked));
-        assert!(!has_left(&read_with(false, asked), asked));
+        assert_eq!(counts_from(begun, asked, now), begun);
+        assert_eq!(counts_from(asked, asked, now), now);
     }
 }

@@ -51,8 +51,18 @@ pub(crate) fn relay(
     broker: &MemoryBroker,
     settings: StreamSettings,
 ) -> Running {
+    relay_of(database, broker, [settings])
+}
+
+/// One relay with all of these streams; the status is that of the first.
+pub(crate) fn relay_of<const N: usize>(
+    database: &Database,
+    broker: &MemoryBroker,
+    streams: [StreamSettings; N],
+) -> Running {
     let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
-    let relay = Relay::new(log).stream(settings, broker.clone());
+    let add = |relay: Relay, settings| relay.stream(settings, broker.clone());
+    let relay = streams.into_iter().fold(Relay::new(log), add);
     let status = relay.statuses().remove(0);
     let stop = CancellationToken::new();
     let task = tokio::spawn(relay.run(stop.clone()));

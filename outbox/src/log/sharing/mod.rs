@@ -70,13 +70,15 @@ pub enum Brought {
     Own(Read),
     /// To others too, or they may still come for it.
     Shared(Arc<Read>),
+    /// To others, who have read on since: what they read behind it is kept too, and there for the asking as far as this reader may take it.
+    Passed(Arc<Read>),
 }
 
 impl AsRef<Read> for Brought {
     fn as_ref(&self) -> &Read {
         match self {
             Self::Own(read) => read,
-            Self::Shared(read) => read,
+            Self::Shared(read) | Self::Passed(read) => read,
         }
     }
 }
@@ -135,7 +137,7 @@ impl Part {
         let mut may_wait = true;
         loop {
             match self.table.turn(&ask, may_wait) {
-                Turn::Take(read) => return Ok(Brought::Shared(read)),
+                Turn::Take(brought) => return Ok(brought),
                 Turn::Await(answer) => {
                     may_wait = false;
                     let within = PATIENCE.min(reader.within());
@@ -156,7 +158,7 @@ impl Part {
 /// What a reader does.
 enum Turn {
     /// It takes this answer.
-    Take(Arc<Read>),
+    Take(Brought),
     /// It waits for this one.
     Await(watch::Receiver<Awaited>),
     /// It reads.
@@ -173,8 +175,12 @@ struct Flying {
 impl Table {
     fn turn(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Turn {
         let mut board = self.board();
-        if let Some(answer) = board.recent.find(ask, Instant::now()) {
-            return Turn::Take(Arc::clone(&answer.read));
+        if let Some((answer, has_next)) = board.recent.find(ask, Instant::now()) {
+            let read = Arc::clone(&answer.read);
+            return Turn::Take(match has_next {
+                true => Brought::Passed(read),
+                false => Brought::Shared(read),
+            });
         }
         let mut flights = board.flights.iter();
         if may_wait && let Some(flight) = flights.find(|other| ask.may_await(&other.ask)) {

@@ -18,7 +18,7 @@ const MOST_AGE: Duration = Duration::from_secs(1);
 /// Answers, the oldest first.
 ///
 /// An empty one is not kept: it says that at its moment there was nothing, and whoever took it later would overlook for another turn what
-/// has been committed since. One with rows does no such harm: whoever takes it reads on at once behind it, whatever it brought.
+/// has been committed since. One with rows does no such harm: whoever takes it goes on as if it had read then.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     answers: VecDeque<(Instant, Arc<Answer>)>,
@@ -42,11 +42,13 @@ impl Recent {
         self.answers.push_back((now, Arc::clone(answer)));
     }
 
-    /// A kept answer that this reader may take.
-    pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Option<Arc<Answer>> {
+    /// A kept answer that this reader may take, and whether the one that was read behind it is kept too.
+    pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Option<(Arc<Answer>, bool)> {
         self.forget(now);
-        let found = self.answers.iter().find(|(_, kept)| ask.may_take(kept));
-        found.map(|(_, answer)| Arc::clone(answer))
+        let mut answers = self.answers.iter().map(|(_, kept)| kept);
+        let found = answers.find(|kept| ask.may_take(kept))?;
+        let has_next = answers.any(|later| found.stands_before(later));
+        Some((Arc::clone(found), has_next))
     }
 
     fn forget(&mut self, now: Instant) {

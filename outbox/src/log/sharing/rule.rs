@@ -55,6 +55,13 @@ impl Answer {
         self.read.steps.iter().all(|step| step.rows.is_empty())
     }
 
+    /// Whether `later` was asked for behind the last rows of this one, by the like of those who asked for this one.
+    pub(super) fn stands_before(&self, later: &Self) -> bool {
+        let ends = self.read.steps.iter().map(|step| step.after.last);
+        self.ask.is_alike(&later.ask)
+            && ends.eq(later.ask.reads.iter().map(|read| read.cursor.last))
+    }
+
     pub(super) fn weight(&self) -> usize {
         self.weights.iter().sum()
     }

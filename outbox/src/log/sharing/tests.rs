@@ -74,6 +74,7 @@ fn answer(ask: Ask, rows: &[i64], after: Cursor) -> Answer {
             left: false,
         }],
         now: OffsetDateTime::UNIX_EPOCH,
+        begun: Instant::now(),
         came: Instant::now(),
     };
     Answer::new(ask, read)
@@ -225,6 +226,30 @@ fn the_oldest_answers_go_when_there_are_many() {
     for last in 2..=17 {
         assert!(recent.find(&behind(last), now).is_some(), "{last}");
     }
+}
+
+#[test]
+fn whoever_takes_an_answer_is_told_whether_the_one_behind_it_is_kept_too() {
+    let now = Instant::now();
+    let mut recent = Recent::default();
+    let step = |last: i64| {
+        let asked = ask(&at(last, "10:12:10"));
+        Arc::new(answer(asked, &[last + 1], at(last + 1, "14:16:14")))
+    };
+    let has_next = |recent: &mut Recent, last| {
+        let (taken, has_next) = recent.find(&ask(&at(last, "10:12:10")), now).unwrap();
+        assert_eq!(taken.ask.reads[0].cursor.last, last);
+        has_next
+    };
+
+    recent.keep(&step(8), now);
+    recent.keep(&step(7), now);
+    recent.keep(&step(20), now);
+    assert!(!has_next(&mut recent, 7), "that was read before it");
+    recent.keep(&step(8), now);
+
+    assert!(has_next(&mut recent, 7));
+    assert!(!has_next(&mut recent, 8));
 }
 
 #[tokio::test]
