@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Stage, write_effect};
+use onceward_consumer::Limits;
 use onceward_core::{MAX_PAYLOAD, Message, MessageId};
 use uuid::Uuid;
 
@@ -74,7 +75,13 @@ async fn an_id_of_somebody_elses_is_one_message_of_its_source_and_another_payloa
         stage.put(&named, payload.as_bytes());
     }
 
-    let consumer = stage.builder().on("*", write_effect).build().unwrap();
+    // They have no key, and which payload comes first decides.
+    let one_by_one = Limits {
+        concurrency: 1,
+        ..Limits::default()
+    };
+    let builder = stage.builder().limits(one_by_one);
+    let consumer = builder.on("*", write_effect).build().unwrap();
     let subscriber = stage.broker.subscriber("billing", &[common::TOPIC]);
     let settled = consumer.run_until_idle(subscriber).await.unwrap();
 
