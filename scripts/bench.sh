@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Onceward beside its ceilings: writes bench/results.json and bench/machine.json, and makes docs/performance.md of them.
 #
-#   scripts/bench.sh             W1 to W4 and W6, three repeats, some 25 minutes
+#   scripts/bench.sh             W1 to W4 and W6, three repeats, at most 15 minutes
 #   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
 #   scripts/bench.sh guard       two minutes: is anything much slower than bench/results.json says? Writes nothing
 #   scripts/bench.sh peers       W1 and W2 on Kafka beside other relays, three repeats, in some 25 minutes; a Go peer runs where
@@ -42,7 +42,7 @@ bench=target/release/onceward-bench
 case "$mode" in
     given) exec "$bench" "$@" ;;
     short)
-        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 6
+        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 4
         exec "$bench" report
         ;;
     peers)
@@ -54,7 +54,7 @@ case "$mode" in
         log=target/bench-full.log
         # shellcheck disable=SC2016  # the inner shell expands it
         nohup bash -c '"$0" "$@" && exec "$0" report' "$bench" \
-            --repeats 5 --messages 500000 --seconds 20 --rates 100,1000,5000 >"$log" 2>&1 </dev/null &
+            --repeats 5 --messages 500000 --seconds 12 --rates 100,1000,5000 >"$log" 2>&1 </dev/null &
         echo "measuring in the background as process $!; its log is $log"
         ;;
 esac

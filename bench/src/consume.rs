@@ -140,7 +140,7 @@ impl Manner {
     /// Messages of one run: so many that both manners take about as long.
     pub(crate) const fn messages(self) -> u64 {
         match self {
-            Self::OneByOne => 30_000,
+            Self::OneByOne => 20_000,
             Self::Batches => 300_000,
         }
     }

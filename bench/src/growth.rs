@@ -297,7 +297,8 @@ update onceward.cursors
 set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
   snapshot = pg_current_snapshot(),
   pinned = null,
-  late_pos = null";
+  late_pos = null,
+  late_below = null";
         sqlx::raw_sql(sql).execute(pool).await?;
         Ok(())
     }

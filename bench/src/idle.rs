@@ -20,7 +20,7 @@ use crate::results::Results;
 use crate::world::World;
 
 /// How long nothing happens.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Single messages.
 const MESSAGES: u64 = 100;

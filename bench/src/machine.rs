@@ -100,9 +100,10 @@ fn asked(workload: &str, arguments: &Arguments) -> (Option<u64>, Option<u64>) {
     match workload {
         "W1" | "W1 peers" => (messages, None),
         "W2" | "W2 peers" => (None, seconds),
-        "W3" => (None, Some(arguments.seconds.div_ceil(2))),
+        "W3" => (None, Some(arguments.producer_seconds())),
         "W5" => (Some(growth.growth_messages), Some(growth.growth_seconds)),
         "W7" => (messages, seconds),
+        // W4 and W6 go by neither.
         _ => (None, None),
     }
 }

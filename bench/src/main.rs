@@ -118,6 +118,11 @@ enum Instead {
 }
 
 impl Arguments {
+    /// Seconds of a run of W3: its contestants take turns within it.
+    const fn producer_seconds(&self) -> u64 {
+        self.seconds.div_ceil(2)
+    }
+
     fn wants(&self, workload: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == workload)
     }

@@ -77,7 +77,7 @@ pub(crate) async fn measure(
 ) -> Outcome {
     let database = world.database().await?;
     sqlx::raw_sql(TABLES).execute(database.pool()).await?;
-    let slice = Duration::from_secs(arguments.seconds.div_ceil(2)) / SLICES;
+    let slice = Duration::from_secs(arguments.producer_seconds()) / SLICES;
     for _ in 0..arguments.repeats {
         for clients in CLIENTS {
             let variant = format!("{clients} clients");

@@ -29,9 +29,10 @@ create domain {{schema}}.message_headers as jsonb check (value @> '{}');
 
 -- Append-only: nothing ever updates or deletes a row. A slot is emptied by truncate.
 -- The only table without a primary key: an index on random ids would cost the producer more than the rest of the insert.
+-- The server gives the columns their values in this order: a transaction has its id before it takes a number. Readers go by it.
 create table {{schema}}.messages (
-  seq bigint generated always as identity,
   txid xid8 not null default pg_current_xact_id(),
+  seq bigint generated always as identity,
   created_at timestamptz not null default clock_timestamp(),
   id uuid not null,
   slot smallint not null default (floor(date_part('epoch', clock_timestamp()) / 86400)::bigint % 12)::smallint,
@@ -90,6 +91,7 @@ create table {{schema}}.cursors (
   pinned pg_snapshot,
   late_pos bigint,
   floor bigint not null default 0,
+  late_below xid8,
   constraint cursors_pkey primary key (stream, lane, detour),
   constraint cursors_lane check (lane in (0, 1, 2)),
   constraint cursors_paging check ((pinned is null) = (late_pos is null))
@@ -97,6 +99,8 @@ create table {{schema}}.cursors (
 comment on table {{schema}}.cursors is 'How far each stream has come in each lane. Detour is empty for the main cursor.';
 comment on column {{schema}}.cursors.last_seq is 'The highest seq that was read; all of it that snapshot could see is published.';
 comment on column {{schema}}.cursors.floor is 'Rows up to here are none of this cursor''s business.';
+comment on column {{schema}}.cursors.late_below is
+  'An id that was given after last_seq, if known: no row up to last_seq is of that transaction or a later one. Null whenever last_seq is set by hand.';
 
 create table {{schema}}.unrouted (
   slot smallint not null,

@@ -34,14 +34,14 @@ pub use admin::{
 pub use enqueue_error::EnqueueError;
 pub use keeper::{
     Checkpoint, Claim, Claimed, Claiming, Detour, DetourCursor, DueMessage, Keeper, LeaseToken,
-    NewDetour, Park, PausedTopic, Refused, Start, StoredGlobs, UnknownDetour, Unrouted,
+    NewDetour, Park, PausedTopic, Refused, Renewed, Start, StoredGlobs, UnknownDetour, Unrouted,
     UnroutedPolicy,
 };
 pub use lease::LeaseClock;
 pub use log::{
-    Brought, Cursor, CursorRead, Identity, LogDatabase, LogError, LogReader, LogRow, Paging, Part,
-    PublishAfter, Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, SharedReads, Snapshot,
-    SnapshotError, Step,
+    Brought, Cursor, CursorRead, Identity, LateBelow, LogDatabase, LogError, LogReader, LogRow,
+    Paging, Part, PublishAfter, Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, SharedReads,
+    Snapshot, SnapshotError, Step,
 };
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,

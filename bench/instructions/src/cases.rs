@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::Outcome;
 use crate::keys::{KeyId, Keys};
-use crate::log::{Cursor, Found, Sequenced, Snapshot};
+use crate::log::{Cursor, Found, LateBelow, Sequenced, Snapshot};
 use crate::mark::Mark;
 use crate::pause::Allowance;
 use crate::plan::places::Places;
@@ -156,6 +156,7 @@ fn chunk(calls: usize, late: Vec<Row>, new: Vec<Row>) -> Outcome<Case> {
         snapshot: Snapshot::new(700, 900, (700..732).collect())?,
         paging: None,
         floor: 0,
+        late_below: LateBelow::default(),
     };
     let found = Found {
         late,

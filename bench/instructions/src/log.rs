@@ -5,5 +5,5 @@ mod cursor;
 #[path = "../../../outbox/src/log/snapshot.rs"]
 mod snapshot;
 
-pub(crate) use cursor::{Cursor, Found, Sequenced};
+pub(crate) use cursor::{Cursor, Found, LateBelow, Sequenced};
 pub(crate) use snapshot::Snapshot;

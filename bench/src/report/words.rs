@@ -45,7 +45,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
     (
         "W6",
         "Idle",
-        "A relay with one stream and nothing to do for 20 seconds. Then a hundred single messages, each after 50 to 250 ms of nothing: from \
+        "A relay with one stream and nothing to do for 10 seconds. Then a hundred single messages, each after 50 to 250 ms of nothing: from \
          the return of the commit until a reader at the broker has it.",
     ),
     (

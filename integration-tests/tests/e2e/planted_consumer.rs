@@ -31,24 +31,10 @@ async fn stage() -> Stage {
     published(stage.consumed().await).await
 }
 
-/// Waits until the broker has nothing to deliver any more, and nothing that waits for an ack.
-async fn wait_until_all_is_acked(stage: &Stage) {
-    let jetstream = async_nats::jetstream::new(Nats::shared().await.client().await);
-    let done = || async {
-        let stream = jetstream.get_stream(&stage.name).await.ok()?;
-        let info = stream.consumer_info(&stage.name).await.ok()?;
-        Some(info.num_pending == 0 && info.num_ack_pending == 0)
-    };
-    wait::until_true(SOON, "the broker to have everything acked", || async {
-        done().await.unwrap_or(false)
-    })
-    .await;
-}
-
 /// Consumers with these changes, one after the other: the last one takes up what the ones before have left, and ends well.
 async fn verdict_after(stage: &Stage, changes: &Changes) -> Verdict {
     let consumer = stage.consumer(changes);
-    wait_until_all_is_acked(stage).await;
+    stage.wait_until_all_is_acked().await;
     stage.wait_until_no_key_is_held().await;
     consumer.stop().await;
     stage.ledger.verdict().await
@@ -115,7 +101,7 @@ async fn crash_after_the_acks(fault: &'static str) -> Verdict {
     let flush = sqlx::raw_sql("checkpoint").execute(consumers.pool());
     flush.await.unwrap();
     let consumer = stage.consumer(&Changes::fault(fault));
-    wait_until_all_is_acked(&stage).await;
+    stage.wait_until_all_is_acked().await;
 
     postgres.kill();
     postgres.start_again().await;

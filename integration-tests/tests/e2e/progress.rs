@@ -1,5 +1,6 @@
 //! How far a test has come, and waiting until it has come further.
 
+use onceward_testkit::nats::Nats;
 use onceward_testkit::wait;
 
 use crate::place::Place;
@@ -42,6 +43,22 @@ impl Stage {
             answer.await.ok().flatten().unwrap_or(false)
         };
         wait::until_true(SOON, "the cursor to pass everything", passed).await;
+    }
+
+    /// Waits until JetStream has the ack of everything in the stage's stream. Nothing may be published any more.
+    pub(crate) async fn wait_until_all_is_acked(&self) {
+        let jetstream = async_nats::jetstream::new(Nats::shared().await.client().await);
+        let done = || async {
+            let mut stream = jetstream.get_stream(&self.name).await.ok()?;
+            let last = stream.info().await.ok()?.state.last_sequence;
+            let info = stream.consumer_info(&self.name).await.ok()?;
+            // A durable that was made just now may say that nothing waits for it.
+            Some(info.ack_floor.stream_sequence >= last && info.num_ack_pending == 0)
+        };
+        wait::until_true(SOON, "the broker to have everything acked", || async {
+            done().await.unwrap_or(false)
+        })
+        .await;
     }
 
     /// How many messages are parked, in any state.

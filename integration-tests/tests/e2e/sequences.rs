@@ -89,16 +89,7 @@ async fn with_late_numbers(changes: &Changes) -> Verdict {
             .await;
     }
     stage.wait_until_published(published + 3).await;
-    let jetstream = async_nats::jetstream::new(Nats::shared().await.client().await);
-    let acked = || async {
-        let stream = jetstream.get_stream(&stage.name).await.ok()?;
-        let info = stream.consumer_info(&stage.name).await.ok()?;
-        Some(info.num_pending == 0 && info.num_ack_pending == 0)
-    };
-    wait::until_true(SOON, "the broker to have everything acked", || async {
-        acked().await.unwrap_or(false)
-    })
-    .await;
+    stage.wait_until_all_is_acked().await;
     consumer.stop().await;
     relay.stop().await;
     stage.ledger.verdict().await

@@ -10,6 +10,7 @@
 mod enqueue;
 mod marks;
 mod migrate;
+mod order;
 mod rights;
 mod shape;
 

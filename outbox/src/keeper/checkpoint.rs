@@ -44,7 +44,7 @@ pub struct PausedTopic {
     pub since: OffsetDateTime,
 }
 
-/// By the primary keys of `cursors` and `unrouted`; locks the rows it moves.
+/// By the primary keys of `cursors` and `unrouted`; locks the rows it moves. Its transaction gets its id after the cursors were read.
 const CHECKPOINT: Statement = Statement {
     doing: "storing the cursors",
     also: "",
@@ -55,9 +55,10 @@ moved as (
   set last_seq = n.last_seq,
     snapshot = n.snapshot::pg_snapshot,
     pinned = n.pinned::pg_snapshot,
-    late_pos = n.late_pos
-  from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $12::text[])
-    n(lane, last_seq, snapshot, pinned, late_pos, detour)
+    late_pos = n.late_pos,
+    late_below = least(n.late_below::xid8, pg_current_xact_id())
+  from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $12::text[], $13::text[])
+    n(lane, last_seq, snapshot, pinned, late_pos, detour, late_below)
   where c.stream = $1 and c.lane = n.lane and c.detour = n.detour and exists (select from held)
   returning 1
 ),
@@ -125,7 +126,10 @@ impl Keeper {
                     .collect::<Vec<_>>(),
             )?;
             let names = cursors.iter().map(|(_, name, _)| name.as_str());
-            arguments.add(names.collect::<Vec<_>>())
+            arguments.add(names.collect::<Vec<_>>())?;
+            let late_below = cursors.iter().map(|(.., cursor)| cursor.known_late_below());
+            let late_below = late_below.map(|txid| txid.map(|txid| txid.to_string()));
+            arguments.add(late_below.collect::<Vec<_>>())
         })
         .await
         .map(drop)

@@ -155,9 +155,10 @@ set lease_token = gen_random_uuid(),
 where stream = $1 and (lease_until is null or lease_until <= clock_timestamp() or lease_token = $8)
 returning lease_token, pg_backend_pid()";
 
+/// Its transaction got its id after the snapshot was taken and the highest numbers were looked for.
 const POSITION: &str = "
-insert into {{schema}}.cursors (stream, lane, last_seq, snapshot)
-select $1, lane, last_seq, $4::text::pg_snapshot
+insert into {{schema}}.cursors (stream, lane, last_seq, snapshot, late_below)
+select $1, lane, last_seq, $4::text::pg_snapshot, pg_current_xact_id()
 from unnest($2::smallint[], $3::bigint[]) p(lane, last_seq)
 on conflict do nothing";
 

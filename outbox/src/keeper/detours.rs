@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::Row;
 
 use super::{Commit, Keeper, Statement};
-use crate::log::{Cursor, LogError, Paging};
+use crate::log::{Cursor, LateBelow, LogError, Paging};
 use crate::sql::render;
 
 /// What a detour reads of its lane.
@@ -190,12 +190,16 @@ pub(super) fn decode(row: &Value) -> Result<(Lane, String, Cursor), sqlx::Error>
         }),
         (None | Some(_), None | Some(_)) => None,
     };
-    let cursor = Cursor {
+    let mut cursor = Cursor {
         last: number("last_seq").ok_or_else(wrong)?,
         snapshot: snapshot(text("snapshot").ok_or_else(wrong)?)?,
         paging,
         floor: number("floor").ok_or_else(wrong)?,
+        late_below: LateBelow::default(),
     };
+    if let Some(txid) = text("late_below") {
+        cursor.learn(txid.parse().map_err(|_| wrong())?);
+    }
     let detour = text("detour").ok_or_else(wrong)?.to_owned();
     Ok((lane.ok_or_else(wrong)?, detour, cursor))
 }

@@ -69,6 +69,15 @@ impl StoredGlobs {
     }
 }
 
+/// What a renewal tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    /// The topics that all streams of the database read.
+    pub globs: StoredGlobs,
+    /// The id of its own transaction, given after it was asked for: cursors that were read before may [learn](crate::Cursor::learn) it.
+    pub txid: u64,
+}
+
 /// The lease proves itself and is renewed: `$1` the stream, `$2` the token, `$3` the ttl in seconds. Locks the stream's row.
 ///
 /// `$also` is what else a statement changes of the stream; `$quiet` is where a statement says that its commit need not be on disk when it returns.
@@ -149,28 +158,33 @@ impl Keeper {
         self.held.as_ref().map(|held| &held.lease)
     }
 
-    /// Renews the lease, and tells what all streams read. Call at least at every third of the ttl.
+    /// Renews the lease, and tells what all streams read and which transaction id was given. Call at least at every third of the ttl.
     ///
     /// # Errors
     /// [`LogError::Fenced`]: stop at once; or any other: the lease may or may not be renewed.
     ///
     /// # Cancel safety
     /// Dropped, the lease may or may not be renewed, and the connection is of no more use.
-    pub async fn renew(&mut self) -> Result<StoredGlobs, LogError> {
+    pub async fn renew(&mut self) -> Result<Renewed, LogError> {
         const RENEW: Statement = Statement {
             doing: "renewing the lease",
             also: "",
             text: "
 select (select count(*) from held), pg_backend_pid(),
-  array(select unnest(topics) from {{schema}}.streams)",
+  array(select unnest(topics) from {{schema}}.streams), pg_current_xact_id()::text",
             commit: Commit::Soon,
         };
 
         let row = self.under_lease(RENEW, |_| Ok(())).await?;
-        let topics: Vec<String> = row
-            .try_get(2)
-            .map_err(|error| LogError::malformed("renewing the lease", error))?;
-        Ok(StoredGlobs::from_texts(&topics))
+        let malformed = |error| LogError::malformed(RENEW.doing, error);
+        let topics: Vec<String> = row.try_get(2).map_err(malformed)?;
+        let txid: &str = row.try_get(3).map_err(malformed)?;
+        Ok(Renewed {
+            globs: StoredGlobs::from_texts(&topics),
+            txid: txid
+                .parse()
+                .map_err(|error| LogError::malformed(RENEW.doing, error))?,
+        })
     }
 
     /// Gives the lease back, so that another relay may claim at once.

@@ -1,5 +1,7 @@
 //! Decides what a read asks for, what of its answer is delivered, and where the cursor stands then. Pure: no clock, no I/O.
 
+use std::hash::{Hash, Hasher};
+
 use super::snapshot::Snapshot;
 use crate::faults;
 
@@ -10,7 +12,9 @@ use crate::faults;
 /// delivers the late rows and the next new ones, sorted by `seq`. If A committed before B was written, then A
 /// has the lower `seq` and every snapshot that sees B sees A: A is in the same read, sorted before B, or in an
 /// earlier one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Cursors that differ in [`late_below`](Self::late_below) alone are equal: they read the same.
+#[derive(Debug, Clone)]
 pub struct Cursor {
     /// The highest `seq` that was read; 0 before the first.
     pub last: i64,
@@ -20,7 +24,19 @@ pub struct Cursor {
     pub paging: Option<Paging>,
     /// Rows up to here are none of this cursor's business, however late they come; 0 for most streams.
     pub floor: i64,
+    /// What is known of the transactions of its late rows.
+    pub late_below: LateBelow,
 }
+
+/// A transaction id that was given after a cursor's `last` had been, if one is known. No late row of the cursor is of that transaction or of a
+/// later one, so that a read need not go through what was written since.
+///
+/// Ids are given in order, and a transaction has its id before it takes a number. So whoever has this id or a later one took its numbers after
+/// `last` had been given, and they are above it.
+///
+/// It spares a read work and changes nothing of its answer. With another `last` it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct LateBelow(Option<(i64, u64)>);
 
 /// A cursor in the middle of its late rows.
 ///
@@ -36,7 +52,7 @@ pub struct Paging {
 
 /// What one read asks of a lane. A row is
 ///
-/// - *late* if `after < seq <= last`, `snapshot` does not see its transaction, and `pinned` (if set) does;
+/// - *late* if `after < seq <= last`, `snapshot` does not see its transaction, `pinned` (if set) does, and it is below `late_below` (if set);
 /// - *new* if `seq > last` and `new_rows` is set.
 ///
 /// Of each kind the read takes the lowest, up to its limits; at least one, if there is one.
@@ -50,6 +66,8 @@ pub(crate) struct Request<'a> {
     pub(crate) snapshot: &'a Snapshot,
     /// Late rows are those that this snapshot sees; if not set, those that the read itself sees.
     pub(crate) pinned: Option<&'a Snapshot>,
+    /// Late rows are of transactions below this one.
+    pub(crate) late_below: Option<u64>,
     /// Whether new rows are wanted too.
     pub(crate) new_rows: bool,
 }
@@ -95,7 +113,23 @@ impl Cursor {
             snapshot,
             paging: None,
             floor: 0,
+            late_below: LateBelow::default(),
         }
+    }
+
+    /// Takes note of a transaction id that was given after the cursor had been read.
+    pub fn learn(&mut self, txid: u64) {
+        let known = self.known_late_below();
+        let lowest = known.map_or(txid, |known| known.min(txid));
+        self.late_below = LateBelow(Some((self.last, lowest)));
+    }
+
+    /// The lowest transaction id of which, and of all later ones, it is known that no late row is.
+    pub(crate) fn known_late_below(&self) -> Option<u64> {
+        let LateBelow(known) = self.late_below;
+        known
+            .filter(|(last, _)| *last == self.last)
+            .map(|(_, txid)| txid)
     }
 
     /// Whether this cursor has read everything that `other` has passed and will never read again.
@@ -116,6 +150,7 @@ impl Cursor {
             after: self.floor.max(late_pos),
             snapshot: &self.snapshot,
             pinned: self.paging.as_ref().map(|paging| &paging.pinned),
+            late_below: self.known_late_below(),
             new_rows: self.paging.is_none(),
         }
     }
@@ -177,7 +212,39 @@ impl Cursor {
             snapshot,
             paging: None,
             floor: self.floor,
+            late_below: self.late_below,
         }
+    }
+}
+
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            last,
+            snapshot,
+            paging,
+            floor,
+            late_below: _,
+        } = self;
+        (*last, *floor) == (other.last, other.floor)
+            && *snapshot == other.snapshot
+            && *paging == other.paging
+    }
+}
+
+impl Eq for Cursor {}
+
+/// A check that explores states has to look at `late_below` besides.
+impl Hash for Cursor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            last,
+            snapshot,
+            paging,
+            floor,
+            late_below: _,
+        } = self;
+        (last, snapshot, paging, floor).hash(state);
     }
 }
 
@@ -190,10 +257,35 @@ impl Request<'_> {
             && seq <= self.last
             && !self.snapshot.sees(txid)
             && self.pinned.is_none_or(|pinned| pinned.sees(txid))
+            && self.late_below.is_none_or(|below| txid < below)
     }
 
     /// Whether a row that the read can see is new.
     pub(crate) fn is_new(&self, seq: i64) -> bool {
         self.new_rows && seq > self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_id_that_is_learnt_holds_for_as_long_as_the_last_number_does() {
+        let cursor = Cursor::starting(7, "700:900:".parse().unwrap());
+        let mut informed = cursor.clone();
+
+        informed.learn(1_000);
+        informed.learn(950);
+        informed.learn(1_000);
+
+        assert_eq!(informed.known_late_below(), Some(950));
+        assert_eq!(informed, cursor, "it reads the same");
+        let seen_more = informed.at(7, "700:990:".parse().unwrap());
+        assert_eq!(seen_more.known_late_below(), Some(950));
+        let mut ahead = informed.at(8, "700:990:".parse().unwrap());
+        assert_eq!(ahead.known_late_below(), None);
+        ahead.learn(1_000);
+        assert_eq!(ahead.known_late_below(), Some(1_000));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) mod session;
 mod sharing;
 mod snapshot;
 
-pub use cursor::{Cursor, Paging, Step};
+pub use cursor::{Cursor, LateBelow, Paging, Step};
 pub use durability::PublishAfter;
 pub use error::LogError;
 pub use identity::{Identity, Refusal};

@@ -45,7 +45,7 @@ async fn reader(database: &Database, plans: &str, slots: &[i16]) -> PgConnection
         .await
         .unwrap();
     let of_cursor = [
-        "bigint", "bigint", "text", "text", "bigint", "bigint", "bigint",
+        "bigint", "bigint", "text", "text", "bigint", "bigint", "bigint", "text",
     ];
     let types: Vec<&str> = (0..3).flat_map(|_| of_cursor).collect();
     assert_eq!(types.len(), 3 * PER_CURSOR);
@@ -67,16 +67,22 @@ struct Cost {
     scans: Vec<String>,
 }
 
-/// Runs the read with all lanes at one position.
-async fn explain(
-    connection: &mut PgConnection,
+/// Where all lanes stand.
+struct At<'a> {
     last: i64,
-    snapshot: &str,
-    pinned: Option<&str>,
-) -> Cost {
-    let pinned_text = pinned.map_or("null".to_owned(), |pinned| format!("'{pinned}'"));
-    let new_rows = if pinned.is_some() { 0 } else { ROWS };
-    let lane = format!("{last}, 0, '{snapshot}', {pinned_text}, {ROWS}, {new_rows}, 1000000000");
+    snapshot: &'a str,
+    pinned: Option<&'a str>,
+    late_below: Option<&'a str>,
+}
+
+/// Runs the read with all lanes at one position.
+async fn explain(connection: &mut PgConnection, at: &At<'_>) -> Cost {
+    let text = |text: Option<&str>| text.map_or("null".to_owned(), |text| format!("'{text}'"));
+    let (last, snapshot) = (at.last, at.snapshot);
+    let (pinned, late_below) = (text(at.pinned), text(at.late_below));
+    let new_rows = if at.pinned.is_some() { 0 } else { ROWS };
+    let lane =
+        format!("{last}, 0, '{snapshot}', {pinned}, {ROWS}, {new_rows}, 1000000000, {late_below}");
     let text =
         format!("explain (analyze, buffers, format json) execute read({lane}, {lane}, {lane})");
     let row = connection
@@ -136,6 +142,8 @@ struct Snapshots {
     first_ran: String,
     /// The one that filled the last slot had not begun: all of it is late as well.
     before_last: String,
+    /// The one that filled the last slot.
+    last: String,
 }
 
 async fn snapshots(connection: &mut PgConnection) -> Snapshots {
@@ -147,6 +155,7 @@ async fn snapshots(connection: &mut PgConnection) -> Snapshots {
     Snapshots {
         first_ran: format!("{first}:{xmax}:{first}"),
         before_last: format!("{last}:{last}:"),
+        last: last.to_owned(),
         now,
     }
 }
@@ -176,17 +185,32 @@ async fn the_read_goes_by_index_whatever_the_planner_knows() {
             let page = 3 * rows + 100;
             // All of that transaction is gone through, once.
             let begun = page + if slots.contains(&11) { per_slot } else { 0 };
-            for (what, last, snapshot, pinned, rows, buffers) in [
-                ("nothing new", all, &at.now, None, 0, 400),
-                ("new rows", all / 2, &at.now, None, 2 * rows + 100, 1_500),
+            let read = |last, snapshot| At {
+                last,
+                snapshot,
+                pinned: None,
+                late_below: None,
+            };
+            let pinned = At {
+                pinned: Some(&at.now),
+                ..read(all, &at.first_ran)
+            };
+            let told = At {
+                late_below: Some(&at.last),
+                ..read(all, &at.before_last)
+            };
+            for (what, at, rows, buffers) in [
+                ("nothing new", read(all, &at.now), 0, 400),
+                ("new rows", read(all / 2, &at.now), 2 * rows + 100, 1_500),
                 // Nothing is below: what is late is not looked for.
-                ("first", 0, &at.before_last, None, 2 * rows + 100, 1_500),
-                ("late rows", all, &at.first_ran, None, page, 2_500),
-                ("pinned", all, &at.first_ran, Some(&at.now), page, 2_500),
-                ("begun since", all, &at.before_last, None, begun, 3_000),
+                ("first", read(0, &at.before_last), 2 * rows + 100, 1_500),
+                ("late rows", read(all, &at.first_ran), page, 2_500),
+                ("pinned", pinned, page, 2_500),
+                ("begun since", read(all, &at.before_last), begun, 3_000),
+                // None that had not begun is late.
+                ("begun since, told", told, 0, 400),
             ] {
-                let pinned = pinned.map(String::as_str);
-                let cost = explain(&mut connection, last, snapshot, pinned).await;
+                let cost = explain(&mut connection, &at).await;
                 let case = format!("{what}, statistics: {statistics}, {plans}, {slots:?}");
                 assert_by_index(&cost, rows, buffers, &case);
                 let some = slots.contains(&11) || !["new rows", "begun since"].contains(&what);

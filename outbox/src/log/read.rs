@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use onceward_core::{Lane, Schema};
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments, Connection, Row, SqlStr};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Row, SqlStr};
 use time::OffsetDateTime;
 
 use super::cursor::{Cursor, Found, Step};
@@ -15,7 +15,7 @@ use super::error::LogError;
 use super::identity::Identity;
 use super::occupied::{Covered, Occupied};
 use super::pause::pause;
-use super::read_sql::{self, column, kind, moment};
+use super::read_sql::{self, column, kind, moment, most_rows};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
 use super::sharing::Ask;
@@ -174,7 +174,7 @@ impl LogReader {
             .or_insert_with_key(|lanes| read_sql::statement(schema, lanes, slots))
             .clone();
         let arguments =
-            arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
+            read_sql::arguments(cursors).map_err(|source| LogError::malformed(READING, source))?;
         let answer = self
             .session
             .call_read(READING, async |connection| {
@@ -252,28 +252,6 @@ fn most_bytes(row: &LogRow) -> usize {
     let (message, headers) = (&row.message, &row.message.headers);
     let content_type = message.content_type.as_ref().map_or(0, |text| text.len());
     4 * (message.weight() + content_type) + 24 * headers.len() + 1_024
-}
-
-fn most_rows(read: &CursorRead) -> usize {
-    read.limit.clamp(1, 100_000)
-}
-
-fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, sqlx::error::BoxDynError> {
-    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    let mut arguments = PgArguments::default();
-    for read in cursors {
-        let request = read.cursor.request();
-        let rows = most_rows(read);
-        let new_rows = if request.new_rows { rows } else { 0 };
-        arguments.add(request.last)?;
-        arguments.add(request.after)?;
-        arguments.add(request.snapshot.to_string())?;
-        arguments.add(request.pinned.map(Snapshot::to_string))?;
-        arguments.add(number(rows))?;
-        arguments.add(number(new_rows))?;
-        arguments.add(number(read.bytes.max(1)))?;
-    }
-    Ok(arguments)
 }
 
 /// What is true of a whole read.

@@ -1,13 +1,17 @@
 //! The statement that reads all cursors of a stream at one moment.
 
 use onceward_core::{Lane, Schema};
-use sqlx::SqlStr;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, SqlStr};
 
+use super::read::CursorRead;
+use super::snapshot::Snapshot;
 use crate::sql::render_parts;
 
 /// The parameters of a statement, for each cursor: `last`, `after`, `snapshot`, `pinned`, the most late rows, the most
-/// new rows, and the most bytes of each kind.
-pub(super) const PER_CURSOR: usize = 7;
+/// new rows, the most bytes of each kind, and `late_below`.
+pub(super) const PER_CURSOR: usize = 8;
 
 /// How the columns of the answer are numbered. What is no message has columns of its own only where one of these fits: each costs
 /// something with every row.
@@ -53,8 +57,9 @@ pub(super) mod moment {
 ///
 /// Served by `messages (lane, txid, seq)` for late rows and by `messages (lane, seq)` for new ones; locks nothing.
 /// - The late arm: for each transaction that ran at the cursor's snapshot and has ended since, a probe of its own; then
-///   all transactions that had not begun. Comparing pairs, ordering by both, and `seq + 0` keep the planner off
-///   `(lane, seq)`, which would walk the whole log.
+///   all transactions that had not begun, up to `$late_below` if that is known: of that one and later ones nothing is
+///   late. Comparing pairs, ordering by both, and `seq + 0` keep the planner off `(lane, seq)`, which would walk the whole
+///   log.
 /// - A cursor with nothing below it, such as that of a new stream, goes through none of those that had not begun.
 /// - It carries slot and ctid, so that the wide columns come by TID scans in one partition: rows are never updated, and
 ///   a truncate waits for the statement.
@@ -81,7 +86,7 @@ page_$place as materialized (
   from {{schema}}.messages
   where slot in ($slots) and lane = $lane
     and txid >= pg_snapshot_xmax($snapshot::text::pg_snapshot)
-    and txid < pg_snapshot_xmax((select snapshot from seen_$place))
+    and txid < least(pg_snapshot_xmax((select snapshot from seen_$place)), $late_below::text::xid8)
     and seq + 0 <= $last
     and seq + 0 > $after
     and $after < $last
@@ -170,6 +175,7 @@ fn for_cursor(text: &str, lane: Lane, place: usize) -> String {
     text.replace("$kind_of_new", &kind::NEW.to_string())
         .replace("$kind_of_late", &kind::LATE.to_string())
         .replace("$kind_of_last", &kind::LAST_LATE.to_string())
+        .replace("$late_below", &parameter(8))
         .replace("$snapshot", &parameter(3))
         .replace("$pinned", &parameter(4))
         .replace("$place", &place.to_string())
@@ -179,4 +185,29 @@ fn for_cursor(text: &str, lane: Lane, place: usize) -> String {
         .replace("$rows", &parameter(5))
         .replace("$bytes", &parameter(7))
         .replace("$lane", &lane.number().to_string())
+}
+
+/// The most rows of each kind that are read for a cursor.
+pub(super) fn most_rows(read: &CursorRead) -> usize {
+    read.limit.clamp(1, 100_000)
+}
+
+/// The arguments for these cursors, in this order.
+pub(super) fn arguments(cursors: &[CursorRead]) -> Result<PgArguments, BoxDynError> {
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut arguments = PgArguments::default();
+    for read in cursors {
+        let request = read.cursor.request();
+        let rows = most_rows(read);
+        let new_rows = if request.new_rows { rows } else { 0 };
+        arguments.add(request.last)?;
+        arguments.add(request.after)?;
+        arguments.add(request.snapshot.to_string())?;
+        arguments.add(request.pinned.map(Snapshot::to_string))?;
+        arguments.add(number(rows))?;
+        arguments.add(number(new_rows))?;
+        arguments.add(number(read.bytes.max(1)))?;
+        arguments.add(request.late_below.map(|txid| txid.to_string()))?;
+    }
+    Ok(arguments)
 }

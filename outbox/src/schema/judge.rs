@@ -237,13 +237,21 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::problem(
             "sequence",
             format!(
-                "the sequence of the log has cache {}, increment {} and cycle {}: the order within a key is lost",
+                "the sequence of the log has cache {}, increment {} and cycle {}: messages may be published out of order, or never",
                 sequence.cache, sequence.increment, sequence.cycles
             ),
             format!(
                 "alter sequence {}.messages_seq_seq increment by 1 cache 1 no cycle",
                 facts.schema
             ),
+        ));
+    }
+    if !sequence.ids_first {
+        findings.push(Finding::problem(
+            "columns",
+            "messages has its column seq before txid, so that numbers are taken before ids are given: messages may never be published"
+                .to_owned(),
+            "make the tables by `onceward migrate`, and copy nothing into another form",
         ));
     }
     if sequence.last < sequence.highest {

@@ -47,6 +47,8 @@ pub struct Sequence {
     pub last: i64,
     /// The highest number in the log; 0 if it is empty. Above `last` in a copy that left the sequence behind.
     pub highest: i64,
+    /// Whether a transaction gets its id before it takes a number: the server gives columns their values in their order.
+    pub ids_first: bool,
 }
 
 /// How the tables were made.
@@ -181,7 +183,12 @@ pub(super) async fn sequence(
                     ) top
                   ),
                   0
-                ) as highest
+                ) as highest,
+                (
+                  select array_agg(a.attname::text order by a.attnum) = '{txid,seq}'
+                  from pg_attribute a
+                  where a.attrelid = '{{schema}}.messages'::regclass and a.attname in ('txid', 'seq')
+                ) as ids_first
          from pg_sequence s, {{schema}}.messages_seq_seq v
          where s.seqrelid = '{{schema}}.messages_seq_seq'::regclass",
     ))

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use onceward::{Checkpoint, Claim, Claiming, Keeper, Lane, LogError, Start, Unrouted};
+use onceward::{
+    Checkpoint, Claim, Claiming, Keeper, Lane, LogError, Renewed, Snapshot, Start, Unrouted,
+};
 use onceward_core::{Topic, TopicGlob};
 use sqlx::{Connection, Row};
 
@@ -230,7 +232,7 @@ async fn a_stream_that_starts_at_the_latest_delivers_what_commits_from_then_on()
 }
 
 #[tokio::test]
-async fn renewing_tells_what_all_streams_read() {
+async fn renewing_tells_what_all_streams_read_and_an_id_that_was_given_since() {
     let database = migrated().await;
     let mut one = Keeper::connect(&log_of(&database)).await.unwrap();
     let mut two = Keeper::connect(&log_of(&database)).await.unwrap();
@@ -241,8 +243,15 @@ async fn renewing_tells_what_all_streams_read() {
     claim(&mut one, &with("one", "orders.*")).await;
     claim(&mut two, &with("two", "payments.*")).await;
 
-    let globs = one.renew().await.unwrap();
+    let before: Snapshot = sqlx::query_scalar::<_, String>("select pg_current_snapshot()::text")
+        .fetch_one(database.pool())
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
+    let Renewed { globs, txid } = one.renew().await.unwrap();
 
+    assert!(txid >= before.xmax(), "{txid} is of after {before}");
     assert!(globs.read("orders.paid") && globs.read("payments.made"));
     assert!(!globs.read("users.created"));
 }

@@ -7,7 +7,8 @@ use onceward_testkit::postgres::{self, Database, Postgres};
 use sqlx::{Connection, Executor};
 
 use crate::support::{
-    PLENTY, connection, enqueue, execute, log_of, migrated, pairs, read, shown, stream,
+    PLENTY, assert_nothing, connection, enqueue, execute, log_of, migrated, pairs, read, shown,
+    stream,
 };
 
 #[tokio::test]
@@ -57,11 +58,7 @@ async fn a_slot_that_was_empty_is_gone_through_from_its_first_row_on() {
     let (mut reader, _keeper, mut cursors) = stream(&database).await;
     let cursor = &mut cursors[1];
     // An empty log, then one slot, the next one, an earlier one that is late, and one that was emptied and is in use again.
-    assert!(
-        read(&mut reader, Lane::Standard, cursor, 10)
-            .await
-            .is_empty()
-    );
+    assert_nothing(&mut reader, cursor).await;
     enqueue_into(&database, 7, "first").await;
     let mut seen = shown(read(&mut reader, Lane::Standard, cursor, 10).await);
     let mut slow = connection(&database).await;
@@ -79,22 +76,14 @@ async fn a_slot_that_was_empty_is_gone_through_from_its_first_row_on() {
     enqueue_into(&database, 8, "third").await;
     seen.extend(shown(read(&mut reader, Lane::Standard, cursor, 10).await));
     execute(database.pool(), "truncate onceward.messages_7").await;
-    assert!(
-        read(&mut reader, Lane::Standard, cursor, 10)
-            .await
-            .is_empty()
-    );
+    assert_nothing(&mut reader, cursor).await;
     enqueue_into(&database, 8, "fourth").await;
     enqueue_into(&database, 7, "fifth").await;
     seen.extend(shown(read(&mut reader, Lane::Standard, cursor, 10).await));
 
     let payloads = ["first", "second", "late", "third", "fourth", "fifth"];
     assert_eq!(seen, pairs(&payloads.map(|payload| ("k", payload))));
-    assert!(
-        read(&mut reader, Lane::Standard, cursor, 10)
-            .await
-            .is_empty()
-    );
+    assert_nothing(&mut reader, cursor).await;
 }
 
 #[tokio::test]
@@ -261,11 +250,7 @@ async fn a_partition_that_was_attached_later_ends_the_session_and_is_read_by_the
     let database = migrated().await;
     let (mut reader, _keeper, mut cursors) = stream(&database).await;
     let cursor = &mut cursors[1];
-    assert!(
-        read(&mut reader, Lane::Standard, cursor, 10)
-            .await
-            .is_empty()
-    );
+    assert_nothing(&mut reader, cursor).await;
     execute(
         database.pool(),
         "create table onceward.messages_12 partition of onceward.messages for values in (12)",

@@ -230,11 +230,18 @@ async fn under_stress_nothing_is_lost_doubled_or_out_of_order() {
         writers.spawn(writer(url.clone(), seed, stop.clone()));
     }
     writers.spawn(big(url.clone()));
-    let mut arrived = Arrived::default();
+    let (mut arrived, mut dice) = (Arrived::default(), Dice(0));
     let end = Instant::now() + Duration::from_secs(seconds());
     while !writers.is_empty() {
         if Instant::now() >= end {
             stop.store(true, Ordering::SeqCst);
+        }
+        // Before about half of the reads, some of the cursors learn what was given later.
+        if dice.percent(50) {
+            let txid = keeper.renew().await.unwrap().txid;
+            for cursor in cursors.iter_mut().filter(|_| dice.percent(70)) {
+                cursor.learn(txid);
+            }
         }
         read_on(&mut reader, &mut cursors, &mut arrived).await;
         while let Some(done) = writers.try_join_next() {

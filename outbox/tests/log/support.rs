@@ -1,5 +1,6 @@
 //! A migrated database, its readers and its keepers.
 
+use std::panic::Location;
 use std::time::Duration;
 
 use onceward::{
@@ -72,6 +73,19 @@ pub(crate) async fn read(
     let Step { rows, after, .. } = read.steps.into_iter().next().unwrap();
     *cursor = after;
     rows
+}
+
+/// A read of the standard lane brings nothing.
+#[track_caller]
+pub(crate) fn assert_nothing(
+    reader: &mut LogReader,
+    cursor: &mut Cursor,
+) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let rows = read(reader, Lane::Standard, cursor, 10).await;
+        assert!(rows.is_empty(), "at {caller}: {:?}", shown(rows));
+    }
 }
 
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {

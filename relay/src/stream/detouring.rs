@@ -235,11 +235,11 @@ impl<D: Destination> Holder<D> {
     /// When it is looked which held keys still wait; none while no key is held.
     pub(super) fn waiting_at(&self) -> Option<Instant> {
         let holds = !self.detours.is_empty() && !self.detours.keys().is_empty();
-        holds.then_some(self.waiting_at)
+        holds.then_some(self.due.waiting)
     }
 
     pub(super) fn load_waiting(&mut self, now: Instant) {
-        self.waiting_at = now + WAITING_EVERY;
+        self.due.waiting = now + WAITING_EVERY;
         let keys = self.detours.keys();
         self.write(|mut keeper| async move {
             let waiting = keeper.waiting_keys(&keys).await;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::DatabaseClock;
 use super::jobs::Done;
+use super::keep::Due;
 use super::keeping::PausedNote;
 use super::metrics::StreamMetrics;
 use super::publishing::ToPark;
@@ -111,11 +112,7 @@ pub(super) struct Holder<D: Destination> {
     pub(super) keeper: Option<Box<Keeper>>,
     pub(super) to_store: BTreeMap<Line, Cursor>,
     pub(super) notes: Vec<Unrouted>,
-    pub(super) store_at: Instant,
-    pub(super) renew_at: Instant,
-    pub(super) replays_at: Instant,
-    pub(super) sweep_at: Instant,
-    pub(super) waiting_at: Instant,
+    pub(super) due: Due,
     pub(super) paused: PausedNote,
     pub(super) to_park: Vec<ToPark>,
     pub(super) parking: bool,
@@ -177,11 +174,7 @@ impl<D: Destination> Holder<D> {
             keeper: Some(Box::new(keeper)),
             to_store: BTreeMap::new(),
             notes: Vec::new(),
-            store_at: now,
-            renew_at: now,
-            replays_at: now,
-            sweep_at: now,
-            waiting_at: now,
+            due: Due::all_at(now),
             paused: PausedNote::default(),
             to_park: Vec::new(),
             parking: false,
@@ -289,13 +282,13 @@ impl<D: Destination> Holder<D> {
             wake = wake.min(self.read_at);
         }
         if self.keeper.is_some() {
-            wake = wake.min(self.renew_at);
+            wake = wake.min(self.due.renew);
             if self.draining.is_none() {
-                wake = wake.min(self.replays_at);
+                wake = wake.min(self.due.replays);
                 wake = self.waiting_at().map_or(wake, |at| wake.min(at));
             }
             if self.has_to_store() {
-                wake = wake.min(self.store_at);
+                wake = wake.min(self.due.store);
             }
         }
         wake = self.next_detour_at().map_or(wake, |at| wake.min(at));

@@ -33,6 +33,29 @@ pub(super) struct Facts {
     pub(super) stop: Stop,
 }
 
+/// When what is written from time to time is due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) store: Instant,
+    pub(super) renew: Instant,
+    pub(super) replays: Instant,
+    pub(super) sweep: Instant,
+    /// Looking which held keys still wait.
+    pub(super) waiting: Instant,
+}
+
+impl Due {
+    pub(super) const fn all_at(now: Instant) -> Self {
+        Self {
+            store: now,
+            renew: now,
+            replays: now,
+            sweep: now,
+            waiting: now,
+        }
+    }
+}
+
 /// How a stop stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {

@@ -1,10 +1,11 @@
 //! What the stream stores under its lease: cursors, parked messages, the lease itself.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use onceward::{
-    Checkpoint, DetourCursor, DueMessage, Keeper, LogError, NewDetour, Park, PausedTopic, Refused,
-    StoredGlobs,
+    Checkpoint, Cursor, DetourCursor, DueMessage, Keeper, LogError, NewDetour, Park, PausedTopic,
+    Refused, Renewed,
 };
 use onceward_core::{Key, Topic};
 use tracing::{error, info};
@@ -65,8 +66,8 @@ pub(super) enum Kept {
     Waiting(Vec<(Topic, Key)>),
     /// Cursors are stored.
     Stored,
-    /// The lease is renewed; this is what the streams of the database read.
-    Renewed(StoredGlobs),
+    /// The lease is renewed; with the cursors as they stood when that was asked for.
+    Renewed(Renewed, BTreeMap<Line, Cursor>),
     /// Something that nothing waits for.
     Noted,
     /// A replay's row knows how it ended.
@@ -110,11 +111,11 @@ impl<D: Destination> Holder<D> {
             to_close: !to_close.is_empty(),
             waiting_at: self.waiting_at(),
             to_store: self.has_to_store(),
-            store_at: self.store_at,
+            store_at: self.due.store,
             paused: self.paused.at <= now && self.paused.topics != self.paused_notes(),
-            sweep_at: self.sweep_at,
-            renew_at: self.renew_at,
-            replays_at: self.replays_at,
+            sweep_at: self.due.sweep,
+            renew_at: self.due.renew,
+            replays_at: self.due.replays,
             stop: self.stop(now),
         }
     }
@@ -196,7 +197,7 @@ impl<D: Destination> Holder<D> {
                 }
             }
         }
-        self.store_at = now + STORE_EVERY;
+        self.due.store = now + STORE_EVERY;
         pass(Failpoint::BeforeCheckpoint);
         self.write(|mut keeper| async move {
             let result = keeper.checkpoint(&checkpoint).await.map(|()| Kept::Stored);
@@ -206,9 +207,11 @@ impl<D: Destination> Holder<D> {
     }
 
     fn renew(&mut self, now: Instant) {
-        self.renew_at = now + self.settings.lease_ttl / 3;
+        self.due.renew = now + self.settings.lease_ttl / 3;
+        let stood = self.cursors.clone();
         self.write(|mut keeper| async move {
-            let result = keeper.renew().await.map(Kept::Renewed);
+            let renewed = keeper.renew().await;
+            let result = renewed.map(|renewed| Kept::Renewed(renewed, stood));
             (keeper, result)
         });
     }
@@ -243,7 +246,7 @@ impl<D: Destination> Holder<D> {
     }
 
     fn sweep_parked(&mut self, now: Instant) {
-        self.sweep_at = now + SWEEP_EVERY;
+        self.due.sweep = now + SWEEP_EVERY;
         self.write(|mut keeper| async move {
             let result = keeper.sweep_parked(KEEP_PARKED).await.map(|_| Kept::Noted);
             (keeper, result)
@@ -251,7 +254,7 @@ impl<D: Destination> Holder<D> {
     }
 
     fn load_replays(&mut self, now: Instant) {
-        self.replays_at = now + REPLAYS_EVERY;
+        self.due.replays = now + REPLAYS_EVERY;
         // Anew each time: one may have been discarded since, and others behind those whose topic is away may be due.
         if self.replaying.is_none() && self.replayed.is_none() {
             self.write(|mut keeper| async move {
@@ -305,9 +308,12 @@ impl<D: Destination> Holder<D> {
             Kept::Closed => self.on_closed_detours(),
             Kept::Waiting(keys) => self.detours.set_waiting(keys),
             // Whoever waits for it may go on.
-            Kept::Replayed => self.waiting_at = Instant::now(),
+            Kept::Replayed => self.due.waiting = Instant::now(),
             Kept::Stored | Kept::Noted => {}
-            Kept::Renewed(globs) => self.routing.set_stored(globs),
+            Kept::Renewed(renewed, stood) => {
+                learn(&mut self.cursors, &stood, renewed.txid);
+                self.routing.set_stored(renewed.globs);
+            }
             Kept::Due(due) => self.set_due(due),
             Kept::Released => {
                 info!(stream = %self.settings.name, "lease released");
@@ -337,5 +343,47 @@ impl<D: Destination> Holder<D> {
         self.leave_to_detours();
         self.acquit_what_is_held();
         self.store_what_is_done();
+    }
+}
+
+/// A cursor that stands where it stood before this id was given has no late rows of it or of a later one: behind a long wait the next read
+/// does not go through all that was written meanwhile.
+fn learn(cursors: &mut BTreeMap<Line, Cursor>, stood: &BTreeMap<Line, Cursor>, txid: u64) {
+    for (line, cursor) in cursors {
+        if stood.get(line) == Some(cursor) {
+            cursor.learn(txid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward::LateBelow;
+    use onceward_core::Lane;
+
+    use super::*;
+
+    #[test]
+    fn only_a_cursor_that_has_not_moved_since_learns_what_was_given() {
+        let at = |last: i64| Cursor {
+            last,
+            snapshot: "5:5:".parse().unwrap(),
+            paging: None,
+            floor: 0,
+            late_below: LateBelow::default(),
+        };
+        let [critical, standard, bulk] = Lane::ALL.map(Line::main);
+        let stood = BTreeMap::from([(critical, at(7)), (standard, at(7))]);
+        let now = [(critical, at(7)), (standard, at(8)), (bulk, at(7))];
+        let mut cursors = BTreeMap::from(now);
+
+        learn(&mut cursors, &stood, 9);
+
+        let mut told = at(7);
+        told.learn(9);
+        assert_eq!(cursors[&critical].late_below, told.late_below);
+        for line in [standard, bulk] {
+            assert_eq!(cursors[&line].late_below, LateBelow::default());
+        }
     }
 }

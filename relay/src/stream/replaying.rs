@@ -129,6 +129,6 @@ impl<D: Destination> Holder<D> {
     pub(super) fn put_off_replays(&mut self, now: Instant) {
         self.replay_failures = self.replay_failures.saturating_add(1);
         self.replays.clear();
-        self.replays_at = now + REPLAY_BACKOFF.ceiling(self.replay_failures);
+        self.due.replays = now + REPLAY_BACKOFF.ceiling(self.replay_failures);
     }
 }

@@ -33,8 +33,7 @@ struct Reading<R> {
 struct Read;
 
 impl<R: Reader> Reading<R> {
-    fn start(scenario: Scenario, limit: usize) -> Self {
-        let world = World::new(scenario);
+    fn start(world: World, limit: usize) -> Self {
         let reader = R::start(&world);
         Self {
             world,
@@ -94,8 +93,17 @@ impl<R: Reader> System for Reading<R> {
 
 /// All scenarios, or those up to the first in which something is `wanted`.
 pub(super) fn check<R: Reader>(wanted: fn(&Findings) -> bool) -> Findings {
-    let with_limits =
-        |scenario: &Scenario| [1, 2, 99].map(|limit| Reading::<R>::start(scenario, limit));
+    check_worlds::<R>(World::new, wanted)
+}
+
+pub(super) fn check_worlds<R: Reader>(
+    world: fn(Scenario) -> World,
+    wanted: fn(&Findings) -> bool,
+) -> Findings {
+    let with_limits = |scenario: &Scenario| {
+        let world = world(scenario);
+        [1, 2, 99].map(|limit| Reading::<R>::start(world.clone(), limit))
+    };
     explore_all(SCENARIOS.iter().flat_map(with_limits), wanted)
 }
 

@@ -31,6 +31,8 @@ enum Step {
     Commit(u8),
     Abort(u8),
     Read(usize),
+    /// Something else gets an id, runs on or not, and the cursor is told of it.
+    Learn(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Commit),
         1 => any::<u8>().prop_map(Step::Abort),
         3 => (1usize..6).prop_map(Step::Read),
+        1 => any::<bool>().prop_map(Step::Learn),
     ]
 }
 
@@ -97,6 +100,14 @@ impl History {
             }
             Step::Read(limit) => {
                 self.read(cursor, *limit);
+            }
+            Step::Learn(runs_on) => {
+                self.next_xid += 1;
+                self.running.insert(self.next_xid, Vec::new());
+                if !runs_on {
+                    self.end(self.next_xid);
+                }
+                cursor.learn(self.next_xid);
             }
         }
     }

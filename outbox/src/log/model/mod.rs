@@ -6,6 +6,7 @@
 mod cursors;
 mod detours;
 mod histories;
+mod late_below;
 mod looks;
 mod relays;
 mod sharing;

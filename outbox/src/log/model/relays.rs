@@ -31,6 +31,10 @@ enum Rule {
     AsTheProduct,
     /// As the product; and the last answer may be taken by whoever it is one for, a takeover or a commit later too.
     SharedAnswers,
+    /// As the product; and a cursor that is stored knows the lowest id that is given later.
+    Informed,
+    /// The same where numbers are taken before ids are given.
+    InformedTooEarly,
     /// The cursor moves before the broker has confirmed.
     CheckpointBeforeConfirm,
     /// The token is not asked for.
@@ -74,6 +78,14 @@ impl Hash for Relays {
         self.arrivals.hash(state);
         self.reads.hash(state);
         self.unfenced.hash(state);
+        // What cursors know is no part of them.
+        self.stored.late_below.hash(state);
+        for relay in self.relays.iter().flatten() {
+            relay.cursor.late_below.hash(state);
+            for (_, after) in &relay.chunks {
+                after.late_below.hash(state);
+            }
+        }
     }
 }
 
@@ -130,7 +142,10 @@ impl System for Relays {
 
 impl Relays {
     fn start((scenario, claims, limit): (Scenario, u8, usize), rule: Rule) -> Self {
-        let world = World::new(scenario);
+        let mut world = World::new(scenario);
+        if rule == Rule::Informed {
+            world = world.ids_first();
+        }
         Self {
             rule,
             limit,
@@ -237,6 +252,9 @@ impl Relays {
         }
         after.unfenced |= fenced;
         after.stored = cursor.clone();
+        if matches!(self.rule, Rule::Informed | Rule::InformedTooEarly) {
+            after.stored.learn(self.world.next_xid());
+        }
         let chunks = &mut after.relays[index].as_mut()?.chunks;
         if rows.is_empty() {
             chunks.remove(0);
@@ -276,6 +294,22 @@ fn answers_that_outlive_a_takeover_lose_nothing_and_keep_first_arrivals_in_order
     println!("{} states, {} ends", findings.states, findings.ends);
     assert!(findings.are_none(), "{findings:?}");
     assert!(findings.states > 100_000, "too few: {}", findings.states);
+}
+
+#[test]
+fn takeovers_that_know_what_was_given_since_lose_nothing_and_keep_first_arrivals_in_order() {
+    let findings = check(Rule::Informed, |_| false);
+
+    println!("{} states, {} ends", findings.states, findings.ends);
+    assert!(findings.are_none(), "{findings:?}");
+    assert!(findings.states > 300_000, "too few: {}", findings.states);
+}
+
+#[test]
+fn they_are_found_to_lose_where_numbers_are_taken_before_ids() {
+    let findings = check(Rule::InformedTooEarly, |findings| findings.lost.is_some());
+
+    assert!(findings.lost.is_some());
 }
 
 #[test]

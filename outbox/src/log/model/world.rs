@@ -12,7 +12,7 @@ pub(super) enum Op {
     Xid,
     /// Locks the aggregate: gets an id, waits for whoever holds it.
     Lock,
-    /// Takes the next number. An insert does that before it has an id.
+    /// Takes the next number: before it has an id, or once it has one.
     Next,
     /// Inserts the row: of the locked aggregate, or of a key without order.
     Write(Key),
@@ -100,6 +100,8 @@ struct Tx {
 #[derive(Debug, Clone)]
 pub(super) struct World {
     programs: Scenario,
+    /// Whether a transaction has its id before it takes a number, as the log's table has it. The cursor does not need that.
+    ids_first: bool,
     txs: [Tx; MOST_TRANSACTIONS],
     /// Who holds the aggregate.
     holder: Option<u8>,
@@ -123,6 +125,7 @@ impl World {
     pub(super) fn new(programs: Scenario) -> Self {
         Self {
             programs,
+            ids_first: false,
             txs: [Tx::default(); MOST_TRANSACTIONS],
             holder: None,
             rows: [None; MOST_ROWS],
@@ -130,6 +133,18 @@ impl World {
             next_xid: FIRST_XID,
             commits: 0,
         }
+    }
+
+    pub(super) fn ids_first(self) -> Self {
+        Self {
+            ids_first: true,
+            ..self
+        }
+    }
+
+    /// The lowest id that has not been given yet.
+    pub(super) fn next_xid(&self) -> u64 {
+        u64::from(self.next_xid)
     }
 
     /// Whether every transaction has ended.
@@ -158,6 +173,9 @@ impl World {
                 world.holder = Some(me);
             }
             Next => {
+                if self.ids_first {
+                    world.assign_xid(index);
+                }
                 world.txs[index].number = world.next_seq;
                 world.next_seq += 1;
             }

@@ -74,6 +74,7 @@ pub(super) fn sound() -> Facts {
             cycles: false,
             last: 9,
             highest: 9,
+            ids_first: true,
         }),
         duty: Duty::Relay,
         membership: Membership::Granted,
@@ -102,7 +103,7 @@ fn a_sound_database_gives_no_finding() {
 #[test]
 fn each_fault_has_its_finding() {
     type Fault = fn(&mut Facts);
-    let faults: [(&str, Fault); 19] = [
+    let faults: [(&str, Fault); 20] = [
         ("server_too_old", |f| f.server.version = 130_009),
         ("encoding", |f| f.server.encoding = "LATIN1".to_owned()),
         ("standby", |f| f.server.standby = true),
@@ -121,6 +122,9 @@ fn each_fault_has_its_finding() {
         ("index_missing", |f| f.indexes[0].valid = false),
         ("sequence", |f| {
             f.sequence.as_mut().unwrap().cache = 20;
+        }),
+        ("columns", |f| {
+            f.sequence.as_mut().unwrap().ids_first = false;
         }),
         ("sequence_behind", |f| {
             f.sequence.as_mut().unwrap().last = 8;
