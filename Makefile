@@ -36,7 +36,7 @@ deny: ## Check licences and banned crates (needs cargo-deny)
 count: ## Count instructions of the hot functions (ARGS=--renew writes bench/instructions.json)
 	@scripts/count-instructions.sh $(ARGS)
 
-bench: ## Measure in at most 15 minutes; writes bench/results.json and docs/performance.md (ARGS=… instead of its own)
+bench: ## Measure in about 15 minutes; writes bench/results.json and docs/performance.md (ARGS=… instead of its own)
 	@scripts/bench.sh $(ARGS)
 
 bench-guard: ## Look in two minutes whether anything got much slower than bench/results.json says

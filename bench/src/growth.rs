@@ -298,7 +298,8 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
   snapshot = pg_current_snapshot(),
   pinned = null,
   late_pos = null,
-  late_below = null";
+  late_upto = (select coalesce(max(seq), 0) from onceward.messages),
+  late_below = pg_current_xact_id()";
         sqlx::raw_sql(sql).execute(pool).await?;
         Ok(())
     }

@@ -118,7 +118,7 @@ enum Instead {
 }
 
 impl Arguments {
-    /// Seconds of a run of W3: its contestants take turns within it.
+    /// Seconds for which each contestant of W3 writes in a run, in slices by turns.
     const fn producer_seconds(&self) -> u64 {
         self.seconds.div_ceil(2)
     }

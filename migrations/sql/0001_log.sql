@@ -91,16 +91,17 @@ create table {{schema}}.cursors (
   pinned pg_snapshot,
   late_pos bigint,
   floor bigint not null default 0,
+  late_upto bigint,
   late_below xid8,
   constraint cursors_pkey primary key (stream, lane, detour),
   constraint cursors_lane check (lane in (0, 1, 2)),
-  constraint cursors_paging check ((pinned is null) = (late_pos is null))
+  constraint cursors_paging check ((pinned is null) = (late_pos is null)),
+  constraint cursors_late check ((late_upto is null) = (late_below is null))
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 comment on table {{schema}}.cursors is 'How far each stream has come in each lane. Detour is empty for the main cursor.';
 comment on column {{schema}}.cursors.last_seq is 'The highest seq that was read; all of it that snapshot could see is published.';
 comment on column {{schema}}.cursors.floor is 'Rows up to here are none of this cursor''s business.';
-comment on column {{schema}}.cursors.late_below is
-  'An id that was given after last_seq, if known: no row up to last_seq is of that transaction or a later one. Null whenever last_seq is set by hand.';
+comment on column {{schema}}.cursors.late_below is 'No row up to the number late_upto is of this transaction or of a later one.';
 
 create table {{schema}}.unrouted (
   slot smallint not null,

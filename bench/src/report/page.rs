@@ -10,7 +10,7 @@ use crate::targets::{Bound, TARGETS, Verdict};
 const HEAD: &str = "# Performance
 
 Made by `onceward-bench report` of [`bench/results.json`](../bench/results.json) and [`bench/machine.json`](../bench/machine.json): edit neither this
-page nor its plots. `make bench` measures anew, in at most 15 minutes, `make bench-full` everything, in the background; both make this page.
+page nor its plots. `make bench` measures anew, in about 15 minutes, `make bench-full` everything, in the background; both make this page.
 
 Read ratios, not absolute figures: contestants took turns on one machine, which ran the databases, the brokers and the clients as well. Each cell is
 the least, the median and the most of the runs. *onceward ÷* compares medians: above 1 is better for a rate, worse for everything else.

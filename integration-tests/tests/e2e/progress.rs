@@ -45,7 +45,7 @@ impl Stage {
         wait::until_true(SOON, "the cursor to pass everything", passed).await;
     }
 
-    /// Waits until JetStream has the ack of everything in the stage's stream. Nothing may be published any more.
+    /// Waits until JetStream has the ack of everything in the stage's stream, of a consumer that is not spread. Nothing may be published any more.
     pub(crate) async fn wait_until_all_is_acked(&self) {
         let jetstream = async_nats::jetstream::new(Nats::shared().await.client().await);
         let done = || async {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use onceward_testkit::postgres::Database;
 use onceward_testkit::wait;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -54,41 +55,60 @@ async fn write(connection: &mut PgConnection, sql: &str) {
     }
 }
 
+/// Writes this way while nobody gets a number, and tells whether the transaction has its id by then.
+async fn has_id_first(database: &Database, way: &str, sql: &str) -> bool {
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    let mut held = owner.begin().await.unwrap();
+    let hold = "alter sequence onceward.messages_seq_seq increment by 1";
+    held.execute(hold).await.unwrap();
+    let mut writer = PgConnection::connect(database.url()).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(&mut writer)
+        .await
+        .unwrap();
+    let sql = sql.to_owned();
+    let writing = tokio::spawn(async move { write(&mut writer, &sql).await });
+    let has_id = wait::until(SOON, &format!("{way} to wait for a number"), || async {
+        let waits = "
+            select backend_xid is not null
+            from pg_stat_activity
+            where pid = $1 and wait_event_type = 'Lock' and wait_event = 'relation'";
+        let waits = sqlx::query_scalar::<_, bool>(waits).bind(pid);
+        waits.fetch_optional(database.pool()).await.unwrap()
+    })
+    .await;
+    held.rollback().await.unwrap();
+    writing.await.unwrap();
+    has_id
+}
+
 /// Readers go by it, and the server's manual does not promise it.
 #[tokio::test]
 async fn a_transaction_has_its_id_before_it_takes_a_number() {
     let database = super::migrated().await;
-    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+
     for (way, sql) in ways() {
-        // Whoever takes a number waits.
-        let mut held = owner.begin().await.unwrap();
-        let hold = "alter sequence onceward.messages_seq_seq increment by 1";
-        held.execute(hold).await.unwrap();
-        let mut writer = PgConnection::connect(database.url()).await.unwrap();
-        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-            .fetch_one(&mut writer)
-            .await
-            .unwrap();
-        let writing = tokio::spawn(async move { write(&mut writer, &sql).await });
-
-        let has_id = wait::until(SOON, &format!("{way} to wait for a number"), || async {
-            let waits = "
-                select backend_xid is not null
-                from pg_stat_activity
-                where pid = $1 and wait_event_type = 'Lock' and wait_event = 'relation'";
-            let waits = sqlx::query_scalar::<_, bool>(waits).bind(pid);
-            waits.fetch_optional(database.pool()).await.unwrap()
-        })
-        .await;
-
-        assert!(has_id, "{way}");
-        held.rollback().await.unwrap();
-        writing.await.unwrap();
+        assert!(has_id_first(&database, way, &sql).await, "{way}");
     }
+
     let numbers = "select array_agg(seq order by seq) from onceward.messages";
     let numbers: Vec<i64> = sqlx::query_scalar(numbers)
         .fetch_one(database.pool())
         .await
         .unwrap();
     assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn with_its_columns_the_other_way_round_it_has_none() {
+    let database = super::migrated().await;
+    let turned = "
+        alter table onceward.messages drop column txid cascade;
+        alter table onceward.messages add column txid xid8 not null default pg_current_xact_id()";
+    let turned = sqlx::raw_sql(turned);
+    database.pool().execute(turned).await.unwrap();
+
+    let (way, sql) = &ways()[0];
+
+    assert!(!has_id_first(&database, way, sql).await);
 }

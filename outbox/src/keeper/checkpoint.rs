@@ -56,6 +56,7 @@ moved as (
     snapshot = n.snapshot::pg_snapshot,
     pinned = n.pinned::pg_snapshot,
     late_pos = n.late_pos,
+    late_upto = n.last_seq,
     late_below = least(n.late_below::xid8, pg_current_xact_id())
   from unnest($4::smallint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $12::text[], $13::text[])
     n(lane, last_seq, snapshot, pinned, late_pos, detour, late_below)

@@ -123,6 +123,15 @@ select pg_backend_pid(), pg_current_snapshot()::text,
     order by l
   ) as highest,
   (select last_value from {{schema}}.messages_seq_seq) as last_number,
+  (
+    select array_agg(attname::text order by attnum) = '{txid,seq}'
+    from pg_attribute
+    where attrelid = '{{schema}}.messages'::regclass and attname in ('txid', 'seq')
+  ) and (
+    select seqcache = 1 and seqincrement = 1 and not seqcycle
+    from pg_sequence
+    where seqrelid = '{{schema}}.messages_seq_seq'::regclass
+  ) as numbers_in_order,
   exists (
     select
     from unnest(array[0, 1, 2]::smallint[]) l
@@ -157,8 +166,8 @@ returning lease_token, pg_backend_pid()";
 
 /// Its transaction got its id after the snapshot was taken and the highest numbers were looked for.
 const POSITION: &str = "
-insert into {{schema}}.cursors (stream, lane, last_seq, snapshot, late_below)
-select $1, lane, last_seq, $4::text::pg_snapshot, pg_current_xact_id()
+insert into {{schema}}.cursors (stream, lane, last_seq, snapshot, late_upto, late_below)
+select $1, lane, last_seq, $4::text::pg_snapshot, last_seq, pg_current_xact_id()
 from unnest($2::smallint[], $3::bigint[]) p(lane, last_seq)
 on conflict do nothing";
 
@@ -305,6 +314,7 @@ impl Keeper {
                 stored_system: row.try_get("system")?,
                 future_txid: row.try_get("future_txid")?,
                 last_number: row.try_get("last_number")?,
+                numbers_in_order: row.try_get("numbers_in_order")?,
                 highest: highest.iter().copied().max().unwrap_or(0),
             },
             highest,

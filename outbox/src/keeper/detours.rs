@@ -197,8 +197,8 @@ pub(super) fn decode(row: &Value) -> Result<(Lane, String, Cursor), sqlx::Error>
         floor: number("floor").ok_or_else(wrong)?,
         late_below: LateBelow::default(),
     };
-    if let Some(txid) = text("late_below") {
-        cursor.learn(txid.parse().map_err(|_| wrong())?);
+    if let (Some(given), Some(txid)) = (number("late_upto"), text("late_below")) {
+        cursor.learn(given, txid.parse().map_err(|_| wrong())?);
     }
     let detour = text("detour").ok_or_else(wrong)?.to_owned();
     Ok((lane.ok_or_else(wrong)?, detour, cursor))

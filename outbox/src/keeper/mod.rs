@@ -74,7 +74,8 @@ impl StoredGlobs {
 pub struct Renewed {
     /// The topics that all streams of the database read.
     pub globs: StoredGlobs,
-    /// The id of its own transaction, given after it was asked for: cursors that were read before may [learn](crate::Cursor::learn) it.
+    /// The id of its own transaction, given after the call began: cursors may [learn](crate::Cursor::learn) it of any number that was read
+    /// before.
     pub txid: u64,
 }
 

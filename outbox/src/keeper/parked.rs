@@ -73,8 +73,9 @@ parked as (
   returning 1
 ),
 opened as (
-  insert into {{schema}}.cursors (stream, lane, detour, last_seq, snapshot, pinned, late_pos, floor, late_below)
-  select $1, n.lane, n.detour, c.last_seq, c.snapshot, c.pinned, c.late_pos, c.floor, c.late_below
+  insert into {{schema}}.cursors (stream, lane, detour, last_seq, snapshot, pinned, late_pos, floor, late_upto, late_below)
+  select $1, n.lane, n.detour, c.last_seq, c.snapshot, c.pinned, c.late_pos, c.floor, c.late_upto,
+    c.late_below
   from unnest($15::smallint[], $16::text[], $17::text[]) n(lane, detour, parent)
   join {{schema}}.cursors c on c.stream = $1 and c.lane = n.lane and c.detour = n.parent
   where exists (select from held)

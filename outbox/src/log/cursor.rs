@@ -28,13 +28,13 @@ pub struct Cursor {
     pub late_below: LateBelow,
 }
 
-/// A transaction id that was given after a cursor's `last` had been, if one is known. No late row of the cursor is of that transaction or of a
-/// later one, so that a read need not go through what was written since.
+/// A transaction id that was given after a number had been, if one is known. No row up to that number is of that transaction or of a later
+/// one: a cursor whose `last` is no higher has no late row of those, and a read of it need not go through what they wrote.
 ///
-/// Ids are given in order, and a transaction has its id before it takes a number. So whoever has this id or a later one took its numbers after
-/// `last` had been given, and they are above it.
+/// Ids are given in order and so are numbers, and a transaction has its id before it takes a number. So whoever has this id or a later one took
+/// its numbers later than that one, and they are above it.
 ///
-/// It spares a read work and changes nothing of its answer. With another `last` it says nothing.
+/// It spares a read work and changes nothing of its answer. A cursor that has come further goes by none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct LateBelow(Option<(i64, u64)>);
 
@@ -117,19 +117,20 @@ impl Cursor {
         }
     }
 
-    /// Takes note of a transaction id that was given after the cursor had been read.
-    pub fn learn(&mut self, txid: u64) {
+    /// Takes note of the transaction `txid`, whose id was given after the number `given` had been. Any other loses rows. Says nothing to a
+    /// cursor that has come further than that number.
+    pub fn learn(&mut self, given: i64, txid: u64) {
         let known = self.known_late_below();
-        let lowest = known.map_or(txid, |known| known.min(txid));
-        self.late_below = LateBelow(Some((self.last, lowest)));
+        if self.last <= given && known.is_none_or(|known| txid < known) {
+            self.late_below = LateBelow(Some((given, txid)));
+        }
     }
 
     /// The lowest transaction id of which, and of all later ones, it is known that no late row is.
     pub(crate) fn known_late_below(&self) -> Option<u64> {
         let LateBelow(known) = self.late_below;
-        known
-            .filter(|(last, _)| *last == self.last)
-            .map(|(_, txid)| txid)
+        let holds = known.filter(|(given, _)| self.last <= *given);
+        holds.map(|(_, txid)| txid)
     }
 
     /// Whether this cursor has read everything that `other` has passed and will never read again.
@@ -271,21 +272,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_id_that_is_learnt_holds_for_as_long_as_the_last_number_does() {
+    fn the_lowest_id_that_is_learnt_holds_up_to_the_number_that_had_been_given() {
         let cursor = Cursor::starting(7, "700:900:".parse().unwrap());
         let mut informed = cursor.clone();
 
-        informed.learn(1_000);
-        informed.learn(950);
-        informed.learn(1_000);
+        informed.learn(6, 800);
+        assert_eq!(informed.known_late_below(), None, "7 may be given later");
+        informed.learn(9, 1_000);
+        informed.learn(9, 950);
+        informed.learn(12, 1_000);
 
         assert_eq!(informed.known_late_below(), Some(950));
         assert_eq!(informed, cursor, "it reads the same");
-        let seen_more = informed.at(7, "700:990:".parse().unwrap());
-        assert_eq!(seen_more.known_late_below(), Some(950));
-        let mut ahead = informed.at(8, "700:990:".parse().unwrap());
-        assert_eq!(ahead.known_late_below(), None);
-        ahead.learn(1_000);
+        let known_at = |last| {
+            let there = informed.at(last, "700:990:".parse().unwrap());
+            there.known_late_below()
+        };
+        assert_eq!(
+            [known_at(7), known_at(9), known_at(10)],
+            [Some(950), Some(950), None]
+        );
+        let mut ahead = informed.at(10, "700:990:".parse().unwrap());
+        ahead.learn(12, 1_000);
         assert_eq!(ahead.known_late_below(), Some(1_000));
     }
 }

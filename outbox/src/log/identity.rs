@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) last_number: i64,
     /// The highest number in the log.
     pub(crate) highest: i64,
+    /// The sequence gives one number after the other, and a transaction takes one only once it has its id.
+    pub(crate) numbers_in_order: bool,
 }
 
 /// Why a stream is not published from this database.
@@ -61,6 +63,11 @@ pub enum Refusal {
         /// The highest number in the log.
         highest: i64,
     },
+    /// The sequence or the columns of the log are not as they were made.
+    #[error(
+        "the log's sequence or the order of its columns was changed: numbers are not given in order any more, or before transactions have their ids. Messages could be published out of order, or never: see docs/recovery.md#numbers-out-of-order"
+    )]
+    NumbersOutOfOrder,
 }
 
 /// Whether the stored cursors may be trusted here. A changed timeline alone is fine: cursors and rows went back together.
@@ -75,6 +82,9 @@ pub(crate) fn judge(facts: &Facts) -> Result<(), Refusal> {
     }
     if facts.future_txid {
         return Err(Refusal::FutureTransactions);
+    }
+    if !facts.numbers_in_order {
+        return Err(Refusal::NumbersOutOfOrder);
     }
     if facts.last_number < facts.highest {
         return Err(Refusal::SequenceBehind {
@@ -99,6 +109,7 @@ mod tests {
             future_txid: false,
             last_number: 10,
             highest: 10,
+            numbers_in_order: true,
         }
     }
 
@@ -139,6 +150,10 @@ mod tests {
             },
             Facts {
                 highest: 11,
+                ..sound()
+            },
+            Facts {
+                numbers_in_order: false,
                 ..sound()
             },
         ];

@@ -251,7 +251,7 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
             "columns",
             "messages has its column seq before txid, so that numbers are taken before ids are given: messages may never be published"
                 .to_owned(),
-            "make the tables by `onceward migrate`, and copy nothing into another form",
+            "let `onceward migrate` make the tables and copy the rows into them: see docs/recovery.md#numbers-out-of-order",
         ));
     }
     if sequence.last < sequence.highest {

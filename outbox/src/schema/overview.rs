@@ -94,8 +94,8 @@ pub struct UnroutedTopic {
 
 /// New rows and the newest come from (lane, seq), late ones from (lane, txid, seq). The first late row of each
 /// transaction that ran at the snapshot, then of those that began after it. A backlog is not scanned: for a detour, of which only rows of
-/// its own count, 10,000 of the new rows are looked at and no more, and 1,000 of those written by transactions that began since. A late one
-/// is nearly always among the first of these, as its transaction's id was taken right behind its number.
+/// its own count, 10,000 of the new rows are looked at and no more. Of what was written by transactions that began since, what comes before
+/// `late_below` is looked at, where that is known, and no more than 1,000 rows: a late one is nearly always among the first.
 const CURSORS: &str = "
 select c.stream,
        c.lane,
@@ -143,6 +143,7 @@ left join lateral (
     select m.seq, m.created_at, m.topic, m.key
     from {{schema}}.messages m
     where m.lane = c.lane and m.txid >= pg_snapshot_xmax(c.snapshot)
+      and m.txid < coalesce(case when c.last_seq <= c.late_upto then c.late_below end, pg_snapshot_xmax(pg_current_snapshot()))
     order by m.txid, m.seq
     limit 1000
   ) after

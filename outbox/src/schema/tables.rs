@@ -37,7 +37,7 @@ pub struct Index {
 /// The sequence behind `seq`.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Sequence {
-    /// Numbers that a session takes at once. More than one breaks the order within a key.
+    /// Numbers that a session takes at once. With more than one, messages come out of order or are never read.
     pub cache: i64,
     /// The step from one number to the next.
     pub increment: i64,

@@ -74,6 +74,27 @@ async fn a_log_whose_sequence_was_left_behind_is_refused() {
 }
 
 #[tokio::test]
+async fn a_log_that_gives_numbers_out_of_order_is_refused() {
+    for change in [
+        "alter sequence onceward.messages_seq_seq cache 20",
+        "alter sequence onceward.messages_seq_seq increment by 2",
+        "alter sequence onceward.messages_seq_seq cycle",
+        "alter table onceward.messages drop column txid cascade;
+         alter table onceward.messages add column txid xid8 not null default pg_current_xact_id();
+         create index on onceward.messages (lane, txid, seq)",
+    ] {
+        let database = migrated().await;
+        execute(database.pool(), change).await;
+
+        assert_eq!(
+            refusal(&database).await,
+            Refusal::NumbersOutOfOrder,
+            "{change}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_standby_is_refused() {
     use onceward_testkit::postgres::{Options, Postgres};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onceward::{Cursor, CursorRead, Keeper, Lane, LogReader, PublishAfter};
+use onceward::{Checkpoint, Claim, Cursor, CursorRead, Keeper, Lane, LogReader, PublishAfter};
 use onceward_testkit::postgres::{Options, Postgres};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -17,6 +17,7 @@ const KEYS: u32 = 120;
 const WRITERS: u32 = 10;
 const BIG: u32 = 50_000;
 const LIMIT: usize = 50;
+const LEASE: Duration = Duration::from_secs(600);
 
 /// How long the writers run: more in a long run by `ONCEWARD_STRESS_SECONDS`.
 fn seconds() -> u64 {
@@ -204,6 +205,31 @@ async fn read_on(
     rows
 }
 
+/// Before about half of the reads, some of the cursors learn what was given since they were read; now and then by being stored and claimed anew.
+async fn inform(keeper: &mut Keeper, cursors: &mut [Cursor; 3], dice: &mut Dice) {
+    if dice.percent(50) {
+        let given = cursors.iter().map(|cursor| cursor.last).max().unwrap();
+        let txid = keeper.renew().await.unwrap().txid;
+        for cursor in cursors.iter_mut().filter(|_| dice.percent(70)) {
+            cursor.learn(given, txid);
+        }
+    }
+    if dice.percent(2) {
+        let checkpoint = Checkpoint {
+            cursors: cursors.clone().map(Some),
+            ..Checkpoint::default()
+        };
+        keeper.checkpoint(&checkpoint).await.unwrap();
+        let again = Claim {
+            previous: keeper.token(),
+            ..claim_of("events", LEASE)
+        };
+        let claimed = claim(keeper, &again).await.cursors;
+        assert_eq!(claimed, *cursors);
+        *cursors = claimed;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn under_stress_nothing_is_lost_doubled_or_out_of_order() {
     let options = Options {
@@ -220,9 +246,7 @@ async fn under_stress_nothing_is_lost_doubled_or_out_of_order() {
     let log = onceward::LogDatabase::new(url.parse().unwrap(), onceward::Schema::default());
     let mut keeper = Keeper::connect(&log).await.unwrap();
     let mut reader = LogReader::connect(&log).await.unwrap();
-    let mut cursors = claim(&mut keeper, &claim_of("events", Duration::from_secs(600)))
-        .await
-        .cursors;
+    let mut cursors = claim(&mut keeper, &claim_of("events", LEASE)).await.cursors;
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();
@@ -236,13 +260,7 @@ async fn under_stress_nothing_is_lost_doubled_or_out_of_order() {
         if Instant::now() >= end {
             stop.store(true, Ordering::SeqCst);
         }
-        // Before about half of the reads, some of the cursors learn what was given later.
-        if dice.percent(50) {
-            let txid = keeper.renew().await.unwrap().txid;
-            for cursor in cursors.iter_mut().filter(|_| dice.percent(70)) {
-                cursor.learn(txid);
-            }
-        }
+        inform(&mut keeper, &mut cursors, &mut dice).await;
         read_on(&mut reader, &mut cursors, &mut arrived).await;
         while let Some(done) = writers.try_join_next() {
             done.unwrap();

@@ -1,11 +1,10 @@
 //! What the stream stores under its lease: cursors, parked messages, the lease itself.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use onceward::{
-    Checkpoint, Cursor, DetourCursor, DueMessage, Keeper, LogError, NewDetour, Park, PausedTopic,
-    Refused, Renewed,
+    Checkpoint, DetourCursor, DueMessage, Keeper, LogError, NewDetour, Park, PausedTopic, Refused,
+    Renewed,
 };
 use onceward_core::{Key, Topic};
 use tracing::{error, info};
@@ -66,8 +65,8 @@ pub(super) enum Kept {
     Waiting(Vec<(Topic, Key)>),
     /// Cursors are stored.
     Stored,
-    /// The lease is renewed; with the cursors as they stood when that was asked for.
-    Renewed(Renewed, BTreeMap<Line, Cursor>),
+    /// The lease is renewed; with the highest number that had been read when that was asked for.
+    Renewed(Renewed, i64),
     /// Something that nothing waits for.
     Noted,
     /// A replay's row knows how it ended.
@@ -208,10 +207,11 @@ impl<D: Destination> Holder<D> {
 
     fn renew(&mut self, now: Instant) {
         self.due.renew = now + self.settings.lease_ttl / 3;
-        let stood = self.cursors.clone();
+        let last = self.cursors.values().map(|cursor| cursor.last);
+        let given = last.max().unwrap_or_default();
         self.write(|mut keeper| async move {
             let renewed = keeper.renew().await;
-            let result = renewed.map(|renewed| Kept::Renewed(renewed, stood));
+            let result = renewed.map(|renewed| Kept::Renewed(renewed, given));
             (keeper, result)
         });
     }
@@ -310,8 +310,8 @@ impl<D: Destination> Holder<D> {
             // Whoever waits for it may go on.
             Kept::Replayed => self.due.waiting = Instant::now(),
             Kept::Stored | Kept::Noted => {}
-            Kept::Renewed(renewed, stood) => {
-                learn(&mut self.cursors, &stood, renewed.txid);
+            Kept::Renewed(renewed, given) => {
+                self.learn(given, renewed.txid);
                 self.routing.set_stored(renewed.globs);
             }
             Kept::Due(due) => self.set_due(due),
@@ -319,6 +319,15 @@ impl<D: Destination> Holder<D> {
                 info!(stream = %self.settings.name, "lease released");
                 self.released = true;
             }
+        }
+    }
+
+    /// Tells all cursors, those behind what is in flight too: however long they wait, the next read of them goes through little.
+    fn learn(&mut self, given: i64, txid: u64) {
+        let read = self.cursors.values_mut();
+        let in_flight = self.window.cursors_mut();
+        for cursor in read.chain(in_flight).chain(self.to_store.values_mut()) {
+            cursor.learn(given, txid);
         }
     }
 
@@ -343,47 +352,5 @@ impl<D: Destination> Holder<D> {
         self.leave_to_detours();
         self.acquit_what_is_held();
         self.store_what_is_done();
-    }
-}
-
-/// A cursor that stands where it stood before this id was given has no late rows of it or of a later one: behind a long wait the next read
-/// does not go through all that was written meanwhile.
-fn learn(cursors: &mut BTreeMap<Line, Cursor>, stood: &BTreeMap<Line, Cursor>, txid: u64) {
-    for (line, cursor) in cursors {
-        if stood.get(line) == Some(cursor) {
-            cursor.learn(txid);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use onceward::LateBelow;
-    use onceward_core::Lane;
-
-    use super::*;
-
-    #[test]
-    fn only_a_cursor_that_has_not_moved_since_learns_what_was_given() {
-        let at = |last: i64| Cursor {
-            last,
-            snapshot: "5:5:".parse().unwrap(),
-            paging: None,
-            floor: 0,
-            late_below: LateBelow::default(),
-        };
-        let [critical, standard, bulk] = Lane::ALL.map(Line::main);
-        let stood = BTreeMap::from([(critical, at(7)), (standard, at(7))]);
-        let now = [(critical, at(7)), (standard, at(8)), (bulk, at(7))];
-        let mut cursors = BTreeMap::from(now);
-
-        learn(&mut cursors, &stood, 9);
-
-        let mut told = at(7);
-        told.learn(9);
-        assert_eq!(cursors[&critical].late_below, told.late_below);
-        for line in [standard, bulk] {
-            assert_eq!(cursors[&line].late_below, LateBelow::default());
-        }
     }
 }

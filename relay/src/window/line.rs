@@ -360,6 +360,10 @@ impl<C> LineWindow<C> {
         self.chunk(chunk)?.entries.get_mut(index)
     }
 
+    pub(super) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut C> {
+        self.chunks.iter_mut().map(|chunk| &mut chunk.after)
+    }
+
     fn chunk(&mut self, chunk: u64) -> Option<&mut Chunk<C>> {
         let offset = usize::try_from(chunk.checked_sub(self.first)?).ok()?;
         self.chunks.get_mut(offset)

@@ -369,6 +369,12 @@ impl<C> Window<C> {
         }
     }
 
+    /// The cursors behind all chunks.
+    pub(crate) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut C> {
+        let lines = self.lines.iter_mut();
+        lines.flat_map(|(_, line)| line.cursors_mut())
+    }
+
     fn line(&self, line: Line) -> Option<&LineWindow<C>> {
         let mut lines = self.lines.iter();
         lines.find_map(|(known, window)| (*known == line).then_some(window))

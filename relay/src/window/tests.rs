@@ -49,6 +49,27 @@ fn a_chunk_is_passed_only_when_it_and_all_before_it_are_done() {
 }
 
 #[test]
+fn what_is_told_to_the_cursors_behind_chunks_comes_with_them() {
+    let mut window = Window::new(BOUNDS);
+    window.push(Line::main(Lane::Standard), vec![outgoing("a", 1)], 1);
+    window.push(Line::main(Lane::Bulk), vec![outgoing("a", 2)], 2);
+
+    for cursor in window.cursors_mut() {
+        *cursor += 10;
+    }
+
+    let offer = window.offer(10, 1 << 20, every).unwrap();
+    for entry in &offer.entries {
+        window.done(*entry);
+    }
+    let passed = [
+        (Line::main(Lane::Standard), 11),
+        (Line::main(Lane::Bulk), 12),
+    ];
+    assert_eq!(window.advance(), passed);
+}
+
+#[test]
 fn an_empty_chunk_moves_the_cursor_only_behind_those_before_it() {
     let mut window = Window::new(BOUNDS);
     window.push(Line::main(Lane::Bulk), vec![outgoing("a", 1)], 1);

@@ -107,7 +107,7 @@ impl History {
                 if !runs_on {
                     self.end(self.next_xid);
                 }
-                cursor.learn(self.next_xid);
+                cursor.learn(self.next_seq, self.next_xid);
             }
         }
     }

@@ -24,11 +24,12 @@ impl<const TOO_EARLY: bool> Reader for Informed<TOO_EARLY> {
 
     fn read(&self, world: &World, delivered: &[u8], limit: usize) -> (Vec<Row>, Self) {
         let (rows, mut after) = self.0.read(world, delivered, limit);
-        after.learn(if TOO_EARLY {
+        let txid = if TOO_EARLY {
             after.snapshot.xmax()
         } else {
             world.next_xid()
-        });
+        };
+        after.learn(after.last, txid);
         (rows, Self(after))
     }
 }

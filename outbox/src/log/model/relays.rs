@@ -253,7 +253,7 @@ impl Relays {
         after.unfenced |= fenced;
         after.stored = cursor.clone();
         if matches!(self.rule, Rule::Informed | Rule::InformedTooEarly) {
-            after.stored.learn(self.world.next_xid());
+            after.stored.learn(cursor.last, self.world.next_xid());
         }
         let chunks = &mut after.relays[index].as_mut()?.chunks;
         if rows.is_empty() {
