@@ -279,7 +279,7 @@ async fn the_age_of_a_row_is_told_whose_transaction_had_not_begun_when_a_later_o
         let draft = Message::bytes("t", payload);
         outbox.enqueue(&mut owner, draft).await.unwrap();
     }
-    // As if the number of the first had been taken before the id of its transaction, and the second been read between.
+    // As if the transaction of the first had had its id, and had not ended, when the second was read.
     run(
         &mut owner,
         "insert into onceward.streams (stream) values ('events');

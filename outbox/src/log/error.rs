@@ -85,8 +85,8 @@ impl LogError {
         matches!(self, Self::Fenced)
     }
 
-    /// Whether a read of the log took longer than it may, or was cancelled at the server: one may have to go through much that was written at
-    /// the same time, as behind a transaction of many millions of messages. Connect with [`LogDatabase::slower`](super::LogDatabase::slower) then.
+    /// Whether a read of the log took longer than it may, or was cancelled at the server: it may have to go through a transaction of many
+    /// millions of messages that had its id, and had not ended, behind all that the last read saw. Connect with [`LogDatabase::slower`](super::LogDatabase::slower) then.
     #[must_use]
     pub fn is_slow_read(&self) -> bool {
         match self {

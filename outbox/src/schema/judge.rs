@@ -240,10 +240,7 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
                 "the sequence of the log has cache {}, increment {} and cycle {}: messages may be published out of order, or never",
                 sequence.cache, sequence.increment, sequence.cycles
             ),
-            format!(
-                "alter sequence {}.messages_seq_seq increment by 1 cache 1 no cycle",
-                facts.schema
-            ),
+            "stop the relays and the services that enqueue, and follow docs/recovery.md#numbers-out-of-order",
         ));
     }
     if !sequence.ids_first {
@@ -251,7 +248,7 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
             "columns",
             "messages has its column seq before txid, so that numbers are taken before ids are given: messages may never be published"
                 .to_owned(),
-            "let `onceward migrate` make the tables and copy the rows into them: see docs/recovery.md#numbers-out-of-order",
+            "stop the relays and the services that enqueue, and follow docs/recovery.md#numbers-out-of-order",
         ));
     }
     if sequence.last < sequence.highest {

@@ -95,7 +95,7 @@ pub struct UnroutedTopic {
 /// New rows and the newest come from (lane, seq), late ones from (lane, txid, seq). The first late row of each
 /// transaction that ran at the snapshot, then of those that began after it. A backlog is not scanned: for a detour, of which only rows of
 /// its own count, 10,000 of the new rows are looked at and no more. Of what was written by transactions that began since, what comes before
-/// `late_below` is looked at, where that is known, and no more than 1,000 rows: a late one is nearly always among the first.
+/// `late_below` is looked at, where that is known, and no more than 1,000 rows.
 const CURSORS: &str = "
 select c.stream,
        c.lane,

@@ -207,6 +207,7 @@ impl<D: Destination> Holder<D> {
 
     fn renew(&mut self, now: Instant) {
         self.due.renew = now + self.settings.lease_ttl / 3;
+        // Before it is asked for: what is read later may be of a transaction with a later id.
         let last = self.cursors.values().map(|cursor| cursor.last);
         let given = last.max().unwrap_or_default();
         self.write(|mut keeper| async move {

@@ -6,7 +6,8 @@ use super::cursors::{Reader, check_worlds};
 use super::world::{Row, Scenario, World};
 use crate::log::cursor::Cursor;
 
-/// Learns the lowest id that is given after its read: any other says less. `TOO_EARLY`: takes the end of its snapshot for that.
+/// Learns the lowest id that is given after its read, for the number that it has come to: any other id says less. Numbers further on are left to
+/// the long histories. `TOO_EARLY`: takes the end of its snapshot for that id.
 #[derive(Clone, PartialEq)]
 struct Informed<const TOO_EARLY: bool>(Cursor);
 

@@ -34,7 +34,7 @@ enum Rule {
     /// As the product; and a cursor that is stored knows the lowest id that is given later.
     Informed,
     /// The same where numbers are taken before ids are given.
-    InformedTooEarly,
+    InformedNumbersFirst,
     /// The cursor moves before the broker has confirmed.
     CheckpointBeforeConfirm,
     /// The token is not asked for.
@@ -252,7 +252,7 @@ impl Relays {
         }
         after.unfenced |= fenced;
         after.stored = cursor.clone();
-        if matches!(self.rule, Rule::Informed | Rule::InformedTooEarly) {
+        if matches!(self.rule, Rule::Informed | Rule::InformedNumbersFirst) {
             after.stored.learn(cursor.last, self.world.next_xid());
         }
         let chunks = &mut after.relays[index].as_mut()?.chunks;
@@ -307,7 +307,9 @@ fn takeovers_that_know_what_was_given_since_lose_nothing_and_keep_first_arrivals
 
 #[test]
 fn they_are_found_to_lose_where_numbers_are_taken_before_ids() {
-    let findings = check(Rule::InformedTooEarly, |findings| findings.lost.is_some());
+    let findings = check(Rule::InformedNumbersFirst, |findings| {
+        findings.lost.is_some()
+    });
 
     assert!(findings.lost.is_some());
 }
