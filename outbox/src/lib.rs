@@ -39,9 +39,9 @@ pub use keeper::{
 };
 pub use lease::LeaseClock;
 pub use log::{
-    Brought, Cursor, CursorRead, Identity, LateBelow, LogDatabase, LogError, LogReader, LogRow,
-    Paging, Part, PublishAfter, Quiet, Read, Reason, Refusal, RetentionTooLong, Ring, SharedReads,
-    Snapshot, SnapshotError, Step,
+    Brought, Cursor, CursorRead, Identity, Interest, LateBelow, LogDatabase, LogError, LogReader,
+    LogRow, Paging, Part, PublishAfter, Quiet, Read, Reason, Refusal, RetentionTooLong, Ring,
+    SharedReads, Snapshot, SnapshotError, Step,
 };
 pub use onceward_core::{
     Draft, InvalidHeader, InvalidKey, InvalidKind, InvalidMessage, InvalidSchema, InvalidTopic,

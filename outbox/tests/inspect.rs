@@ -165,6 +165,29 @@ async fn a_copy_that_left_the_sequence_behind_is_found() {
 }
 
 #[tokio::test]
+async fn a_sequence_that_was_set_back_under_an_empty_log_is_found() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    run(
+        &mut owner,
+        "insert into onceward.streams (stream) values ('events');
+         insert into onceward.cursors (stream, lane, last_seq, snapshot) values ('events', 1, 2, pg_current_snapshot())",
+    )
+    .await;
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    let findings = schema::judge(&facts, &Expected::default());
+    let found = findings.iter().find(|f| f.code == "sequence_behind");
+    assert!(
+        found
+            .unwrap()
+            .text
+            .contains("is at 0, and 2 was given before")
+    );
+}
+
+#[tokio::test]
 async fn open_and_prepared_transactions_are_named() {
     let server = Postgres::start(
         onceward_testkit::postgres::Options::default().config("max_prepared_transactions", "5"),
@@ -288,11 +311,28 @@ async fn the_age_of_a_row_is_told_whose_transaction_had_not_begun_when_a_later_o
     )
     .await;
 
-    let streams = schema::overview(&mut owner, &Schema::default()).await;
+    // What is not below the id that is known is not looked at.
+    let first = "select min(txid::text::bigint) from onceward.messages";
+    let first: i64 = sqlx::query_scalar(first)
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+    for (known, is_found) in [
+        ("late_upto = null, late_below = null".to_owned(), true),
+        (format!("late_upto = 2, late_below = '{}'", first + 1), true),
+        (format!("late_upto = 2, late_below = '{first}'"), false),
+    ] {
+        run(&mut owner, &format!("update onceward.cursors set {known}")).await;
 
-    let cursor = &streams.unwrap()[0].cursors[0];
-    assert_eq!(cursor.depth, 0);
-    assert!(cursor.oldest_seconds.is_some());
+        let streams = schema::overview(&mut owner, &Schema::default()).await;
+
+        let cursor = &streams.unwrap()[0].cursors[0];
+        assert_eq!(
+            (cursor.depth, cursor.oldest_seconds.is_some()),
+            (0, is_found),
+            "{known}"
+        );
+    }
 }
 
 async fn read_the_log(connection: &mut PgConnection) {

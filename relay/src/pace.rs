@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use onceward::Interest;
+
 /// The first wait after a poll that found nothing to publish.
 const FIRST: Duration = Duration::from_micros(500);
 
@@ -25,6 +27,8 @@ pub(crate) struct Pace {
     looked: bool,
     /// The last read brought more than a few to publish, or left something.
     many: bool,
+    /// What the last read left is to this stream.
+    interest: Interest,
 }
 
 impl Pace {
@@ -38,6 +42,7 @@ impl Pace {
             without: 0,
             looked: false,
             many: false,
+            interest: Interest::Own,
         }
     }
 
@@ -59,6 +64,12 @@ impl Pace {
         self.wait >= self.ceiling
     }
 
+    /// What comes next to this stream: it only passes over it while it is behind, and found nothing to publish in what it read last.
+    #[must_use]
+    pub(crate) fn interest(&self) -> Interest {
+        self.interest
+    }
+
     /// How long to wait after a look; if it showed that something was committed, the log is read now.
     pub(crate) fn after_look(&mut self, quiet: bool) -> Duration {
         self.looked = !quiet;
@@ -77,6 +88,11 @@ impl Pace {
         let looked = std::mem::take(&mut self.looked);
         let any = left || own > 0;
         self.many = left || own > FEW;
+        self.interest = if left && own == 0 {
+            Interest::Passing
+        } else {
+            Interest::Own
+        };
         self.without = self.without.saturating_sub(1);
         if looked && any {
             self.in_vain = 0;
@@ -137,6 +153,21 @@ mod tests {
         assert_eq!(pace.after_read(0, false), FIRST);
         assert_eq!(pace.after_read(0, false), 2 * FIRST);
         assert_eq!(pace.after_read(1, false), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_one_that_is_behind_and_found_nothing_to_publish_passes() {
+        let mut pace = Pace::new(CEILING);
+        assert_eq!(pace.interest(), Interest::Own, "it does not know yet");
+
+        for (own, left, interest) in [
+            (0, true, Interest::Passing),
+            (1, true, Interest::Own),
+            (0, false, Interest::Own),
+        ] {
+            pace.after_read(own, left);
+            assert_eq!(pace.interest(), interest, "{own} {left}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::detours::{self, DetourCursor};
 use super::{Held, Keeper};
 use crate::lease::LeaseClock;
-use crate::log::identity::{self, Facts};
+use crate::log::identity;
 use crate::log::{Cursor, LogError};
 use crate::sql::render;
 
@@ -113,39 +113,6 @@ select pg_backend_pid(), owner, extract(epoch from lease_until - clock_timestamp
 from {{schema}}.streams
 where stream = $1 and lease_until > clock_timestamp() and lease_token is distinct from $2";
 
-/// One plain statement: the snapshot and the highest numbers belong together. The highest by `messages (lane, seq)`,
-/// transactions of the future by `messages (lane, txid, seq)`, on which `seq + 0` keeps the planner; locks nothing.
-const LOOK: &str = "
-select pg_backend_pid(), pg_current_snapshot()::text,
-  array(
-    select coalesce((select max(seq) from {{schema}}.messages where lane = l), 0)
-    from unnest(array[0, 1, 2]::smallint[]) l
-    order by l
-  ) as highest,
-  (select last_value from {{schema}}.messages_seq_seq) as last_number,
-  (
-    select array_agg(attname::text order by attnum) = '{txid,seq}'
-    from pg_attribute
-    where attrelid = '{{schema}}.messages'::regclass and attname in ('txid', 'seq')
-  ) and (
-    select seqcache = 1 and seqincrement = 1 and not seqcycle
-    from pg_sequence
-    where seqrelid = '{{schema}}.messages_seq_seq'::regclass
-  ) as numbers_in_order,
-  exists (
-    select
-    from unnest(array[0, 1, 2]::smallint[]) l
-    cross join lateral (
-      select
-      from {{schema}}.messages m
-      where m.lane = l
-        and m.txid >= pg_snapshot_xmax(pg_current_snapshot())
-        and m.seq + 0 > coalesce((select max(c.floor) from {{schema}}.cursors c), 0)
-      limit 1
-    ) f
-  ) as future_txid,
-  (select system_identifier from {{schema}}.streams where stream = $1) as system";
-
 const CREATE: &str = "
 insert into {{schema}}.streams (stream)
 values ($1)
@@ -182,13 +149,6 @@ const PARKED: &str = "
 select seq
 from {{schema}}.parked
 where stream = $1";
-
-/// What a look at the stream found.
-struct Look {
-    snapshot: String,
-    highest: Vec<i64>,
-    facts: Facts,
-}
 
 /// The stream's row, its cursors, and the numbers of what is parked.
 type Taken = (PgRow, Vec<Json<Value>>, Vec<i64>);
@@ -290,35 +250,6 @@ impl Keeper {
             }))
         };
         taken().map_err(|error: sqlx::Error| LogError::malformed(CLAIMING, error))
-    }
-
-    async fn look(&mut self, stream: &str) -> Result<Look, LogError> {
-        let sql = render(&self.schema, LOOK);
-        let row = self
-            .session
-            .call("looking at the stream", async |connection| {
-                sqlx::query(sql).bind(stream).fetch_one(connection).await
-            })
-            .await?;
-        self.session.check_pid(&row, 0)?;
-        self.decode_look(&row)
-            .map_err(|error| LogError::malformed("looking at the stream", error))
-    }
-
-    fn decode_look(&self, row: &PgRow) -> Result<Look, sqlx::Error> {
-        let highest: Vec<i64> = row.try_get("highest")?;
-        Ok(Look {
-            snapshot: row.try_get(1)?,
-            facts: Facts {
-                now: self.session.identity(),
-                stored_system: row.try_get("system")?,
-                future_txid: row.try_get("future_txid")?,
-                last_number: row.try_get("last_number")?,
-                numbers_in_order: row.try_get("numbers_in_order")?,
-                highest: highest.iter().copied().max().unwrap_or(0),
-            },
-            highest,
-        })
     }
 
     fn claim_statements(&self) -> Statements {

@@ -5,13 +5,14 @@
 mod checkpoint;
 mod claim;
 mod detours;
+mod look;
 mod parked;
 
 use std::time::{Duration, Instant};
 
 use onceward_core::{Schema, TopicGlob};
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Row, SqlStr};
+use sqlx::{FromRow, Row, SqlStr};
 use uuid::Uuid;
 
 pub use checkpoint::{Checkpoint, PausedTopic, Unrouted};
@@ -22,6 +23,7 @@ pub use parked::{DueMessage, Park, Refused};
 use crate::faults;
 use crate::lease::LeaseClock;
 use crate::log::identity::Identity;
+use crate::log::numbers::{NUMBERS, Numbers};
 use crate::log::session::{LogDatabase, Purpose, Session};
 use crate::log::{LogError, LogReader};
 use crate::sql::render_parts;
@@ -162,7 +164,8 @@ impl Keeper {
     /// Renews the lease, and tells what all streams read and which transaction id was given. Call at least at every third of the ttl.
     ///
     /// # Errors
-    /// [`LogError::Fenced`]: stop at once; or any other: the lease may or may not be renewed.
+    /// [`LogError::Fenced`]: stop at once. [`LogError::Refused`]: the log's sequence or columns were changed; stop at once too. Any other:
+    /// the lease may or may not be renewed.
     ///
     /// # Cancel safety
     /// Dropped, the lease may or may not be renewed, and the connection is of no more use.
@@ -172,7 +175,7 @@ impl Keeper {
             also: "",
             text: "
 select (select count(*) from held), pg_backend_pid(),
-  array(select unnest(topics) from {{schema}}.streams), pg_current_xact_id()::text",
+  array(select unnest(topics) from {{schema}}.streams), pg_current_xact_id()::text, $numbers",
             commit: Commit::Soon,
         };
 
@@ -180,6 +183,8 @@ select (select count(*) from held), pg_backend_pid(),
         let malformed = |error| LogError::malformed(RENEW.doing, error);
         let topics: Vec<String> = row.try_get(2).map_err(malformed)?;
         let txid: &str = row.try_get(3).map_err(malformed)?;
+        let numbers = Numbers::from_row(&row).map_err(malformed)?;
+        numbers.judge(0)?;
         Ok(Renewed {
             globs: StoredGlobs::from_texts(&topics),
             txid: txid
@@ -284,6 +289,7 @@ where stream = $1 and lease_token = $2";
             .replace("$also", statement.also)
             .replace("$quiet", quiet)
             .replace("$token", token);
-        render_parts(&self.schema, &format!("{held}{}", statement.text))
+        let text = statement.text.replace("$numbers", NUMBERS);
+        render_parts(&self.schema, &format!("{held}{text}"))
     }
 }

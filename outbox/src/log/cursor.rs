@@ -218,8 +218,9 @@ impl Cursor {
     }
 }
 
-impl PartialEq for Cursor {
-    fn eq(&self, other: &Self) -> bool {
+impl Cursor {
+    /// What tells which rows come next, and nothing that only spares the search for them.
+    fn position(&self) -> (i64, &Snapshot, Option<&Paging>, i64) {
         let Self {
             last,
             snapshot,
@@ -227,9 +228,13 @@ impl PartialEq for Cursor {
             floor,
             late_below: _,
         } = self;
-        (*last, *floor) == (other.last, other.floor)
-            && *snapshot == other.snapshot
-            && *paging == other.paging
+        (*last, snapshot, paging.as_ref(), *floor)
+    }
+}
+
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        self.position() == other.position()
     }
 }
 
@@ -238,14 +243,7 @@ impl Eq for Cursor {}
 /// A check that explores states has to look at `late_below` besides.
 impl Hash for Cursor {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self {
-            last,
-            snapshot,
-            paging,
-            floor,
-            late_below: _,
-        } = self;
-        (last, snapshot, paging, floor).hash(state);
+        self.position().hash(state);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Decides whether a database is still the one whose log a stream has read. Pure.
 
+use super::numbers::Numbers;
+
 /// Which server a connection leads to, and which history of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -27,12 +29,9 @@ pub(crate) struct Facts {
     pub(crate) stored_system: Option<i64>,
     /// Some row above every floor carries a transaction id that this cluster has not given yet.
     pub(crate) future_txid: bool,
-    /// The last number that the log's sequence gave.
-    pub(crate) last_number: i64,
     /// The highest number in the log.
     pub(crate) highest: i64,
-    /// The sequence gives one number after the other, and a transaction takes one only once it has its id.
-    pub(crate) numbers_in_order: bool,
+    pub(crate) numbers: Numbers,
 }
 
 /// Why a stream is not published from this database.
@@ -53,14 +52,14 @@ pub enum Refusal {
         "the log holds rows of transactions that this cluster has not had yet: the database was restored from a dump. They would be published again and again: see docs/recovery.md#future-transactions"
     )]
     FutureTransactions,
-    /// The sequence stands below the rows: a logical copy leaves it behind.
+    /// The sequence stands below rows or cursors: a logical copy leaves it behind, or it was set back.
     #[error(
-        "the log's sequence stands at {sequence}, below its highest row {highest}: the database is a logical copy. New rows would fall below the cursors and never be published: see docs/recovery.md#sequence-behind"
+        "the log's sequence stands at {sequence}, and {highest} was given before: the database is a logical copy, or the sequence was set back. New rows would fall below the cursors and never be published: see docs/recovery.md#sequence-behind"
     )]
     SequenceBehind {
-        /// The last number that was given.
+        /// The number that the sequence gave last.
         sequence: i64,
-        /// The highest number in the log.
+        /// The highest number in the log, or that a cursor has come to.
         highest: i64,
     },
     /// The sequence or the columns of the log are not as they were made.
@@ -83,16 +82,7 @@ pub(crate) fn judge(facts: &Facts) -> Result<(), Refusal> {
     if facts.future_txid {
         return Err(Refusal::FutureTransactions);
     }
-    if !facts.numbers_in_order {
-        return Err(Refusal::NumbersOutOfOrder);
-    }
-    if facts.last_number < facts.highest {
-        return Err(Refusal::SequenceBehind {
-            sequence: facts.last_number,
-            highest: facts.highest,
-        });
-    }
-    Ok(())
+    facts.numbers.judge(facts.highest)
 }
 
 #[cfg(test)]
@@ -107,9 +97,13 @@ mod tests {
             },
             stored_system: Some(7),
             future_txid: false,
-            last_number: 10,
             highest: 10,
-            numbers_in_order: true,
+            numbers: Numbers {
+                ids_first: true,
+                one_by_one: true,
+                last_number: 10,
+                highest_read: 10,
+            },
         }
     }
 
@@ -153,7 +147,10 @@ mod tests {
                 ..sound()
             },
             Facts {
-                numbers_in_order: false,
+                numbers: Numbers {
+                    ids_first: false,
+                    ..sound().numbers
+                },
                 ..sound()
             },
         ];

@@ -6,6 +6,7 @@ mod error;
 pub(crate) mod identity;
 #[cfg(test)]
 mod model;
+pub(crate) mod numbers;
 mod occupied;
 mod pause;
 #[cfg(test)]
@@ -28,5 +29,5 @@ pub use read::{CursorRead, LogReader, Read};
 pub use retention::{Reason, RetentionTooLong, Ring};
 pub use row::LogRow;
 pub use session::LogDatabase;
-pub use sharing::{Brought, Part, SharedReads};
+pub use sharing::{Brought, Interest, Part, SharedReads};
 pub use snapshot::{Snapshot, SnapshotError};

@@ -233,7 +233,7 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = Vec::new();
-    if sequence.cache != 1 || sequence.increment != 1 || sequence.cycles {
+    if !sequence.one_by_one {
         findings.push(Finding::problem(
             "sequence",
             format!(
@@ -251,14 +251,15 @@ fn sequence(facts: &Facts) -> Vec<Finding> {
             "stop the relays and the services that enqueue, and follow docs/recovery.md#numbers-out-of-order",
         ));
     }
-    if sequence.last < sequence.highest {
+    let highest = sequence.highest.max(sequence.highest_read);
+    if sequence.last_number < highest {
         findings.push(Finding::problem(
             "sequence_behind",
             format!(
-                "the sequence of the log is at {} and the log at {}, as after a logical copy: new messages would be passed over",
-                sequence.last, sequence.highest
+                "the sequence of the log is at {}, and {highest} was given before, as after a logical copy or once it was set back: new messages would be passed over",
+                sequence.last_number
             ),
-            "stop the writers and follow docs/recovery.md",
+            "stop the writers and follow docs/recovery.md#sequence-behind",
         ));
     }
     findings

@@ -207,7 +207,10 @@ pub async fn lacking(
 
 impl Facts {
     async fn read_the_log(&mut self, reading: &mut PgConnection) -> Result<(), InspectError> {
-        if self.may("messages") && self.may(SEQUENCE) {
+        if ["messages", "cursors", SEQUENCE]
+            .iter()
+            .all(|name| self.may(name))
+        {
             self.sequence = tables::sequence(reading, &self.schema).await?;
         }
         let of_streams = ["streams", "cursors", "messages", "parked", "unrouted"];

@@ -4,7 +4,8 @@ use onceward_core::Schema;
 use sqlx::{FromRow, PgConnection};
 
 use super::InspectError;
-use crate::sql::render;
+use crate::log::numbers::NUMBERS;
+use crate::sql::{render, render_parts};
 
 /// One of our tables or partitions.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -43,10 +44,14 @@ pub struct Sequence {
     pub increment: i64,
     /// Whether it starts again at its end.
     pub cycles: bool,
+    /// Whether it gives one number after the other, as it was made to.
+    pub one_by_one: bool,
     /// The number given last.
-    pub last: i64,
-    /// The highest number in the log; 0 if it is empty. Above `last` in a copy that left the sequence behind.
+    pub last_number: i64,
+    /// The highest number in the log; 0 if it is empty. Above `last_number` in a copy that left the sequence behind.
     pub highest: i64,
+    /// The highest number that a stored cursor has come to. Above `last_number` if the sequence was set back.
+    pub highest_read: i64,
     /// Whether a transaction gets its id before it takes a number: the server gives columns their values in their order.
     pub ids_first: bool,
 }
@@ -164,35 +169,30 @@ pub(super) async fn sequence(
     connection: &mut PgConnection,
     schema: &Schema,
 ) -> Result<Option<Sequence>, InspectError> {
-    sqlx::query_as(render(
-        schema,
-        "select s.seqcache as cache,
-                s.seqincrement as increment,
-                s.seqcycle as cycles,
-                case when v.is_called then v.last_value else 0 end as last,
-                coalesce(
-                  (
-                    select max(top.seq)
-                    from (values (0), (1), (2)) l (lane)
-                    cross join lateral (
-                      select m.seq
-                      from {{schema}}.messages m
-                      where m.lane = l.lane::int2
-                      order by m.seq desc
-                      limit 1
-                    ) top
-                  ),
-                  0
-                ) as highest,
-                (
-                  select array_agg(a.attname::text order by a.attnum) = '{txid,seq}'
-                  from pg_attribute a
-                  where a.attrelid = '{{schema}}.messages'::regclass and a.attname in ('txid', 'seq')
-                ) as ids_first
-         from pg_sequence s, {{schema}}.messages_seq_seq v
-         where s.seqrelid = '{{schema}}.messages_seq_seq'::regclass",
-    ))
-    .fetch_optional(connection)
-    .await
-    .map_err(InspectError::about("the sequence of the log"))
+    const SEQUENCE: &str = "
+select s.seqcache as cache,
+  s.seqincrement as increment,
+  s.seqcycle as cycles,
+  coalesce(
+    (
+      select max(top.seq)
+      from (values (0), (1), (2)) l (lane)
+      cross join lateral (
+        select m.seq
+        from {{schema}}.messages m
+        where m.lane = l.lane::int2
+        order by m.seq desc
+        limit 1
+      ) top
+    ),
+    0
+  ) as highest,
+  $numbers
+from pg_sequence s
+where s.seqrelid = '{{schema}}.messages_seq_seq'::regclass";
+
+    sqlx::query_as(render_parts(schema, &SEQUENCE.replace("$numbers", NUMBERS)))
+        .fetch_optional(connection)
+        .await
+        .map_err(InspectError::about("the sequence of the log"))
 }

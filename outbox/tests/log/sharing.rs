@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::poll;
 use onceward::{
-    Brought, Cursor, CursorRead, Lane, LogReader, Part, PublishAfter, Read, SharedReads,
+    Brought, Cursor, CursorRead, Interest, Lane, LogReader, Part, PublishAfter, Read, SharedReads,
 };
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait;
@@ -25,14 +25,27 @@ struct Sharer {
 
 impl Sharer {
     async fn read(&mut self, cursor: &Cursor) -> Result<Brought, onceward::LogError> {
+        self.read_with(cursor, Interest::Own).await
+    }
+
+    /// As one that only passes over what comes.
+    async fn pass(&mut self, cursor: &Cursor) -> Result<Brought, onceward::LogError> {
+        self.read_with(cursor, Interest::Passing).await
+    }
+
+    async fn read_with(
+        &mut self,
+        cursor: &Cursor,
+        interest: Interest,
+    ) -> Result<Brought, onceward::LogError> {
         let ask = CursorRead {
             lane: Lane::Standard,
             cursor: cursor.clone(),
             limit: 10,
             bytes: PLENTY,
         };
-        let reader = &mut self.reader;
-        self.part.read(reader, &[ask], &PublishAfter::Flushed).await
+        let (reader, after) = (&mut self.reader, &PublishAfter::Flushed);
+        self.part.read(reader, &[ask], after, interest).await
     }
 }
 
@@ -156,6 +169,40 @@ async fn readers_behind_the_same_row_come_into_step_though_they_read_it_at_diffe
 
     assert_eq!(first.steps[0].rows.len(), 1);
     assert!(Arc::ptr_eq(&first, &taken));
+}
+
+/// One that publishes and one that passes, both behind all messages.
+async fn side_by_side(database: &Database, cursor: &Cursor) -> ([Sharer; 2], Cursor) {
+    let [mut publishes, mut passes] = sharers(database).await;
+    let read = shared(publishes.read(cursor).await.unwrap());
+    shared(passes.pass(cursor).await.unwrap());
+    ([publishes, passes], read.steps[0].after.clone())
+}
+
+#[tokio::test]
+async fn one_that_only_passes_lets_one_that_publishes_read_for_both() {
+    let (database, cursor) = with_messages().await;
+    let ([mut publishes, mut passes], end) = side_by_side(&database, &cursor).await;
+    let mut passing = pin!(passes.pass(&end));
+    assert!(poll!(passing.as_mut()).is_pending());
+    enqueue(&mut connection(&database).await, "k", "d").await;
+
+    let read = shared(publishes.read(&end).await.unwrap());
+    let taken = shared(timeout(SOON, passing).await.unwrap().unwrap());
+
+    assert_eq!(read.steps[0].rows.len(), 1);
+    assert!(Arc::ptr_eq(&read, &taken));
+}
+
+#[tokio::test]
+async fn one_that_only_passes_reads_itself_if_nobody_else_does_soon() {
+    let (database, cursor) = with_messages().await;
+    let ([_publishes, mut passes], end) = side_by_side(&database, &cursor).await;
+    enqueue(&mut connection(&database).await, "k", "d").await;
+
+    let brought = timeout(SOON, passes.pass(&end)).await.unwrap().unwrap();
+
+    assert_eq!(rows(&brought), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onceward::{Checkpoint, Claim, Cursor, CursorRead, Keeper, Lane, LogReader, PublishAfter};
+use onceward::{
+    Checkpoint, Claim, Cursor, CursorRead, Keeper, Lane, LateBelow, LogReader, PublishAfter,
+};
 use onceward_testkit::postgres::{Options, Postgres};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -226,6 +228,8 @@ async fn inform(keeper: &mut Keeper, cursors: &mut [Cursor; 3], dice: &mut Dice)
         };
         let claimed = claim(keeper, &again).await.cursors;
         assert_eq!(claimed, *cursors);
+        let knows = |cursor: &Cursor| cursor.late_below != LateBelow::default();
+        assert!(claimed.iter().all(knows), "{claimed:?}");
         *cursors = claimed;
     }
 }

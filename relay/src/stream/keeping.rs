@@ -65,8 +65,12 @@ pub(super) enum Kept {
     Waiting(Vec<(Topic, Key)>),
     /// Cursors are stored.
     Stored,
-    /// The lease is renewed; with the highest number that had been read when that was asked for.
-    Renewed(Renewed, i64),
+    /// The lease is renewed.
+    Renewed {
+        renewed: Renewed,
+        /// The highest number that had been read when the renewal was asked for: it was given before the renewal's transaction id.
+        given: i64,
+    },
     /// Something that nothing waits for.
     Noted,
     /// A replay's row knows how it ended.
@@ -212,7 +216,7 @@ impl<D: Destination> Holder<D> {
         let given = last.max().unwrap_or_default();
         self.write(|mut keeper| async move {
             let renewed = keeper.renew().await;
-            let result = renewed.map(|renewed| Kept::Renewed(renewed, given));
+            let result = renewed.map(|renewed| Kept::Renewed { renewed, given });
             (keeper, result)
         });
     }
@@ -311,7 +315,7 @@ impl<D: Destination> Holder<D> {
             // Whoever waits for it may go on.
             Kept::Replayed => self.due.waiting = Instant::now(),
             Kept::Stored | Kept::Noted => {}
-            Kept::Renewed(renewed, given) => {
+            Kept::Renewed { renewed, given } => {
                 self.learn(given, renewed.txid);
                 self.routing.set_stored(renewed.globs);
             }

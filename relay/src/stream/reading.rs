@@ -50,9 +50,11 @@ impl<D: Destination> Holder<D> {
         }
         self.reading.clone_from(&lines);
         let publish_after = self.settings.publish_after.clone();
-        let part = Arc::clone(&self.part);
+        let (part, interest) = (Arc::clone(&self.part), self.pace.interest());
         self.jobs.spawn(async move {
-            let result = part.read(&mut reader, &asks, &publish_after).await;
+            let result = part
+                .read(&mut reader, &asks, &publish_after, interest)
+                .await;
             Done::Read(reader, lines, now, result)
         });
     }

@@ -95,6 +95,29 @@ async fn a_restored_dump_is_refused_and_the_documented_way_out_publishes_all_of_
 }
 
 #[tokio::test]
+async fn a_log_whose_sequence_was_changed_is_refused_at_the_start_and_while_it_runs() {
+    let (database, nats) = (migrated().await, Nats::shared().await);
+    let topic = unique("orders");
+    let mut tap = subscribe(nats, &topic).await;
+    let shell = shell(&database, &topic, nats.url());
+    let relay = Running::start(&shell).await;
+    enqueue(&database, &topic).await;
+    timeout(SOON, tap.next()).await.unwrap().unwrap();
+    sqlx::raw_sql("alter sequence onceward.messages_seq_seq cache 20")
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    let while_running = relay.ended().await;
+    let at_the_start = shell.run(&["relay"]).await;
+
+    let page = "docs/recovery.md#numbers-out-of-order";
+    assert_eq!(while_running.code, Some(1));
+    assert!(while_running.log.contains(page), "{}", while_running.log);
+    at_the_start.assert_refused(1, &[page]);
+}
+
+#[tokio::test]
 async fn another_cluster_is_refused_and_after_an_upgrade_the_documented_statement_lets_it_go_on() {
     let database = migrated().await;
     let nats = Nats::shared().await;

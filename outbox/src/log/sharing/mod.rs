@@ -1,5 +1,6 @@
 //! Lets the streams of one relay that stand at the same place share a read, instead of reading the same rows for each of them.
 
+mod places;
 mod recent;
 pub(in crate::log) mod rule;
 #[cfg(test)]
@@ -10,17 +11,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::durability::PublishAfter;
 use super::error::LogError;
 use super::read::{CursorRead, LogReader, Read};
+pub use places::Interest;
+use places::Places;
 use recent::Recent;
 use rule::Answer;
 pub(super) use rule::Ask;
 
 /// How long a reader waits for the answer to another one's ask, before it reads itself. Less than a read may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a reader that only passes over what comes lets one that publishes it read, for each time that it passes as many messages as it
+/// asks for. Past one that publishes fewer than 50,000 a second it goes on by itself, with chunks of 2,500; for longer it would hold up what
+/// comes behind.
+const COURTESY: Duration = Duration::from_millis(50);
+
+/// The same in its first [`SETTLING`]: one that publishes opens its sessions then, and may have begun a moment later.
+const FIRST_COURTESY: Duration = Duration::from_millis(200);
+
+/// How long the readers of a relay take until all have begun.
+const SETTLING: Duration = Duration::from_secs(2);
 
 type Awaited = Option<Arc<Answer>>;
 
@@ -37,6 +51,8 @@ struct Table {
     parts: AtomicUsize,
     /// Locked for as long as it takes to look, never while one waits.
     board: Mutex<Board>,
+    /// Tells those that let another one read that some read has ended, or that some part has.
+    ended: watch::Sender<()>,
 }
 
 /// What is being read and what was.
@@ -46,6 +62,9 @@ struct Board {
     /// How many flights there have been.
     count: u64,
     recent: Recent,
+    places: Places,
+    /// How many parts there have been.
+    parts: u64,
 }
 
 /// A read that has not ended.
@@ -61,6 +80,8 @@ struct Flight {
 #[derive(Debug)]
 pub struct Part {
     table: Arc<Table>,
+    number: u64,
+    since: Instant,
 }
 
 /// What a read brought.
@@ -88,18 +109,26 @@ impl SharedReads {
     #[must_use]
     pub fn take_part(&self) -> Part {
         self.table.parts.fetch_add(1, Ordering::Relaxed);
+        let mut board = self.table.board();
+        board.parts += 1;
         Part {
             table: Arc::clone(&self.table),
+            number: board.parts,
+            since: Instant::now(),
         }
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
+        let mut board = self.table.board();
+        board.places.leave(self.number);
         // Whoever is left alone takes no answers.
         if self.table.parts.fetch_sub(1, Ordering::Relaxed) <= 2 {
-            self.table.board().recent = Recent::default();
+            board.recent = Recent::default();
         }
+        drop(board);
+        self.table.ended.send_replace(());
     }
 }
 
@@ -115,6 +144,8 @@ impl Part {
     /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
     /// wait. Whoever waits in vain, because that read failed, was dropped or brought no answer for it, reads itself: it waits once, and
     /// for a second at most. An empty answer is nobody else's: something may have been committed since, and whoever has looked knows of it.
+    /// One that is [only passing](Interest::Passing) waits for up to 50 ms for the answer of one that publishes, before it reads itself; for up
+    /// to 200 ms in its first two seconds.
     ///
     /// # Errors
     /// As those of [`LogReader::read`]; what others fail with is not among them.
@@ -126,6 +157,7 @@ impl Part {
         reader: &mut LogReader,
         reads: &[CursorRead],
         publish_after: &PublishAfter,
+        interest: Interest,
     ) -> Result<Brought, LogError> {
         if self.is_alone() {
             return reader.read(reads, publish_after).await.map(Brought::Own);
@@ -134,9 +166,11 @@ impl Part {
         if !ask.may_be_shared() {
             return reader.read(reads, publish_after).await.map(Brought::Own);
         }
+        let times = (Instant::now(), courtesy(self.since.elapsed()));
+        self.table.stand(self.number, &ask, interest, times);
         let mut may_wait = true;
         loop {
-            match self.table.turn(&ask, may_wait) {
+            match self.table.turn(self.number, &ask, may_wait) {
                 Turn::Take(brought) => return Ok(brought),
                 Turn::Await(answer) => {
                     may_wait = false;
@@ -145,6 +179,10 @@ impl Part {
                     if let Some(answer) = answer.filter(|answer| ask.may_take(answer)) {
                         return Ok(Brought::Shared(Arc::clone(&answer.read)));
                     }
+                }
+                Turn::LetRead(mut ended, until) => {
+                    // Whether a read has ended or the time is over, the next turn tells.
+                    timeout_at(until.into(), ended.changed()).await.ok();
                 }
                 Turn::Read(flying) => {
                     let read = reader.read(reads, publish_after).await?;
@@ -161,6 +199,8 @@ enum Turn {
     Take(Brought),
     /// It waits for this one.
     Await(watch::Receiver<Awaited>),
+    /// It lets another one read until then, and looks again when a read has ended.
+    LetRead(watch::Receiver<()>, Instant),
     /// It reads.
     Read(Flying),
 }
@@ -173,9 +213,10 @@ struct Flying {
 }
 
 impl Table {
-    fn turn(self: &Arc<Self>, ask: &Ask, may_wait: bool) -> Turn {
+    fn turn(self: &Arc<Self>, part: u64, ask: &Ask, may_wait: bool) -> Turn {
+        let now = Instant::now();
         let mut board = self.board();
-        if let Some((answer, has_next)) = board.recent.find(ask, Instant::now()) {
+        if let Some((answer, has_next)) = board.recent.find(ask, now) {
             let read = Arc::clone(&answer.read);
             return Turn::Take(match has_next {
                 true => Brought::Passed(read),
@@ -185,6 +226,10 @@ impl Table {
         let mut flights = board.flights.iter();
         if may_wait && let Some(flight) = flights.find(|other| ask.may_await(&other.ask)) {
             return Turn::Await(flight.answer.clone());
+        }
+        let Board { places, recent, .. } = &*board;
+        if let Some(until) = places.lets_read(part, recent, now) {
+            return Turn::LetRead(self.ended.subscribe(), until);
         }
         board.count += 1;
         let number = board.count;
@@ -199,6 +244,10 @@ impl Table {
             number,
             answer,
         })
+    }
+
+    fn stand(&self, part: u64, ask: &Ask, interest: Interest, times: (Instant, Duration)) {
+        self.board().places.stand(part, ask, interest, times);
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -231,6 +280,15 @@ impl Flying {
 impl Drop for Flying {
     fn drop(&mut self) {
         self.table.board().leave(self.number);
+        self.table.ended.send_replace(());
+    }
+}
+
+fn courtesy(age: Duration) -> Duration {
+    if age < SETTLING {
+        FIRST_COURTESY
+    } else {
+        COURTESY
     }
 }
 

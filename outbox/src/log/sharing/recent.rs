@@ -13,7 +13,7 @@ const MOST: usize = 16;
 const MOST_BYTES: usize = 16 << 20;
 
 /// How long an answer is kept. What is older would be true still; but whoever comes later than that is not in step.
-const MOST_AGE: Duration = Duration::from_secs(1);
+const MOST_AGE: Duration = Duration::from_secs(2);
 
 /// Answers, the oldest first.
 ///
@@ -49,6 +49,23 @@ impl Recent {
         let found = answers.find(|kept| ask.may_take(kept))?;
         let has_next = answers.any(|later| found.stands_before(later));
         Some((Arc::clone(found), has_next))
+    }
+
+    /// Whether a reader that asks `from`, and goes on through what is kept, comes to where `to` stands.
+    pub(super) fn leads(&self, from: &Ask, to: &Ask) -> bool {
+        if !from.is_alike(to) {
+            return false;
+        }
+        let mut at: Vec<i64> = from.place().collect();
+        for (_, kept) in &self.answers {
+            if to.place().eq(at.iter().copied()) {
+                return true;
+            }
+            if kept.ask.place().eq(at.iter().copied()) && from.is_alike(&kept.ask) {
+                at = kept.end().collect();
+            }
+        }
+        to.place().eq(at)
     }
 
     fn forget(&mut self, now: Instant) {

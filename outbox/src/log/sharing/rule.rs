@@ -57,9 +57,12 @@ impl Answer {
 
     /// Whether `later` was asked for behind the last rows of this one, by the like of those who asked for this one.
     pub(super) fn stands_before(&self, later: &Self) -> bool {
-        let ends = self.read.steps.iter().map(|step| step.after.last);
-        self.ask.is_alike(&later.ask)
-            && ends.eq(later.ask.reads.iter().map(|read| read.cursor.last))
+        self.ask.is_alike(&later.ask) && self.end().eq(later.ask.place())
+    }
+
+    /// The numbers that whoever takes it stands behind.
+    pub(super) fn end(&self) -> impl Iterator<Item = i64> {
+        self.read.steps.iter().map(|step| step.after.last)
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -102,14 +105,19 @@ impl Ask {
             })
     }
 
+    /// The numbers that whoever asks stands behind.
+    pub(super) fn place(&self) -> impl Iterator<Item = i64> {
+        self.reads.iter().map(|read| read.cursor.last)
+    }
+
     /// Whether both ask the same server for the same lanes under the same promise.
-    fn is_alike(&self, other: &Self) -> bool {
-        let lanes = |ask: &Self| ask.reads.iter().map(|read| read.lane).collect::<Vec<_>>();
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let lanes = self.reads.iter().map(|read| read.lane);
         self.may_be_shared()
             && self.server == other.server
             && self.schema == other.schema
             && self.publish_after == other.publish_after
-            && lanes(self) == lanes(other)
+            && lanes.eq(other.reads.iter().map(|read| read.lane))
     }
 }
 

@@ -8,9 +8,10 @@ use onceward_testkit::postgres::Postgres;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::places::Places;
 use super::recent::Recent;
 use super::rule::{Answer, Ask};
-use super::{Brought, SharedReads};
+use super::{Brought, Interest, SharedReads};
 use crate::log::cursor::{Cursor, Paging, Step};
 use crate::log::durability::PublishAfter;
 use crate::log::identity::{Identity, Server};
@@ -196,7 +197,7 @@ fn nobody_takes_more_than_it_has_room_for() {
 }
 
 #[test]
-fn answers_are_kept_for_a_second_if_there_is_anything_in_them() {
+fn answers_are_kept_for_two_seconds_if_there_is_anything_in_them() {
     let now = Instant::now();
     let same = ask(&at(7, "10:12:10"));
     let mut recent = Recent::default();
@@ -206,7 +207,7 @@ fn answers_are_kept_for_a_second_if_there_is_anything_in_them() {
 
     recent.keep(&Arc::new(rows()), now);
     assert!(recent.find(&same, now).is_some());
-    assert!(recent.find(&same, now + Duration::from_secs(2)).is_none());
+    assert!(recent.find(&same, now + Duration::from_secs(3)).is_none());
     assert!(recent.find(&same, now).is_none());
 }
 
@@ -252,6 +253,71 @@ fn whoever_takes_an_answer_is_told_whether_the_one_behind_it_is_kept_too() {
     assert!(!has_next(&mut recent, 8));
 }
 
+/// How long the readers of these tests let others read.
+const COURTESY: Duration = Duration::from_millis(50);
+
+/// Whether a passing reader behind row 9 lets one read that stands behind `other`, with an answer that leads from row 7 to row 9 kept.
+fn lets_read(other: &Ask, interest: Interest) -> bool {
+    let (mut recent, now) = (Recent::default(), Instant::now());
+    recent.keep(&Arc::new(rows()), now);
+    let mut places = Places::default();
+    places.stand(1, other, interest, (now, COURTESY));
+    let mine = ask(&at(9, "14:16:14"));
+    places.stand(2, &mine, Interest::Passing, (now, COURTESY));
+    places.lets_read(2, &recent, now).is_some()
+}
+
+#[test]
+fn one_that_passes_lets_those_read_that_publish_and_come_where_it_stands() {
+    let behind = |last| ask(&at(last, "10:12:10"));
+
+    assert!(lets_read(&behind(7), Interest::Own), "through what is kept");
+    assert!(lets_read(&behind(9), Interest::Own), "it is there");
+    assert!(!lets_read(&behind(7), Interest::Passing));
+    assert!(!lets_read(&behind(6), Interest::Own), "it reads by itself");
+    assert!(!lets_read(&behind(8), Interest::Own), "it reads by itself");
+    assert!(!lets_read(&behind(10), Interest::Own), "it is ahead");
+    let elsewhere = but(behind(7), |ask| ask.reads[0].lane = Lane::Bulk);
+    assert!(!lets_read(&elsewhere, Interest::Own));
+}
+
+#[test]
+fn only_one_that_passes_lets_others_read_and_only_those_that_take_part() {
+    let (recent, now) = (Recent::default(), Instant::now());
+    let mut places = Places::default();
+    let here = ask(&at(9, "14:16:14"));
+    places.stand(1, &here, Interest::Own, (now, COURTESY));
+    places.stand(2, &here, Interest::Own, (now, COURTESY));
+    assert!(places.lets_read(2, &recent, now).is_none());
+
+    places.stand(2, &here, Interest::Passing, (now, COURTESY));
+    assert!(places.lets_read(2, &recent, now).is_some());
+    places.leave(1);
+    assert!(places.lets_read(2, &recent, now).is_none());
+}
+
+#[test]
+fn one_that_passes_gets_on_by_as_much_as_it_asks_for_however_little_others_read() {
+    let (recent, begun) = (Recent::default(), Instant::now());
+    let mut places = Places::default();
+    // Both are there; it asks for ten.
+    let mut until_at = |last, millis| {
+        let now = begun + Duration::from_millis(millis);
+        let here = ask(&at(last, "14:16:14"));
+        places.stand(1, &here, Interest::Own, (now, COURTESY));
+        places.stand(2, &here, Interest::Passing, (now, COURTESY));
+        let until = places.lets_read(2, &recent, now)?;
+        Some((until - begun).as_millis())
+    };
+
+    assert_eq!(until_at(100, 0), Some(50));
+    assert_eq!(until_at(101, 40), Some(50));
+    assert_eq!(until_at(102, 50), None, "one at a time is too slow");
+    assert_eq!(until_at(109, 60), None);
+    assert_eq!(until_at(110, 70), Some(120));
+    assert_eq!(until_at(120, 80), Some(130));
+}
+
 #[tokio::test]
 async fn an_answer_of_another_server_is_not_used() {
     let database = Postgres::shared().await.database().await;
@@ -263,13 +329,14 @@ async fn an_answer_of_another_server_is_not_used() {
     promoted.session.server.identity.timeline += 1;
     let (reads, shared) = (ask(&at(0, "1:1:")).reads, SharedReads::default());
     let parts = [shared.take_part(), shared.take_part()];
-    let after = PublishAfter::Flushed;
+    let (after, own) = (PublishAfter::Flushed, Interest::Own);
     sqlx::query(enqueue).execute(database.pool()).await.unwrap();
-    parts[0].read(&mut one, &reads, &after).await.unwrap();
+    parts[0].read(&mut one, &reads, &after, own).await.unwrap();
     sqlx::query(enqueue).execute(database.pool()).await.unwrap();
 
-    let of_the_one = parts[1].read(&mut one, &reads, &after).await.unwrap();
-    let own = parts[1].read(&mut promoted, &reads, &after).await.unwrap();
+    let read = async |reader| parts[1].read(reader, &reads, &after, own).await.unwrap();
+    let of_the_one = read(&mut one).await;
+    let own = read(&mut promoted).await;
 
     let rows = |brought: &Brought| brought.as_ref().steps[0].rows.len();
     assert_eq!((rows(&of_the_one), rows(&own)), (1, 2));

@@ -72,8 +72,10 @@ pub(super) fn sound() -> Facts {
             cache: 1,
             increment: 1,
             cycles: false,
-            last: 9,
+            one_by_one: true,
+            last_number: 9,
             highest: 9,
+            highest_read: 9,
             ids_first: true,
         }),
         duty: Duty::Relay,
@@ -103,7 +105,7 @@ fn a_sound_database_gives_no_finding() {
 #[test]
 fn each_fault_has_its_finding() {
     type Fault = fn(&mut Facts);
-    let faults: [(&str, Fault); 20] = [
+    let faults: [(&str, Fault); 21] = [
         ("server_too_old", |f| f.server.version = 130_009),
         ("encoding", |f| f.server.encoding = "LATIN1".to_owned()),
         ("standby", |f| f.server.standby = true),
@@ -121,13 +123,16 @@ fn each_fault_has_its_finding() {
         }),
         ("index_missing", |f| f.indexes[0].valid = false),
         ("sequence", |f| {
-            f.sequence.as_mut().unwrap().cache = 20;
+            f.sequence.as_mut().unwrap().one_by_one = false;
         }),
         ("columns", |f| {
             f.sequence.as_mut().unwrap().ids_first = false;
         }),
         ("sequence_behind", |f| {
-            f.sequence.as_mut().unwrap().last = 8;
+            f.sequence.as_mut().unwrap().highest = 10;
+        }),
+        ("sequence_behind", |f| {
+            f.sequence.as_mut().unwrap().highest_read = 10;
         }),
         ("rights", |f| {
             f.missing_rights.push(MissingRight {
