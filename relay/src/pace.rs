@@ -27,7 +27,7 @@ pub(crate) struct Pace {
     looked: bool,
     /// The last read brought more than a few to publish, or left something.
     many: bool,
-    /// What the last read left is to this stream.
+    /// What the last read left is to this stream; that of a read whose wait is not asked for stays what it was.
     interest: Interest,
 }
 

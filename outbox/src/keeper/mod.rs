@@ -164,8 +164,8 @@ impl Keeper {
     /// Renews the lease, and tells what all streams read and which transaction id was given. Call at least at every third of the ttl.
     ///
     /// # Errors
-    /// [`LogError::Fenced`]: stop at once. [`LogError::Refused`]: the log's sequence or columns were changed; stop at once too. Any other:
-    /// the lease may or may not be renewed.
+    /// [`LogError::Fenced`]: stop at once. [`LogError::Refused`]: the log's sequence or columns were changed; stop at once too, the
+    /// lease is renewed and ends by its ttl. Any other: the lease may or may not be renewed.
     ///
     /// # Cancel safety
     /// Dropped, the lease may or may not be renewed, and the connection is of no more use.

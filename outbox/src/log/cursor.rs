@@ -216,9 +216,7 @@ impl Cursor {
             late_below: self.late_below,
         }
     }
-}
 
-impl Cursor {
     /// What tells which rows come next, and nothing that only spares the search for them.
     fn position(&self) -> (i64, &Snapshot, Option<&Paging>, i64) {
         let Self {

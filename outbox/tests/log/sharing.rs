@@ -171,12 +171,11 @@ async fn readers_behind_the_same_row_come_into_step_though_they_read_it_at_diffe
     assert!(Arc::ptr_eq(&first, &taken));
 }
 
-/// One that publishes and one that passes, both behind all messages.
+/// One that has published all messages and one that passes, and where both stand.
 async fn side_by_side(database: &Database, cursor: &Cursor) -> ([Sharer; 2], Cursor) {
-    let [mut publishes, mut passes] = sharers(database).await;
-    let read = shared(publishes.read(cursor).await.unwrap());
-    shared(passes.pass(cursor).await.unwrap());
-    ([publishes, passes], read.steps[0].after.clone())
+    let mut sharers = sharers(database).await;
+    let read = shared(sharers[0].read(cursor).await.unwrap());
+    (sharers, read.steps[0].after.clone())
 }
 
 #[tokio::test]
@@ -199,10 +198,13 @@ async fn one_that_only_passes_reads_itself_if_nobody_else_does_soon() {
     let (database, cursor) = with_messages().await;
     let ([_publishes, mut passes], end) = side_by_side(&database, &cursor).await;
     enqueue(&mut connection(&database).await, "k", "d").await;
+    let begun = Instant::now();
 
     let brought = timeout(SOON, passes.pass(&end)).await.unwrap().unwrap();
 
     assert_eq!(rows(&brought), 1);
+    let waited = brought.as_ref().begun - begun;
+    assert!(waited >= Duration::from_millis(50), "{waited:?}");
 }
 
 #[tokio::test]

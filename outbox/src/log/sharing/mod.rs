@@ -25,9 +25,9 @@ pub(super) use rule::Ask;
 /// How long a reader waits for the answer to another one's ask, before it reads itself. Less than a read may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a reader that only passes over what comes lets one that publishes it read, for each time that it passes as many messages as it
-/// asks for. Past one that publishes fewer than 50,000 a second it goes on by itself, with chunks of 2,500; for longer it would hold up what
-/// comes behind.
+/// How long a reader that only passes over what comes lets one that publishes it read, each time that it has passed as many numbers as it
+/// asks for messages. Past one that publishes fewer than 50,000 a second it goes on by itself, with chunks of 2,500; for longer it would
+/// hold up what comes behind.
 const COURTESY: Duration = Duration::from_millis(50);
 
 /// The same in its first [`SETTLING`]: one that publishes opens its sessions then, and may have begun a moment later.
@@ -144,8 +144,8 @@ impl Part {
     /// Whoever asks what is being read waits for that read; whoever asks what was read just now takes its answer; else it reads, and others
     /// wait. Whoever waits in vain, because that read failed, was dropped or brought no answer for it, reads itself: it waits once, and
     /// for a second at most. An empty answer is nobody else's: something may have been committed since, and whoever has looked knows of it.
-    /// One that is [only passing](Interest::Passing) waits for up to 50 ms for the answer of one that publishes, before it reads itself; for up
-    /// to 200 ms in its first two seconds.
+    /// One that is [only passing](Interest::Passing) also waits for one that publishes to read for both: for 50 ms (200 ms in the first two seconds
+    /// of its part), and for as long again each time that it has passed as many numbers as it asks for messages.
     ///
     /// # Errors
     /// As those of [`LogReader::read`]; what others fail with is not among them.

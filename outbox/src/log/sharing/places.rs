@@ -15,13 +15,20 @@ pub enum Interest {
     Passing,
 }
 
+/// For how long a reader lets others read.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    /// The number behind which it stood when this began.
+    from: i64,
+    until: Instant,
+}
+
 /// What a reader asked last.
 #[derive(Debug)]
 struct Place {
     ask: Ask,
     interest: Interest,
-    /// From where on, by the sum of its numbers, it lets others read, and until when.
-    lets_read: (i64, Instant),
+    budget: Budget,
 }
 
 /// What each reader asked last.
@@ -31,8 +38,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Notes what a reader asks now. It lets others read until `courtesy` has passed; that begins anew with every `limit` messages that it has
-    /// passed: so it gets on by that many in that time at the least, in however small parts the others read.
+    /// Notes what a reader asks now. It lets others read until `courtesy` has passed; that begins anew each time that it has passed as many
+    /// numbers as it asks for messages: so it gets on by that many in that time, in however small parts the others read.
     pub(super) fn stand(
         &mut self,
         part: u64,
@@ -40,18 +47,18 @@ impl Places {
         interest: Interest,
         (now, courtesy): (Instant, Duration),
     ) {
-        let at: i64 = ask.place().sum();
+        let at = ask.place().max().unwrap_or_default();
         let limits = ask.reads.iter().map(|read| read.limit);
         let far = i64::try_from(limits.max().unwrap_or(1)).unwrap_or(i64::MAX);
-        let before = self.places.get(&part).map(|place| place.lets_read);
-        let lets_read = match before {
-            Some((from, until)) if (from..from.saturating_add(far)).contains(&at) => (from, until),
-            Some(_) | None => (at, now + courtesy),
-        };
+        let holds = |budget: &Budget| (budget.from..budget.from.saturating_add(far)).contains(&at);
+        let before = self.places.get(&part).map(|place| place.budget);
         let place = Place {
             ask: ask.clone(),
             interest,
-            lets_read,
+            budget: before.filter(holds).unwrap_or(Budget {
+                from: at,
+                until: now + courtesy,
+            }),
         };
         self.places.insert(part, place);
     }
@@ -61,18 +68,19 @@ impl Places {
     }
 
     /// Until when a reader that only passes over what comes lets another one read, that publishes it and stands where this one does, or
-    /// comes there by what is kept; none if there is no such one, or no time left. Who publishes is the slower one: if it were left behind,
-    /// each of the two would read all rows.
+    /// comes there by what is kept; none if there is no such one whose answer it could take, or no time left. Who publishes is the slower
+    /// one: if it were left behind, each of the two would read all rows.
     pub(super) fn lets_read(&self, part: u64, recent: &Recent, now: Instant) -> Option<Instant> {
         let mine = self.places.get(&part)?;
-        let (_, until) = mine.lets_read;
-        if mine.interest == Interest::Own || until <= now {
+        if mine.interest == Interest::Own || mine.budget.until <= now {
             return None;
         }
         let publish =
             |(other, place): &(&u64, &Place)| **other != part && place.interest == Interest::Own;
         let mut others = self.places.iter().filter(publish);
-        let comes = others.any(|(_, place)| recent.leads(&place.ask, &mine.ask));
-        comes.then_some(until)
+        let comes = others.any(|(_, place)| {
+            mine.ask.has_room_for(&place.ask) && recent.leads(&place.ask, &mine.ask)
+        });
+        comes.then_some(mine.budget.until)
     }
 }

@@ -51,21 +51,16 @@ impl Recent {
         Some((Arc::clone(found), has_next))
     }
 
-    /// Whether a reader that asks `from`, and goes on through what is kept, comes to where `to` stands.
+    /// Whether a reader that asks `from`, and goes on through what is kept, comes to where `to` stands and reads on there: if that was read
+    /// already, it has gone on.
     pub(super) fn leads(&self, from: &Ask, to: &Ask) -> bool {
-        if !from.is_alike(to) {
-            return false;
-        }
         let mut at: Vec<i64> = from.place().collect();
         for (_, kept) in &self.answers {
-            if to.place().eq(at.iter().copied()) {
-                return true;
-            }
             if kept.ask.place().eq(at.iter().copied()) && from.is_alike(&kept.ask) {
                 at = kept.end().collect();
             }
         }
-        to.place().eq(at)
+        from.is_alike(to) && to.place().eq(at)
     }
 
     fn forget(&mut self, now: Instant) {

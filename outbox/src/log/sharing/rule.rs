@@ -105,6 +105,12 @@ impl Ask {
             })
     }
 
+    /// Whether whatever `other` asks for may be taken, as far as there is room.
+    pub(super) fn has_room_for(&self, other: &Self) -> bool {
+        let mut pairs = self.reads.iter().zip(&other.reads);
+        pairs.all(|(mine, asked)| has_room(mine, asked))
+    }
+
     /// The numbers that whoever asks stands behind.
     pub(super) fn place(&self) -> impl Iterator<Item = i64> {
         self.reads.iter().map(|read| read.cursor.last)

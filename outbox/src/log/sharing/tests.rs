@@ -279,6 +279,25 @@ fn one_that_passes_lets_those_read_that_publish_and_come_where_it_stands() {
     assert!(!lets_read(&behind(10), Interest::Own), "it is ahead");
     let elsewhere = but(behind(7), |ask| ask.reads[0].lane = Lane::Bulk);
     assert!(!lets_read(&elsewhere, Interest::Own));
+    let larger = but(behind(9), |ask| ask.reads[0].limit = 11);
+    assert!(
+        !lets_read(&larger, Interest::Own),
+        "there is no room for it"
+    );
+}
+
+#[test]
+fn nobody_waits_for_what_was_read_already() {
+    let (mut recent, now) = (Recent::default(), Instant::now());
+    let mut places = Places::default();
+    let here = ask(&at(7, "10:12:10"));
+    places.stand(1, &here, Interest::Own, (now, COURTESY));
+    places.stand(2, &here, Interest::Passing, (now, COURTESY));
+    assert!(places.lets_read(2, &recent, now).is_some());
+
+    recent.keep(&Arc::new(rows()), now);
+
+    assert!(places.lets_read(2, &recent, now).is_none());
 }
 
 #[test]
