@@ -30,7 +30,9 @@ stage "instructions" scripts/count-instructions.sh
 if newer="$(scripts/newer-postgres.sh)"; then
     # Fewer kills than the first time: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \
-        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
+        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e -- --skip full_load
+    stage "plan of the read on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" \
+        cargo test --workspace --features "$features" --lib -- log::plan::
 else
     echo "=== no newer PostgreSQL found: run scripts/install-servers.sh postgres-newer" >&2
     exit 1

@@ -3,6 +3,8 @@
 //! Costs are CPU microseconds, so that they may be added up and carried to other machines with a grain of salt; what was not measured
 //! stays unknown through all sums.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use crate::results::{Row, median};
@@ -51,15 +53,23 @@ pub(crate) struct Idle {
     pub(crate) memory: Option<f64>,
 }
 
+/// What each message takes at a steady rate; of PostgreSQL the writers' part is in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Steady {
+    /// Messages a second.
+    pub(crate) rate: f64,
+    pub(crate) message: Message,
+}
+
 /// What one broker was measured with.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct OfBroker {
     /// A backlog of transactions of one message.
     pub(crate) single: Message,
     /// A backlog of transactions of a thousand.
     pub(crate) bulk: Message,
-    /// At the lowest steady rate that was measured; of PostgreSQL the writers' part is in it.
-    pub(crate) trickle: Message,
+    /// The steady rates that were measured, the lowest first.
+    pub(crate) steady: Vec<Steady>,
     pub(crate) idle: Idle,
     /// Messages a second that one consumer handles: one by one, and in batches.
     pub(crate) one_by_one: Option<f64>,
@@ -67,7 +77,7 @@ pub(crate) struct OfBroker {
 }
 
 /// All that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Costs {
     pub(crate) kafka: OfBroker,
     pub(crate) nats: OfBroker,
@@ -105,32 +115,61 @@ fn of_broker(rows: &[Row], broker: &str, drained: &str) -> OfBroker {
     };
     let idle = |metric| median(rows, ("W6", broker), "onceward", metric);
     let of_core = |percent: f64| percent / 100.0;
-    let steady = format!("{broker}-1000");
+    let thousand = format!("{broker}-1000");
     let handled = |variant: &str| median(rows, ("W4", variant), "onceward", "rate");
     OfBroker {
         single: message("W1", &format!("{drained} 1/tx")),
         bulk: message("W1", &format!("{drained} 1000/tx")),
-        trickle: message("W2", &lowest_rate(rows, broker).unwrap_or_default()),
+        steady: steady_rates(rows, broker)
+            .into_iter()
+            .map(|(rate, variant)| Steady {
+                rate,
+                message: message("W2", variant),
+            })
+            .collect(),
         idle: Idle {
             relay: idle("cpu_relay").map(of_core),
             postgres: idle("cpu_postgres").map(of_core),
             statements: idle("statements"),
             connections: idle("connections"),
-            memory: median(rows, ("W2", &steady), "onceward", "rss_mib"),
+            memory: median(rows, ("W2", &thousand), "onceward", "rss_mib"),
         },
         one_by_one: handled(broker),
         batches: handled(&format!("{broker} batches")),
     }
 }
 
-/// The variant of W2 with the fewest messages a second.
-fn lowest_rate(rows: &[Row], broker: &str) -> Option<String> {
+/// The steady rates of W2 and their variants, the lowest first.
+fn steady_rates<'a>(rows: &'a [Row], broker: &str) -> Vec<(f64, &'a str)> {
     let of_broker = rows.iter().filter(|row| row.workload == "W2");
     let rates = of_broker.filter_map(|row| {
         let rate = row.variant.strip_prefix(broker)?.strip_prefix('-')?;
-        Some((rate.parse::<u64>().ok()?, row.variant.clone()))
+        Some((rate.parse::<u32>().ok()?, row.variant.as_str()))
     });
-    rates.min().map(|(_, variant)| variant)
+    let rates: BTreeMap<u32, &str> = rates.collect();
+    rates
+        .into_iter()
+        .map(|(rate, variant)| (rate.into(), variant))
+        .collect()
+}
+
+/// The cores that one part takes at a steady rate: between two that were measured as on a line between them, below the lowest as much a message
+/// as there. None beyond the highest.
+pub(crate) fn steady_cores(
+    of: &OfBroker,
+    rate: f64,
+    part: fn(&Message) -> Option<f64>,
+) -> Option<f64> {
+    let at = |steady: &Steady| Some((steady.rate, cores(steady.rate, part(&steady.message)?)));
+    let mut below = (0.0, 0.0);
+    for above in of.steady.iter().filter_map(at) {
+        if rate <= above.0 {
+            let share = (rate - below.0) / (above.0 - below.0);
+            return Some(below.1 + share * (above.1 - below.1));
+        }
+        below = above;
+    }
+    None
 }
 
 /// How many of something one core carries in a second, if each takes so many microseconds of it.
@@ -158,7 +197,7 @@ pub(crate) struct Fleet {
     pub(crate) memory: Option<f64>,
 }
 
-/// An upper bound: what idle relays take, and what each message takes where few come at a time.
+/// What idle relays take, and what the messages take at a steady rate on top of it.
 pub(crate) fn fleet(broker: &OfBroker, load: &Load) -> Fleet {
     let Load {
         services,
@@ -166,9 +205,9 @@ pub(crate) fn fleet(broker: &OfBroker, load: &Load) -> Fleet {
         streams,
         ..
     } = *load;
-    let sum = |idle: Option<f64>, message: Option<f64>| {
+    let sum = |idle: Option<f64>, part| {
         let busy = if rate > 0.0 {
-            cores(rate, message?)
+            steady_cores(broker, rate, part)?
         } else {
             0.0
         };
@@ -176,8 +215,8 @@ pub(crate) fn fleet(broker: &OfBroker, load: &Load) -> Fleet {
     };
     let idle = &broker.idle;
     Fleet {
-        relays: sum(idle.relay, broker.trickle.relay),
-        databases: sum(idle.postgres, broker.trickle.postgres),
+        relays: sum(idle.relay, |message| message.relay),
+        databases: sum(idle.postgres, |message| message.postgres),
         connections: services * connections(streams),
         statements: idle.statements.map(|each| services * streams * each),
         memory: idle.memory.map(|each| services * each / 1024.0),
@@ -219,32 +258,38 @@ pub(crate) fn share_of_writes(rate: f64, costs: &Costs) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const KNOWN: OfBroker = OfBroker {
-        single: Message {
-            relay: Some(10.0),
-            postgres: Some(5.0),
-            broker: Some(2.0),
-        },
-        bulk: Message {
-            relay: None,
-            postgres: None,
-            broker: None,
-        },
-        trickle: Message {
-            relay: Some(100.0),
-            postgres: Some(300.0),
-            broker: None,
-        },
-        idle: Idle {
-            relay: Some(0.01),
-            postgres: Some(0.02),
-            statements: Some(40.0),
-            connections: Some(4.0),
-            memory: Some(16.0),
-        },
-        one_by_one: Some(2_000.0),
-        batches: None,
-    };
+    fn known() -> OfBroker {
+        let steady = |rate, relay, postgres| Steady {
+            rate,
+            message: Message {
+                relay: Some(relay),
+                postgres: Some(postgres),
+                broker: None,
+            },
+        };
+        OfBroker {
+            single: Message {
+                relay: Some(10.0),
+                postgres: Some(5.0),
+                broker: Some(2.0),
+            },
+            bulk: Message {
+                relay: None,
+                postgres: None,
+                broker: None,
+            },
+            steady: vec![steady(1_000.0, 100.0, 300.0), steady(5_000.0, 60.0, 200.0)],
+            idle: Idle {
+                relay: Some(0.01),
+                postgres: Some(0.02),
+                statements: Some(40.0),
+                connections: Some(4.0),
+                memory: Some(16.0),
+            },
+            one_by_one: Some(2_000.0),
+            batches: None,
+        }
+    }
 
     const LOAD: Load = Load {
         services: 1_000.0,
@@ -266,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_fleet_with_nothing_to_do_takes_what_idle_relays_take() {
-        let fleet = fleet(&KNOWN, &LOAD);
+        let fleet = fleet(&known(), &LOAD);
 
         assert!(near(fleet.relays, 10.0), "{fleet:?}");
         assert!(near(fleet.databases, 20.0), "{fleet:?}");
@@ -278,7 +323,7 @@ mod tests {
     #[test]
     fn messages_come_on_top_of_idling() {
         let fleet = fleet(
-            &KNOWN,
+            &known(),
             &Load {
                 rate: 100.0,
                 ..LOAD
@@ -314,21 +359,39 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_steady_rate_is_the_one_with_the_least_number() {
-        let row = |variant: &str| Row {
+    fn steady_rates_are_taken_in_their_order() {
+        let row = |variant: &str, median: f64| Row {
             workload: "W2".to_owned(),
             variant: variant.to_owned(),
             contestant: "onceward".to_owned(),
             metric: "cpu_us_relay".to_owned(),
             unit: "us/msg".to_owned(),
             min: 1.0,
-            median: 7.0,
-            max: 9.0,
+            median,
+            max: 900.0,
             runs: 3,
         };
-        let rows = [row("kafka-5000"), row("kafka-100"), row("nats-1")];
+        let rows = [
+            row("kafka-5000", 60.0),
+            row("kafka-100", 400.0),
+            row("kafka-1000 visible", 9.0),
+            row("nats-1", 7.0),
+        ];
 
-        assert_eq!(lowest_rate(&rows, "kafka").as_deref(), Some("kafka-100"));
-        assert_eq!(Costs::of(&rows).kafka.trickle.relay, Some(7.0));
+        let steady = Costs::of(&rows).kafka.steady;
+
+        let found = steady.iter().map(|at| (at.rate, at.message.relay));
+        assert!(found.eq([(100.0, Some(400.0)), (5_000.0, Some(60.0))]));
+    }
+
+    #[test]
+    fn cores_at_a_steady_rate_lie_between_those_that_were_measured_and_are_unknown_beyond() {
+        let of_relay = |rate| steady_cores(&known(), rate, |message| message.relay);
+
+        assert!(near(of_relay(100.0), 0.01));
+        assert!(near(of_relay(1_000.0), 0.1));
+        assert!(near(of_relay(3_000.0), 0.2), "{:?}", of_relay(3_000.0));
+        assert!(near(of_relay(5_000.0), 0.3));
+        assert_eq!(of_relay(5_001.0), None);
     }
 }

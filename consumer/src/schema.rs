@@ -1,4 +1,4 @@
-//! What a consumer needs of its database: tables that are there, rights of its role. Asked at the start and by `doctor`.
+//! What a consumer needs of its database: tables that are there, rights of its role. Asked at the start.
 
 use onceward_core::Schema;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The brokers a stream can publish to. The one file that knows them all.
+//! The brokers a stream can publish to. The one file that runs them.
 
 use std::future::Future;
 use std::pin::Pin;

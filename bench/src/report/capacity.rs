@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::page::figure;
 use crate::capacity::{
     Costs, Load, Message, OfBroker, added_wal, connections, cores, fleet, member, members,
-    of_one_core, share_of_writes,
+    of_one_core, share_of_writes, steady_cores,
 };
 
 const HEAD: &str = include_str!("capacity/head.md");
@@ -137,19 +137,18 @@ fn postgres(page: &mut String, costs: &Costs, machine_cores: Option<usize>) {
     line(
         page,
         format_args!(
-            "| messages/s, one a transaction | machines like that for the writers | log added, MB/s | cores of PostgreSQL for one stream's reading | relay cores (Kafka) |\n|---:|---:|---:|---:|---:|"
+            "| messages/s, one a transaction | machines like that for the writers | log added, MB/s | cores of PostgreSQL, the writers' part included | cores of the relay (Kafka) |\n|---:|---:|---:|---:|---:|"
         ),
     );
     for rate in [100.0, 1_000.0, 5_000.0, 20_000.0, 100_000.0] {
         let share = known(share_of_writes(rate, costs));
         let wal = known(added_wal(rate, costs).map(|bytes| bytes / 1e6));
-        let of = costs.kafka.single;
-        let reading = known(of.postgres.map(|each| cores(rate, each)));
-        let relay = known(of.relay.map(|each| cores(rate, each)));
+        let databases = known(steady_cores(&costs.kafka, rate, |message| message.postgres));
+        let relay = known(steady_cores(&costs.kafka, rate, |message| message.relay));
         let rate = figure(rate);
         line(
             page,
-            format_args!("| {rate} | {share} | {wal} | {reading} | {relay} |"),
+            format_args!("| {rate} | {share} | {wal} | {databases} | {relay} |"),
         );
     }
 }

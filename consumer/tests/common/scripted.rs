@@ -33,7 +33,12 @@ pub(crate) enum Did {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book(Arc<Mutex<Vec<Did>>>, Arc<AtomicUsize>, Arc<AtomicBool>);
+pub(crate) struct Book(
+    Arc<Mutex<Vec<Did>>>,
+    Arc<AtomicUsize>,
+    Arc<AtomicBool>,
+    Arc<Mutex<Vec<usize>>>,
+);
 
 impl Book {
     pub(crate) fn note(&self, did: Did) {
@@ -52,6 +57,13 @@ impl Book {
     /// How often the consumer has asked for the backlog: at its start, and then every five seconds.
     pub(crate) fn backlogs(&self) -> usize {
         self.1.load(Relaxed)
+    }
+
+    /// For how many deliveries the consumer has asked, without those that were as many as the time before.
+    pub(crate) fn rooms(&self) -> Vec<usize> {
+        let mut rooms = self.3.lock().unwrap().clone();
+        rooms.dedup();
+        rooms
     }
 
     pub(crate) fn all(&self) -> Vec<Did> {
@@ -95,7 +107,8 @@ impl Subscriber for Scripted {
         ScriptedAcker(self.book.clone())
     }
 
-    async fn next(&mut self, _: usize) -> Script {
+    async fn next(&mut self, room: usize) -> Script {
+        self.book.3.lock().unwrap().push(room);
         match self.script.recv().await {
             Some(next) => next,
             None => std::future::pending().await,

@@ -75,6 +75,54 @@ async fn a_refused_subscription_ends_the_consumer_and_an_outage_of_the_broker_do
     );
 }
 
+#[tokio::test]
+async fn no_more_deliveries_are_asked_for_than_there_is_room_for() {
+    let limits = Limits {
+        messages: 8,
+        ..Limits::default()
+    };
+    let play = play_with(|builder, gate| builder.limits(limits).on_with("*", gate, waits)).await;
+    let (member, gate) = (&play.member, &play.gate);
+    let asked = |rooms: &'static [usize]| {
+        let book = member.book.clone();
+        wait::until_true(SOON, "the room to be asked for", move || {
+            let all = book.rooms();
+            async move { all.ends_with(rooms) }
+        })
+    };
+
+    member.say((1..=5).map(|n| delivery(n, None)).collect());
+    asked(&[8, 3]).await;
+    // It is full: what is settled makes room for as many, and nothing else does.
+    member.say((6..=8).map(|n| delivery(n, None)).collect());
+    gate.add_permits(1);
+    member.book.has(Did::Ack(1)).await;
+
+    asked(&[8, 3, 1]).await;
+    gate.add_permits(7);
+    member.book.has(Did::Ack(8)).await;
+    play.end().await;
+}
+
+#[tokio::test]
+async fn of_messages_that_are_larger_than_all_the_memory_one_is_asked_for_at_a_time() {
+    let limits = Limits {
+        bytes: 1,
+        ..Limits::default()
+    };
+    let play = play_with(|builder, gate| builder.limits(limits).on_with("*", gate, waits)).await;
+    let (member, gate) = (&play.member, &play.gate);
+
+    for order in 1..=3 {
+        member.say(vec![delivery(order, None)]);
+        gate.add_permits(1);
+        member.book.has(Did::Ack(order)).await;
+    }
+
+    assert_eq!(member.book.rooms(), [1]);
+    play.end().await;
+}
+
 /// What was said last of reading; what is acked meanwhile stands between.
 fn last_pause(book: &Book) -> Option<Did> {
     let mut pauses = book.all().into_iter();

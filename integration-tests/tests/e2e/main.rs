@@ -12,6 +12,7 @@ mod detours;
 mod failing_type;
 mod failover;
 mod failpoints;
+mod full_load;
 mod guard;
 mod kills;
 mod network;

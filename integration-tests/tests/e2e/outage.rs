@@ -12,6 +12,8 @@ use crate::stage::{Changes, Stage, WINDOW};
 const DOWN: Duration = Duration::from_secs(20);
 /// How much more memory an outage may cost: far less than what is written meanwhile.
 const MORE_MEMORY: u64 = 24 << 20;
+/// How long it may keep a processor busy: a loop without a wait would take all of the time.
+const MOST_BUSY: Duration = Duration::from_secs(5);
 /// How many lines a relay may log in that time.
 const LINES: usize = 40;
 
@@ -28,6 +30,7 @@ async fn a_destination_that_is_down_for_long_costs_nothing_but_time() {
     });
     stage.wait_until_published(300).await;
     let (memory, lines) = (relay.resident(), relay.log().lines().count());
+    let busy = relay.busy();
 
     nats.kill();
     tokio::time::sleep(DOWN).await;
@@ -36,7 +39,11 @@ async fn a_destination_that_is_down_for_long_costs_nothing_but_time() {
         relay.resident().saturating_sub(memory),
         relay.log().lines().count() - lines,
     );
-    eprintln!("an outage of {DOWN:?} cost {memory} bytes and {lines} lines");
+    let busy = relay.busy() - busy;
+    eprintln!(
+        "an outage of {DOWN:?} cost {memory} bytes, {lines} lines and {busy:?} of a processor"
+    );
+    assert!(busy < MOST_BUSY, "{busy:?}");
     assert!(memory < MORE_MEMORY, "{memory} bytes more");
     assert!(lines <= LINES, "{lines} lines:\n{}", relay.log());
     assert_eq!(stage.parked().await, 0);

@@ -119,6 +119,16 @@ impl Program {
         self.child.stderr()
     }
 
+    /// How long it has kept a processor busy so far, as the kernel counts it: in hundredths of a second.
+    pub(crate) fn busy(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Its name may hold blanks and brackets. User and system time are the 14th and 15th field.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let times = fields.split_whitespace().skip(11).take(2);
+        let hundredths: u64 = times.map(|time| time.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(hundredths * 10)
+    }
+
     /// How much of the machine's memory it uses, in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

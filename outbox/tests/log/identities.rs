@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onceward::{Checkpoint, Keeper, Lane, LogError, Refusal};
+use onceward::{Checkpoint, Keeper, Lane, LogDatabase, LogError, LogReader, Refusal, Schema};
 use onceward_testkit::postgres::{Database, Options, Postgres};
 
 use crate::support::{
@@ -150,13 +150,33 @@ async fn who_holds_a_stream_is_told_of_such_a_change_when_it_renews_its_lease() 
 }
 
 #[tokio::test]
+async fn a_reader_of_another_server_than_the_keepers_is_refused() {
+    let primary = Postgres::start(Options::default()).await;
+    let pool = sqlx::PgPool::connect(&primary.url("postgres"))
+        .await
+        .unwrap();
+    onceward_migrations::run(&pool).await.unwrap();
+    let standby = primary.standby("reader").await;
+    standby.promote().await;
+    let [here, there] = [&primary, &standby].map(|server| {
+        let url = server.url("postgres").parse().unwrap();
+        LogDatabase::new(url, Schema::default())
+    });
+    let keeper = Keeper::connect(&here).await.unwrap();
+    let here = LogReader::connect(&here).await.unwrap();
+    let there = LogReader::connect(&there).await.unwrap();
+
+    let error = keeper.check_reader(&there).unwrap_err();
+
+    assert!(matches!(error, LogError::DifferentServers), "{error}");
+    keeper.check_reader(&here).unwrap();
+}
+
+#[tokio::test]
 async fn a_standby_is_refused() {
     let primary = Postgres::start(Options::default()).await;
     let standby = primary.standby("reader").await;
-    let log = onceward::LogDatabase::new(
-        standby.url("postgres").parse().unwrap(),
-        onceward::Schema::default(),
-    );
+    let log = LogDatabase::new(standby.url("postgres").parse().unwrap(), Schema::default());
 
     let error = Keeper::connect(&log).await.unwrap_err();
 

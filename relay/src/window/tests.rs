@@ -172,6 +172,22 @@ fn a_full_bulk_lane_leaves_room_for_the_critical_one() {
 }
 
 #[test]
+fn nothing_is_read_while_a_route_has_filled_its_share_whatever_room_its_lanes_have() {
+    let mut window = Window::new(BOUNDS);
+    let messages = |count| (1..=count).map(|seq| outgoing("a", seq)).collect();
+    window.push(Line::main(Lane::Bulk), messages(100), ());
+    window.push(Line::main(Lane::Standard), messages(99), ());
+    assert_eq!(window.room(Lane::Critical), 100);
+
+    window.push(Line::main(Lane::Standard), messages(1), ());
+    assert_eq!(window.room(Lane::Critical), 0);
+
+    let offer = window.offer(1, 1 << 20, every).unwrap();
+    window.done(offer.entries[0]);
+    assert_eq!(window.room(Lane::Critical), 100);
+}
+
+#[test]
 fn what_is_done_behind_a_message_that_waits_is_held_only_so_far() {
     let mut window = Window::new(BOUNDS);
     window.push(Line::main(Lane::Standard), vec![outgoing("bad", 0)], 0);

@@ -112,13 +112,18 @@ fn a_wrong_type_is_told_with_what_is_allowed() {
             "routes = { \"a b\" = \"x\" }",
             &["streams.events.routes", "a b"],
         ),
-        ("kafka = \"x\"", &[]),
     ] {
-        if parts.is_empty() {
-            continue;
-        }
         assert_mentions(&problems(section, &format!("{section}{line}\n")), parts);
     }
+}
+
+#[test]
+fn a_destination_that_is_no_table_is_refused() {
+    let broker = "[streams.events.kafka]\nbrokers = \"127.0.0.1:9092\"";
+
+    let text = problems(broker, "kafka = \"127.0.0.1:9092\"");
+
+    assert_mentions(&text, &["streams.events.kafka"]);
 }
 
 #[test]
