@@ -16,7 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use self::bare::With;
 use crate::backlog;
+use crate::cost::Stage;
 use crate::outcome::Outcome;
 use crate::world::World;
 
@@ -79,27 +81,17 @@ impl Broker {
         Ok(())
     }
 
-    /// Publishes with the bare client, as fast as it goes with durable acks; gives the rate.
+    /// Publishes with the bare client, as fast as it goes with durable acks, and one message before to get connected.
     pub(crate) async fn publish_bare(
         self,
         world: &World,
         route: &str,
         messages: u64,
-    ) -> Outcome<f64> {
-        let begun = Instant::now();
+    ) -> Outcome<Stage> {
         match self {
-            Self::Kafka => {
-                let brokers = world.kafka.brokers().to_owned();
-                let route = route.to_owned();
-                tokio::task::spawn_blocking(move || {
-                    bare::drain_to_kafka(&brokers, &route, messages)
-                })
-                .await??;
-            }
-            Self::Nats => bare::drain_to_nats(world, route, messages).await?,
+            Self::Kafka => bare::drain_to_kafka(world, route, messages, With::Headers).await,
+            Self::Nats => bare::drain_to_nats(world, route, messages).await,
         }
-        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-        Ok(messages as f64 / begun.elapsed().as_secs_f64())
     }
 }
 

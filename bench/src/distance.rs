@@ -36,12 +36,13 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
     for broker in Broker::ALL {
         // The brokers' first steps are slow, and would be those of the way without a delay.
         let route = broker.route_of(&world, PARTITIONS).await?;
-        let rate = broker
+        let bare = broker
             .publish_bare(&world, &route, arguments.messages)
             .await?;
         eprintln!(
-            "  {} is warm: {rate:.0} msg/s by the bare client",
-            broker.name()
+            "  {} is warm: {:.0} msg/s by the bare client",
+            broker.name(),
+            bare.rate
         );
         broker.forget(&world, &route).await?;
     }

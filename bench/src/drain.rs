@@ -12,13 +12,14 @@ use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog;
+use crate::broker::bare::{With, drain_to_kafka};
 use crate::broker::{self, Broker, IdIn, Witness};
-use crate::latency::Figure;
+use crate::cost::{Figure, Stage, bytes_each, each, per_second};
 use crate::outcome::Outcome;
 use crate::producer::wal;
 use crate::relay::Relay;
 use crate::results::Results;
-use crate::world::{Used, World};
+use crate::world::World;
 
 /// How often the broker is asked.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
@@ -34,19 +35,17 @@ const TARGETS: [(&str, Broker, u16); 3] = [
     ("nats", Broker::Nats, 1),
 ];
 
-/// A stage by itself, as fast as it goes.
-#[derive(Debug, Clone, Copy)]
-struct Stage {
-    rate: f64,
-    /// CPU microseconds of a message: of its client here, and of its server.
-    client: f64,
-    server: f64,
-}
+/// The rows of the backlog, copied to nowhere as the server finds them.
+const COPY: &str = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1) to stdout (format binary)";
 
-impl Stage {
-    fn cpu(self) -> f64 {
-        self.client + self.server
-    }
+/// The same in the order in which a relay reads. Served by `messages_lane_seq`.
+const ORDERED_READ: &str = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1 order by seq) to stdout (format binary)";
+
+/// What is measured beside the drains: each stage by itself, as fast as it goes.
+#[derive(Debug, Clone, Copy)]
+struct Reads {
+    copy: Stage,
+    ordered: Stage,
 }
 
 /// What the second half of a drain came to: whoever has to get warm is warm then.
@@ -75,13 +74,18 @@ pub(crate) async fn measure(
         let database = world.database().await?;
         backlog::fill(database.pool(), arguments.messages, per_transaction).await?;
         for run in 0..arguments.repeats {
-            let copy = copy(world, database.pool(), arguments.messages).await?;
+            let reads = reads(world, database.pool(), arguments.messages).await?;
             for (name, broker, partitions) in TARGETS {
                 let variant = format!("{name} {per_transaction}/tx");
                 let at = ("W1", variant.as_str());
                 let bare = bare(world, (broker, partitions), arguments.messages).await?;
-                add_stage(results, at, ("copy", "cpu_us_postgres"), copy);
-                add_stage(results, at, ("raw-client", "cpu_us_broker"), bare);
+                add_read(results, at, "copy", reads.copy);
+                add_read(results, at, "ordered-read", reads.ordered);
+                add_client(results, at, "raw-client", bare);
+                if broker == Broker::Kafka && per_transaction > 1 {
+                    let without = bare_without_headers(world, partitions, arguments.messages);
+                    add_client(results, at, "raw-client-without-headers", without.await?);
+                }
 
                 let route = broker.route_of(world, partitions).await?;
                 // A stream of a new name reads the same log from its beginning.
@@ -89,7 +93,7 @@ pub(crate) async fn measure(
                 let to = (broker, route.as_str());
                 let what = (arguments.relay.as_path(), arguments.messages);
                 let drained = drain(world, what, &database, &stream, to).await?;
-                add(results, at, &drained, ceiling(copy, bare)?);
+                add(results, at, &drained, ceiling(reads.ordered, bare)?);
                 broker.forget(world, &route).await?;
             }
         }
@@ -106,24 +110,25 @@ pub(crate) async fn share(
 ) -> Outcome<f64> {
     let database = world.database().await?;
     backlog::fill(database.pool(), messages, 1_000).await?;
-    let copy = copy(world, database.pool(), messages).await?;
+    let ordered = read_rows(world, database.pool(), ORDERED_READ, messages).await?;
     let bare = bare(world, (broker, partitions), messages).await?;
     let route = broker.route_of(world, partitions).await?;
     let to = (broker, route.as_str());
     let drained = drain(world, (relay, messages), &database, "share", to).await?;
     broker.forget(world, &route).await?;
-    Ok(drained.rate / ceiling(copy, bare)?)
+    Ok(drained.rate / ceiling(ordered, bare)?)
 }
 
-fn add_stage(
-    results: &mut Results,
-    at: (&'static str, &str),
-    (name, server): (&'static str, &'static str),
-    stage: Stage,
-) {
-    results.add(at, name, ("rate", "msg/s"), stage.rate);
-    results.add(at, name, ("cpu_us_client", "us/msg"), stage.client);
-    results.add(at, name, (server, "us/msg"), stage.server);
+fn add_read(results: &mut Results, at: (&'static str, &str), name: &'static str, read: Stage) {
+    results.add(at, name, ("rate", "msg/s"), read.rate);
+    results.add(at, name, ("cpu_us_client", "us/msg"), read.used.here);
+    results.add(at, name, ("cpu_us_postgres", "us/msg"), read.used.postgres);
+}
+
+fn add_client(results: &mut Results, at: (&'static str, &str), name: &'static str, client: Stage) {
+    results.add(at, name, ("rate", "msg/s"), client.rate);
+    results.add(at, name, ("cpu_us_client", "us/msg"), client.used.here);
+    results.add(at, name, ("cpu_us_broker", "us/msg"), client.used.broker);
 }
 
 fn add(results: &mut Results, at: (&'static str, &str), drained: &Drained, ceiling: f64) {
@@ -135,20 +140,34 @@ fn add(results: &mut Results, at: (&'static str, &str), drained: &Drained, ceili
     }
 }
 
-/// What no relay can exceed here: the slower of both stages, and all cores with nothing to do but these.
+/// What no relay can exceed here: the slower of both stages that it goes through, the ordered read and the publishing, and all cores with
+/// nothing to do but these. The unordered copy bounds no more than the ordered one does.
 #[expect(clippy::cast_precision_loss, reason = "a machine has few cores")]
-fn ceiling(copy: Stage, bare: Stage) -> Outcome<f64> {
+fn ceiling(ordered: Stage, bare: Stage) -> Outcome<f64> {
     let cores = std::thread::available_parallelism()?.get() as f64;
-    let by_cpu = cores / ((copy.cpu() + bare.cpu()) / 1e6);
-    Ok(copy.rate.min(bare.rate).min(by_cpu))
+    let reading = ordered.used.here + ordered.used.postgres;
+    let publishing = bare.used.here + bare.used.broker;
+    let by_cpu = cores / ((reading + publishing) / 1e6);
+    Ok(ordered.rate.min(bare.rate).min(by_cpu))
 }
 
-/// The same rows, copied out of the server as fast as it goes.
-async fn copy(world: &World, pool: &PgPool, messages: u64) -> Outcome<Stage> {
+async fn reads(world: &World, pool: &PgPool, messages: u64) -> Outcome<Reads> {
+    Ok(Reads {
+        copy: read_rows(world, pool, COPY, messages).await?,
+        ordered: read_rows(world, pool, ORDERED_READ, messages).await?,
+    })
+}
+
+/// The rows, copied out of the server as fast as it goes.
+async fn read_rows(
+    world: &World,
+    pool: &PgPool,
+    statement: &'static str,
+    messages: u64,
+) -> Outcome<Stage> {
     use futures_util::TryStreamExt;
     let mut connection = pool.acquire().await?;
-    let (begun, before) = (Instant::now(), world.used()?);
-    let statement = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1 order by seq) to stdout (format binary)";
+    let clock = world.meter_with(None).start()?;
     let mut rows = connection.copy_out_raw(statement).await?;
     let mut bytes = 0;
     while let Some(chunk) = rows.try_next().await? {
@@ -157,36 +176,23 @@ async fn copy(world: &World, pool: &PgPool, messages: u64) -> Outcome<Stage> {
     if bytes == 0 {
         return Err("COPY gave nothing".into());
     }
-    let (took, after) = (begun.elapsed(), world.used()?);
-    Ok(Stage {
-        rate: per_second(messages, took),
-        client: per_message(after.here - before.here, messages),
-        server: per_message(after.postgres - before.postgres, messages),
-    })
+    clock.stop(messages)
 }
 
 /// The same records, published by the bare client as fast as it goes.
 async fn bare(world: &World, (broker, partitions): (Broker, u16), messages: u64) -> Outcome<Stage> {
     let route = broker.route_of(world, partitions).await?;
-    let before = world.used()?;
-    let rate = broker.publish_bare(world, &route, messages).await?;
-    let after = world.used()?;
+    let published = broker.publish_bare(world, &route, messages).await?;
     broker.forget(world, &route).await?;
-    Ok(Stage {
-        rate,
-        client: per_message(after.here - before.here, messages),
-        server: per_message(
-            of_broker(broker, after) - of_broker(broker, before),
-            messages,
-        ),
-    })
+    Ok(published)
 }
 
-const fn of_broker(broker: Broker, used: Used) -> f64 {
-    match broker {
-        Broker::Kafka => used.kafka,
-        Broker::Nats => used.nats,
-    }
+/// The same without headers, on Kafka. No ceiling, as a relay sends them: it tells what they cost.
+async fn bare_without_headers(world: &World, partitions: u16, messages: u64) -> Outcome<Stage> {
+    let route = Broker::Kafka.route_of(world, partitions).await?;
+    let published = drain_to_kafka(world, &route, messages, With::Nothing).await?;
+    Broker::Kafka.forget(world, &route).await?;
+    Ok(published)
 }
 
 /// Drains the log of a database by a stream of that name, and reads back what the broker holds.
@@ -200,10 +206,8 @@ pub(crate) async fn drain(
     let url = world.relays_url(database);
     let start = || Relay::start(binary, world, &url, stream, at);
     let (mut drained, relay) = run(world, database.pool(), (at, messages), start).await?;
-    let copies = copies(world, at, messages).await?;
+    drained.figures.push(duplicates(world, at, messages).await?);
     drop(relay);
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    drained.figures.push(("duplicates", "msg", copies as f64));
     Ok(drained)
 }
 
@@ -214,21 +218,19 @@ pub(crate) async fn run(
     (at, messages): ((Broker, &str), u64),
     start: impl FnOnce() -> Outcome<Relay>,
 ) -> Outcome<(Drained, Relay)> {
-    let (written, before) = (wal(pool).await?, world.used()?);
+    let meter = world.meter(at.0);
+    let (written, before) = (wal(pool).await?, meter.used()?);
     let relay = start()?;
     let (rate, warm) = watch(world, &relay, at, messages).await?;
     let (cpu, memory) = (relay.cpu_seconds()?, relay.peak_memory()?);
-    let after = world.used()?;
+    let used = meter.used()?.each_since(before, messages);
     let written = wal(pool).await? - written;
-    let broker = of_broker(at.0, after) - of_broker(at.0, before);
-    let postgres = after.postgres - before.postgres;
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let figures = vec![
-        ("cpu_us_relay", "us/msg", per_message(cpu, messages)),
-        ("cpu_us_postgres", "us/msg", per_message(postgres, messages)),
-        ("cpu_us_broker", "us/msg", per_message(broker, messages)),
+        ("cpu_us_relay", "us/msg", each(cpu, messages)),
+        ("cpu_us_postgres", "us/msg", used.postgres),
+        ("cpu_us_broker", "us/msg", used.broker),
         ("rss_mib", "MiB", memory),
-        ("wal", "B/msg", written as f64 / messages as f64),
+        ("wal", "B/msg", bytes_each(written, messages)),
     ];
     let drained = Drained {
         rate,
@@ -277,19 +279,24 @@ async fn watch(
     let left = messages - already;
     let warm = Warm {
         rate: per_second(left, begun.elapsed()),
-        cpu: per_message(relay.cpu_seconds()? - cpu, left),
+        cpu: each(relay.cpu_seconds()? - cpu, left),
     };
     Ok((rate, Some(warm)))
 }
 
 /// Reads all that the broker holds; gives how many messages it holds more than once. One that it does not hold is an error.
-async fn copies(world: &World, at: (Broker, &str), messages: u64) -> Outcome<u64> {
+pub(crate) async fn duplicates(
+    world: &World,
+    at: (Broker, &str),
+    messages: u64,
+) -> Outcome<Figure> {
     let (held, ids) = read_back(world, at, IdIn::Header).await?;
     let distinct = u64::try_from(ids.len())?;
     if distinct < messages {
         return Err(format!("{} of {messages} messages are lost", messages - distinct).into());
     }
-    Ok(held - distinct)
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    Ok(("duplicates", "msg", (held - distinct) as f64))
 }
 
 /// Reads all that the broker holds: how much that is, and the ids in it.
@@ -307,15 +314,4 @@ pub(crate) async fn read_back(
         ids.insert(arrival.ok_or("the reader ended")?.0);
     }
     Ok((held, ids))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn per_second(count: u64, elapsed: Duration) -> f64 {
-    count as f64 / elapsed.as_secs_f64()
-}
-
-/// Microseconds of each message.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn per_message(seconds: f64, messages: u64) -> f64 {
-    seconds * 1e6 / messages as f64
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use onceward::{Message, Outbox};
+use onceward_testkit::cpu;
 use onceward_testkit::postgres::{Database, Postgres};
 use sqlx::PgPool;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -13,7 +14,6 @@ use uuid::Uuid;
 use crate::Arguments;
 use crate::backlog::{TOPIC, payload};
 use crate::broker::{self, Broker, IdIn};
-use crate::cpu;
 use crate::outcome::Outcome;
 use crate::relay::Relay;
 use crate::results::Results;
@@ -163,7 +163,7 @@ where datname = current_database()
 
 fn of(backends: &[u32]) -> Outcome<f64> {
     let used = backends.iter().map(|pid| cpu::of_process(*pid));
-    used.sum()
+    Ok(used.sum::<std::io::Result<Duration>>()?.as_secs_f64())
 }
 
 /// Statements that this database has run so far.

@@ -17,8 +17,10 @@ use uuid::Uuid;
 use crate::Arguments;
 use crate::backlog::{KEYS, TOPIC, payload, payload_of};
 use crate::broker::bare::Single;
-use crate::broker::{self, Broker, IdIn};
+use crate::broker::{self, Broker, IdIn, Witness};
+use crate::cost::{Figure, bytes_each, each};
 use crate::outcome::Outcome;
+use crate::producer::wal;
 use crate::relay::{Relay, Streams};
 use crate::results::Results;
 use crate::world::World;
@@ -78,9 +80,6 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// A figure: its metric, its unit and its value.
-pub(crate) type Figure = (&'static str, &'static str, f64);
-
 /// One run at so many transactions a second, one message each.
 pub(crate) async fn one(
     world: &World,
@@ -107,13 +106,14 @@ async fn one_with_streams(
     run(world, &database, to, &load, &relay).await
 }
 
-/// The same without a relay: each message is enqueued, and published by the broker's own client when the commit has returned.
+/// The same without a relay: each message is enqueued, and published by the broker's own client when the commit has returned. The CPU of
+/// that client is not told: it is in this process, as writers and the reader are.
 async fn bare(
     world: &World,
     arguments: &Arguments,
     broker: Broker,
     rate: u64,
-) -> Outcome<[Figure; 4]> {
+) -> Outcome<Vec<Figure>> {
     let database = world.database().await?;
     let route = broker.route(world).await?;
     let to = (broker, route.as_str());
@@ -122,9 +122,8 @@ async fn bare(
         how: How::EnqueueAndPublish(client),
         ..Load::enqueued(rate, arguments.seconds)
     };
-    Ok(quantiles(
-        &write_and_read(world, &database, to, &load).await?,
-    ))
+    let (figures, _) = measured(world, &database, to, &load).await?;
+    Ok(figures)
 }
 
 /// How a message is written.
@@ -185,26 +184,43 @@ pub(crate) async fn run(
     load: &Load,
     relay: &Relay,
 ) -> Outcome<Vec<Figure>> {
-    let total = load.messages();
-    let before = (relay.cpu_seconds()?, world.used()?);
-    let histogram = write_and_read(world, database, to, load).await?;
-    let after = (relay.cpu_seconds()?, world.used()?);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "microseconds and counts of one run"
-    )]
-    let per_message = |seconds: f64| seconds * 1e6 / total as f64;
-    let mut figures = quantiles(&histogram).to_vec();
+    let before = relay.cpu_seconds()?;
+    let (mut figures, messages) = measured(world, database, to, load).await?;
+    let cpu = relay.cpu_seconds()? - before;
     figures.extend([
         ("rss_mib", "MiB", relay.peak_memory()?),
-        ("cpu_us_relay", "us/msg", per_message(after.0 - before.0)),
-        (
-            "cpu_us_postgres",
-            "us/msg",
-            per_message(after.1.postgres - before.1.postgres),
-        ),
+        ("cpu_us_relay", "us/msg", each(cpu, messages)),
     ]);
     Ok(figures)
+}
+
+/// One run with whoever publishes, and how many messages that were.
+///
+/// PostgreSQL's CPU and its write-ahead log are those of the whole server, writers included, and the broker's CPU is with the reader: what
+/// a relay adds to them is the difference to the run of the bare client, where all else is the same.
+async fn measured(
+    world: &World,
+    database: &Database,
+    to: (Broker, &str),
+    load: &Load,
+) -> Outcome<(Vec<Figure>, u64)> {
+    let (messages, meter) = (load.messages(), world.meter(to.0));
+    let (written, before) = (wal(database.pool()).await?, meter.used()?);
+    let histogram = write_and_read(world, database, to, load).await?;
+    let used = meter.used()?.each_since(before, messages);
+    let written = wal(database.pool()).await? - written;
+    // The reader has had each message once; what the broker holds beyond are copies.
+    let held = Witness::of(world, to).await?.held().await?;
+    let copies = held.saturating_sub(messages + u64::try_from(load.already)?);
+    let mut figures = quantiles(&histogram).to_vec();
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    figures.extend([
+        ("cpu_us_postgres", "us/msg", used.postgres),
+        ("cpu_us_broker", "us/msg", used.broker),
+        ("wal", "B/msg", bytes_each(written, messages)),
+        ("duplicates", "msg", copies as f64),
+    ]);
+    Ok((figures, messages))
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> [Figure; 4] {

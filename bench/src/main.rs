@@ -7,7 +7,7 @@ mod backlog;
 mod broker;
 mod capacity;
 mod consume;
-mod cpu;
+mod cost;
 mod distance;
 mod drain;
 mod growth;

@@ -5,11 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use onceward_testkit::process::Child;
-use onceward_testkit::{Scratch, free_port};
+use onceward_testkit::{Scratch, cpu, free_port};
 
 use crate::backlog::TOPIC;
 use crate::broker::Broker;
-use crate::cpu;
 use crate::outcome::Outcome;
 use crate::world::World;
 
@@ -144,7 +143,7 @@ impl Relay {
 
     /// CPU seconds used so far, user and system.
     pub(crate) fn cpu_seconds(&self) -> Outcome<f64> {
-        cpu::of_process(self.child.pid())
+        Ok(cpu::of_process(self.child.pid())?.as_secs_f64())
     }
 
     /// What the relay said, for when it ended.

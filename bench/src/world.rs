@@ -8,7 +8,8 @@ use onceward_testkit::nats::{self, Nats};
 use onceward_testkit::postgres::{self, Database, Postgres};
 use onceward_testkit::proxy::Proxy;
 
-use crate::cpu;
+use crate::broker::Broker;
+use crate::cost::Meter;
 use crate::outcome::Outcome;
 
 /// The servers.
@@ -26,16 +27,6 @@ struct Distance {
     postgres: Proxy,
     kafka: Proxy,
     nats: Proxy,
-}
-
-/// CPU seconds used so far.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
-    /// By this process: the bare clients, or whoever writes and reads.
-    pub(crate) here: f64,
-    pub(crate) postgres: f64,
-    pub(crate) kafka: f64,
-    pub(crate) nats: f64,
 }
 
 impl World {
@@ -126,13 +117,17 @@ impl World {
         Ok(async_nats::connect(self.nats_url()).await?)
     }
 
-    /// What all have used so far.
-    pub(crate) fn used(&self) -> Outcome<Used> {
-        Ok(Used {
-            here: cpu::of_this()?,
-            postgres: cpu::of_family(self.postgres.pid())?,
-            kafka: cpu::of_process(self.kafka.pid())?,
-            nats: cpu::of_process(self.nats.pid())?,
-        })
+    /// Looks at PostgreSQL and at a broker.
+    pub(crate) fn meter(&self, broker: Broker) -> Meter {
+        let broker = match broker {
+            Broker::Kafka => self.kafka.pid(),
+            Broker::Nats => self.nats.pid(),
+        };
+        self.meter_with(Some(broker))
+    }
+
+    /// Looks at PostgreSQL, and at the process of another broker if there is one.
+    pub(crate) fn meter_with(&self, broker: Option<u32>) -> Meter {
+        Meter::of(self.postgres.pid(), broker)
     }
 }

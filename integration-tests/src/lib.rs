@@ -27,6 +27,7 @@
 mod binaries;
 #[cfg(feature = "containers")]
 mod containers;
+pub mod cpu;
 mod elsewhere;
 pub mod kafka;
 pub mod ledger;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use onceward_testkit::cpu;
 use onceward_testkit::process::Child;
 
 const STOP_TAKES_AT_MOST: Duration = Duration::from_secs(30);
@@ -119,14 +120,9 @@ impl Program {
         self.child.stderr()
     }
 
-    /// How long it has kept a processor busy so far, as the kernel counts it: in hundredths of a second.
+    /// How long it has kept a processor busy so far.
     pub(crate) fn busy(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // Its name may hold blanks and brackets. User and system time are the 14th and 15th field.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let times = fields.split_whitespace().skip(11).take(2);
-        let hundredths: u64 = times.map(|time| time.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(hundredths * 10)
+        cpu::of_process(self.pid()).unwrap()
     }
 
     /// How much of the machine's memory it uses, in bytes.
