@@ -3,6 +3,8 @@
 //!
 //! Kafka only: what grows is PostgreSQL's part. The servers are of this workload alone, so that what it wrote goes with them.
 
+mod condition;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use self::condition::{Condition, retained_variant};
 use crate::Arguments;
 use crate::backlog::{self, Care, TOPIC, payload};
 use crate::broker::{self, Broker, IdIn};
@@ -60,66 +63,6 @@ pub(crate) struct Settings {
     /// W5: seconds of each latency.
     #[arg(long, default_value_t = 8)]
     pub(crate) growth_seconds: u64,
-}
-
-/// What is not as in the bare run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    /// Nothing.
-    Bare,
-    /// Messages are retained.
-    Retained,
-    /// A transaction that has written to the log stays open from before the backlog to the end.
-    HeldOpen,
-    /// So many streams read the log; all but one ask for other topics and pass over the messages.
-    Streams(u16),
-    /// No table is vacuumed or analyzed, by nobody.
-    DeadAutovacuum,
-}
-
-impl Condition {
-    /// Those that are measured in fresh databases.
-    const FRESH: [Self; 4] = [
-        Self::HeldOpen,
-        Self::Streams(3),
-        Self::Streams(10),
-        Self::DeadAutovacuum,
-    ];
-
-    fn variant(self) -> String {
-        match self {
-            Self::Bare => "kafka bare".to_owned(),
-            Self::Retained => "kafka retained".to_owned(),
-            Self::HeldOpen => "kafka transaction held open".to_owned(),
-            Self::Streams(count) => format!("kafka {count} streams"),
-            Self::DeadAutovacuum => "kafka dead autovacuum".to_owned(),
-        }
-    }
-
-    /// Streams beside the one that publishes.
-    const fn others(self) -> u16 {
-        match self {
-            Self::Streams(count) => count.saturating_sub(1),
-            Self::Bare | Self::Retained | Self::HeldOpen | Self::DeadAutovacuum => 0,
-        }
-    }
-
-    const fn care(self) -> Care {
-        match self {
-            Self::DeadAutovacuum => Care::None,
-            Self::Bare | Self::Retained | Self::HeldOpen | Self::Streams(_) => Care::Vacuum,
-        }
-    }
-}
-
-/// The variant of so many retained messages, such as `kafka 10m retained`.
-fn retained_variant(messages: u64) -> String {
-    match messages {
-        whole if whole >= 1_000_000 && whole % 1_000_000 == 0 => {
-            format!("kafka {}m retained", whole / 1_000_000)
-        }
-        other => format!("kafka {other} retained"),
-    }
 }
 
 /// What a drain and a latency came to.
@@ -178,7 +121,7 @@ async fn bare(world: &World, arguments: &Arguments) -> Outcome<Turn> {
     log.turn().await
 }
 
-/// A backlog of an outage, of which only the rate is told, once: it takes its time.
+/// A backlog of an outage, once and without a latency: it takes its time.
 async fn outage(world: &World, arguments: &Arguments, results: &mut Results) -> Outcome {
     let settings = &arguments.growth;
     let at = ("W5", "kafka after an outage");
@@ -188,9 +131,8 @@ async fn outage(world: &World, arguments: &Arguments, results: &mut Results) -> 
         ("onceward", settings.outage),
     ] {
         let log = Log::new(world, arguments, Condition::Bare).await?;
-        let (drained, relay) = log.drain(messages).await?;
-        relay.stop().await?;
-        results.add(at, contestant, ("rate", "msg/s"), drained.rate);
+        let drained = log.drain(messages).await?;
+        add_drained(results, at, contestant, &drained);
         rates.push(drained.rate);
     }
     if let [bare, after] = rates[..] {
@@ -202,10 +144,7 @@ async fn outage(world: &World, arguments: &Arguments, results: &mut Results) -> 
 fn add(results: &mut Results, variant: &str, turn: &Turn, bare: &Turn) {
     let at = ("W5", variant);
     for (contestant, turn) in [("onceward", turn), ("bare-run", bare)] {
-        results.add(at, contestant, ("rate", "msg/s"), turn.drained.rate);
-        for (metric, unit, value) in &turn.drained.figures {
-            results.add(at, contestant, (metric, unit), *value);
-        }
+        add_drained(results, at, contestant, &turn.drained);
         for (metric, unit, value) in turn.latency.iter().filter(|(_, unit, _)| *unit == "ms") {
             results.add(at, contestant, (metric, unit), *value);
         }
@@ -217,6 +156,18 @@ fn add(results: &mut Results, variant: &str, turn: &Turn, bare: &Turn) {
     results.add(at, "onceward", ("fraction_of_bare", "ratio"), fraction);
     let times = turn.p99() / bare.p99();
     results.add(at, "onceward", ("p99_of_bare", "ratio"), times);
+}
+
+fn add_drained(
+    results: &mut Results,
+    at: (&'static str, &str),
+    contestant: &'static str,
+    drained: &Drained,
+) {
+    results.add(at, contestant, ("rate", "msg/s"), drained.rate);
+    for (metric, unit, value) in &drained.figures {
+        results.add(at, contestant, (metric, unit), *value);
+    }
 }
 
 /// Commits a message of the stream that publishes every millisecond, for ever.
@@ -313,8 +264,7 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
             | Condition::Streams(_)
             | Condition::DeadAutovacuum => None,
         };
-        let (drained, relay) = self.drain(self.arguments.growth.growth_messages).await?;
-        relay.stop().await?;
+        let drained = self.drain(self.arguments.growth.growth_messages).await?;
         let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
         let relay = self.relay(&route)?;
         let to = (Broker::Kafka, route.as_str());
@@ -359,13 +309,19 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
         Ok(held)
     }
 
-    async fn drain(&self, messages: u64) -> Outcome<(Drained, Relay)> {
+    /// Drains a backlog to a route of its own, which is read back.
+    async fn drain(&self, messages: u64) -> Outcome<Drained> {
         let care = self.condition.care();
         backlog::write(self.database.pool(), messages, 1_000, care).await?;
         let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
         let to = (Broker::Kafka, route.as_str());
         let start = || self.relay(&route);
-        drain::run(self.world, self.database.pool(), (to, messages), start).await
+        let (mut drained, relay) =
+            drain::run(self.world, self.database.pool(), (to, messages), start).await?;
+        relay.stop().await?;
+        let copies = drain::duplicates(self.world, to, messages).await?;
+        drained.figures.push(copies);
+        Ok(drained)
     }
 
     /// Takes the messages of a turn out of the log again, as the next one is to find it as this one did.
@@ -378,23 +334,5 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
             turn.drained.rate
         );
         backlog::take_last(self.database.pool(), written).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_millions_are_told_as_such() {
-        assert_eq!(retained_variant(20_000_000), "kafka 20m retained");
-        assert_eq!(retained_variant(1_500), "kafka 1500 retained");
-    }
-
-    #[test]
-    fn only_streams_have_others_beside_the_one_that_publishes() {
-        let others = Condition::FRESH.map(Condition::others);
-
-        assert_eq!(others, [0, 2, 9, 0]);
     }
 }

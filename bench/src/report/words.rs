@@ -57,7 +57,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
 ];
 
 /// Metrics, in the order of the page.
-pub(super) const METRICS: [(&str, &str); 28] = [
+pub(super) const METRICS: [(&str, &str); 29] = [
     ("rate", "Rate"),
     ("rate_warm", "Rate of the second half"),
     ("fraction_of_ceiling", "Share of the combined ceiling"),
@@ -88,6 +88,7 @@ pub(super) const METRICS: [(&str, &str); 28] = [
         "cpu_us_relay_warm",
         "CPU of the relay, each message of the second half",
     ),
+    ("cpu_us_consumer", "CPU of the consumer, each message"),
     ("cpu_us_postgres", "CPU of PostgreSQL, each message"),
     ("cpu_us_broker", "CPU of the broker, each message"),
     ("cpu_us_client", "CPU of the client, each message"),
