@@ -64,10 +64,14 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
                 results.add(at, "onceward", ("rate", "msg/s"), drained.rate);
                 let fraction = drained.rate / *local.get_or_insert(drained.rate);
                 results.add(at, "onceward", ("fraction_of_no_delay", "ratio"), fraction);
+                for (metric, unit, value) in &drained.figures {
+                    results.add(at, "onceward", (metric, unit), *value);
+                }
                 broker.forget(&world, &route).await?;
 
                 let figures = latency::one(&world, arguments, broker, RATE).await?;
                 for (metric, unit, value) in figures {
+                    // What it costs is told of the drain.
                     if unit == "ms" {
                         results.add(at, "onceward", (metric, unit), value);
                     }

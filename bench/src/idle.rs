@@ -87,6 +87,8 @@ async fn one(
         idle.connections,
     );
 
+    results.add(at, "onceward", ("rss_mib", "MiB"), relay.peak_memory()?);
+
     for (metric, millis) in now_and_then(database.pool(), TOPIC, &mut arrivals, MESSAGES).await? {
         results.add(at, "onceward", (metric, "ms"), millis);
     }
