@@ -1,52 +1,43 @@
 //! W4: how fast messages are handled once, with a handler that does nothing: one by one, and in batches; beside the bare client
-//! and the bare transaction.
+//! and the bare transaction, without copies and with a second copy of every tenth message.
 //!
 //! The clock runs from the first message until the last one is stored, for all of them: how long it takes to join a group is not measured.
+//! Copies count in no rate. The CPU of a consumer is that of this process, in which little else happens meanwhile; its memory is not
+//! told, as what the benchmark itself holds is in it.
 
 pub(crate) mod bare;
+pub(crate) mod lot;
+mod manner;
+pub(crate) mod tally;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use onceward_consumer::{
-    BatchHandler, BatchSettings, BatchTx, CancellationToken, Consumer, ConsumerBuilder, Handler,
-    HandlerError, HandlerSettings, Limits, Message, Tx,
-};
-use onceward_core::{Batch, MAX_PAYLOAD, Outgoing, Publisher, Route, Source};
+use onceward_consumer::CancellationToken;
 use onceward_kafka::{Kafka, KafkaConfig, KafkaSubscription};
-use onceward_nats::{NatsConfig, NatsPublisher, NatsSubscriber, SubscriberConfig};
+use onceward_nats::{NatsConfig, NatsSubscriber, SubscriberConfig};
 use onceward_testkit::postgres::Database;
 use onceward_testkit::unique;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
+use self::lot::{Copies, Lot};
+pub(crate) use self::manner::Manner;
+use self::manner::{BATCH, BATCHES, CONCURRENCY};
+use self::tally::{Count, Handled, Tally};
 use crate::Arguments;
-use crate::backlog::{KEYS, TOPIC, payload};
 use crate::broker::Broker;
 use crate::outcome::Outcome;
-use crate::results::Results;
-use crate::spread;
+use crate::results::{OURS, Results};
 use crate::world::World;
+use crate::{spread, sqs};
 
-/// Handlers at a time, and connections of the bare transactions.
-pub(crate) const CONCURRENCY: u32 = 16;
+/// A run that takes longer has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Batches at a time, and messages of one.
-pub(crate) const BATCHES: usize = 4;
-pub(crate) const BATCH: usize = 250;
-
-/// Deliveries in memory, of both: enough for all batches and for as many that wait.
-const MEMORY: usize = 2_000;
-
-/// Messages that are offered at a time.
-const CHUNK: u64 = 1_000;
-
-/// Of which one is published twice, where there are duplicates.
-const COPIED: usize = 10;
+const RATE: (&str, &str) = ("rate", "msg/s");
 
 /// 100,000 messages of 1,000 other keys that wait for another attempt, as the consumer writes them.
 const RETRIES: &str = "
@@ -60,147 +51,15 @@ select 'bench', md5((n % 1000)::text)::uuid, md5('m' || n)::uuid, 0,
   'orders.created', 'held-' || n % 1000, 'orders.created', convert_to(repeat('a', 300), 'utf8'), now() + interval '1 hour'
 from generate_series(1, 100000) n";
 
-/// What this run has marked: those that wait have another outcome.
-const MARKED: &str =
-    "select count(*) from onceward.processed_messages where consumer = 'bench' and outcome = 0";
+/// The bare transactions, which no broker has a part in.
+pub(crate) type Transactions = BTreeMap<(Manner, Copies), Handled>;
 
-/// A run that takes longer has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
-
-/// What the handler and the measurement share.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    messages: u64,
-    handled: AtomicU64,
-    /// When the handler was called first, and with how many messages: what those took is not known.
-    first: OnceLock<(Instant, u64)>,
-    done: Notify,
-}
-
-impl Tally {
-    pub(crate) fn of(messages: u64) -> Arc<Self> {
-        Arc::new(Self {
-            messages,
-            handled: AtomicU64::new(0),
-            first: OnceLock::new(),
-            done: Notify::new(),
-        })
-    }
-
-    fn add(&self, count: u64) {
-        self.first.get_or_init(|| (Instant::now(), count));
-        if self.handled.fetch_add(count, Ordering::Relaxed) + count >= self.messages {
-            self.done.notify_one();
-        }
-    }
-
-    /// Messages a second, from the first call of the handler until all are marked in the database: waits for that.
-    pub(crate) async fn rate(&self, pool: &PgPool) -> Outcome<f64> {
-        timeout(DEADLINE, self.done.notified()).await?;
-        let wanted = i64::try_from(self.messages)?;
-        let marked = async {
-            // A batch that was rolled back is handled once more.
-            while sqlx::query_scalar::<_, i64>(MARKED).fetch_one(pool).await? < wanted {
-                sleep(Duration::from_millis(2)).await;
-            }
-            Outcome::Ok(())
-        };
-        timeout(DEADLINE, marked).await??;
-        let (begun, count) = self.first.get().ok_or("nothing was handled")?;
-        Ok(per_second(self.messages - count, begun.elapsed()))
-    }
-}
-
-/// Counts, and does nothing.
-#[derive(Debug)]
-pub(crate) struct Count(pub(crate) Arc<Tally>);
-
-impl Handler for Count {
-    async fn handle(&self, _: &Message, _: &mut Tx) -> Result<(), HandlerError> {
-        self.0.add(1);
-        Ok(())
-    }
-}
-
-impl BatchHandler for Count {
-    async fn handle(&self, messages: &[Arc<Message>], _: &mut BatchTx) -> Result<(), HandlerError> {
-        self.0.add(u64::try_from(messages.len())?);
-        Ok(())
-    }
-}
-
-/// How messages are handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
-    OneByOne,
-    Batches,
-}
-
-impl Manner {
-    /// Messages of one run: so many that both manners take about as long.
-    pub(crate) const fn messages(self) -> u64 {
-        match self {
-            Self::OneByOne => 20_000,
-            Self::Batches => 300_000,
-        }
-    }
-
-    /// The variant of a broker, such as `kafka batches`.
-    pub(crate) fn variant(self, broker: &str) -> String {
-        match self {
-            Self::OneByOne => broker.to_owned(),
-            Self::Batches => format!("{broker} batches"),
-        }
-    }
-
-    pub(crate) fn consumer(self, pool: PgPool, handler: Count) -> Outcome<Consumer> {
-        let limits = Limits {
-            concurrency: usize::try_from(CONCURRENCY)?,
-            messages: MEMORY,
-            ..Limits::default()
-        };
-        let builder = Consumer::builder("bench").pool(pool);
-        let builder = self.with(builder, handler);
-        Ok(builder.limits(limits).build()?)
-    }
-
-    fn with(self, builder: ConsumerBuilder, handler: Count) -> ConsumerBuilder {
-        match self {
-            Self::OneByOne => builder.handler("*", handler),
-            Self::Batches => {
-                let settings = HandlerSettings {
-                    concurrency: Some(BATCHES),
-                    batch: BatchSettings {
-                        messages: BATCH,
-                        ..BatchSettings::default()
-                    },
-                    ..HandlerSettings::default()
-                };
-                builder.batch("*", handler).with(settings)
-            }
-        }
-    }
-}
-
-/// What lies in the database or in the broker besides. On Kafka alone: retries do not depend on the broker, and JetStream drops a second
-/// copy itself.
+/// What waits in the database besides. On Kafka alone: it does not depend on the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,
     /// Messages that wait for another attempt.
     Retries,
-    /// A second copy of every tenth message.
-    Copies,
-}
-
-impl Beside {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "alone",
-            Self::Retries => "retries",
-            Self::Copies => "duplicates",
-        }
-    }
 }
 
 pub(crate) async fn measure(
@@ -209,86 +68,125 @@ pub(crate) async fn measure(
     results: &mut Results,
 ) -> Outcome {
     for _ in 0..arguments.repeats {
-        let transactions = bare::transactions(&world.database().await?).await?;
+        let transactions = transactions(world).await?;
         for broker in Broker::ALL {
-            let one_by_one =
-                measure_manner(world, broker, Manner::OneByOne, transactions, results).await?;
-            measure_manner(world, broker, Manner::Batches, transactions, results).await?;
-            let variant = Manner::Batches.variant(broker.name());
-            let rate = ("rate", "msg/s");
-            results.add(("W4", &variant), "one-by-one", rate, one_by_one);
+            let mut without = Vec::new();
+            for copies in Copies::BOTH {
+                let bare = &transactions;
+                let rates = measure_broker(world, (broker, copies), bare, results).await?;
+                add_without(results, broker.name(), (copies, &mut without), rates);
+            }
         }
         spread::measure(world, results).await?;
+        sqs::measure(world, &transactions, results).await?;
     }
     Ok(())
 }
 
-/// Measures one manner on one broker, beside its ceilings, and on Kafka with what lies besides. Gives the rate of the run without that.
-async fn measure_manner(
-    world: &World,
-    broker: Broker,
-    manner: Manner,
-    transactions: f64,
-    results: &mut Results,
-) -> Outcome<f64> {
-    let variant = manner.variant(broker.name());
-    let (at, rate) = (("W4", variant.as_str()), ("rate", "msg/s"));
-    let messages = manner.messages();
-    let route = broker.route(world).await?;
-    publish(world, broker, batches(&route, messages)?).await?;
-    let client = bare::receive(world, broker, &route, messages).await?;
-    results.add(at, "raw-client", rate, client);
-    match (manner, broker) {
-        (Manner::OneByOne, _) => results.add(at, "bare-transaction", rate, transactions),
-        (Manner::Batches, Broker::Kafka) => {
+/// The bare transactions in each manner, without copies and with them.
+async fn transactions(world: &World) -> Outcome<Transactions> {
+    let mut transactions = Transactions::new();
+    for manner in Manner::ALL {
+        for copies in Copies::BOTH {
             let database = world.database().await?;
-            let stored = bare::receive_and_store(world, &database, &route, messages).await?;
-            results.add(at, "raw-client-stores", rate, stored);
-        }
-        (Manner::Batches, Broker::Nats) => {}
-    }
-    let alone = handle(world, broker, &route, manner, Beside::Nothing).await?;
-    results.add(at, "onceward", rate, alone);
-    if broker == Broker::Kafka {
-        for beside in [Beside::Retries, Beside::Copies] {
-            let with = rate_beside(world, &route, manner, beside).await?;
-            let variant = format!("{variant} {}", beside.name());
-            results.add(("W4", &variant), "onceward", rate, with);
-            results.add(("W4", &variant), "without", rate, alone);
+            let stored = bare::transactions(world, &database, manner, copies).await?;
+            transactions.insert((manner, copies), stored);
         }
     }
-    broker.forget(world, &route).await?;
-    Ok(alone)
+    Ok(transactions)
 }
 
-/// The rate on Kafka with what lies besides.
-async fn rate_beside(world: &World, route: &str, manner: Manner, beside: Beside) -> Outcome<f64> {
-    match beside {
-        Beside::Nothing | Beside::Retries => {
-            return handle(world, Broker::Kafka, route, manner, beside).await;
-        }
-        Beside::Copies => {}
+/// Both manners on one broker, each beside its ceilings. Gives the rates of ours.
+async fn measure_broker(
+    world: &World,
+    (broker, copies): (Broker, Copies),
+    transactions: &Transactions,
+    results: &mut Results,
+) -> Outcome<[f64; 2]> {
+    let single = Lot::publish(world, broker, Manner::OneByOne.messages(), copies).await?;
+    let many = Lot::publish(world, broker, Manner::Batches.messages(), copies).await?;
+    // Of the larger lot for both: the smaller one is gone before its client is up to speed.
+    let client = bare::receive(world, &many).await?;
+    add_ceilings(results, broker.name(), copies, (&client, transactions));
+    let alone = broker == Broker::Kafka && copies == Copies::None;
+    if alone {
+        let stored = bare::receive_and_store(world, &many).await?;
+        let variant = Manner::Batches.variant(broker.name(), copies);
+        stored.add_to(results, &variant, "raw-client-stores");
     }
-    let route = Broker::Kafka.route(world).await?;
-    let batches = batches(&route, manner.messages())?;
-    let with_copies = batches.into_iter().flat_map(|batch| {
-        let copies = batch.messages.iter().step_by(COPIED).cloned().collect();
-        [batch, Arc::new(Batch { messages: copies })]
-    });
-    publish(world, Broker::Kafka, with_copies.collect()).await?;
-    handle(world, Broker::Kafka, &route, manner, beside).await
+    let mut rates = [0.0; 2];
+    for ((manner, lot), rate) in Manner::ALL
+        .into_iter()
+        .zip([&single, &many])
+        .zip(&mut rates)
+    {
+        let variant = manner.variant(broker.name(), copies);
+        let handled = handle(world, lot, manner, Beside::Nothing).await?;
+        handled.add_to(results, &variant, OURS);
+        *rate = handled.rate;
+        if alone {
+            let variant = format!("{variant} retries");
+            let beside = handle(world, lot, manner, Beside::Retries).await?;
+            beside.add_to(results, &variant, OURS);
+            results.add(("W4", &variant), "without", RATE, handled.rate);
+        }
+    }
+    single.forget(world).await?;
+    many.forget(world).await?;
+    Ok(rates)
+}
+
+/// What bounds both manners: the client and the transactions.
+pub(crate) fn add_ceilings(
+    results: &mut Results,
+    broker: &str,
+    copies: Copies,
+    (client, transactions): (&Handled, &Transactions),
+) {
+    for manner in Manner::ALL {
+        let variant = manner.variant(broker, copies);
+        client.add_to(results, &variant, "raw-client");
+        if let Some(stored) = transactions.get(&(manner, copies)) {
+            stored.add_to(results, &variant, "bare-transaction");
+        }
+    }
+}
+
+/// The rates of ours that stand beside others of ours: one by one beside batches, and what is without copies beside what is with them.
+pub(crate) fn add_without(
+    results: &mut Results,
+    broker: &str,
+    (copies, without): (Copies, &mut Vec<f64>),
+    rates: [f64; 2],
+) {
+    let [one_by_one, _] = rates;
+    match copies {
+        Copies::None => {
+            let variant = Manner::Batches.variant(broker, copies);
+            results.add(("W4", &variant), "one-by-one", RATE, one_by_one);
+            without.extend(rates);
+        }
+        Copies::EveryTenth => {
+            for (manner, rate) in Manner::ALL.into_iter().zip(without.drain(..)) {
+                let variant = manner.variant(broker, copies);
+                results.add(("W4", &variant), "without", RATE, rate);
+            }
+        }
+    }
 }
 
 /// How much of its ceiling one run on Kafka reaches: of the bare client's rate in batches, of the bare transaction's else.
 pub(crate) async fn share(world: &World, manner: Manner) -> Outcome<f64> {
-    let (broker, messages) = (Broker::Kafka, manner.messages());
-    let route = broker.route(world).await?;
-    publish(world, broker, batches(&route, messages)?).await?;
+    let lot = Lot::publish(world, Broker::Kafka, manner.messages(), Copies::None).await?;
     let ceiling = match manner {
-        Manner::Batches => bare::receive(world, broker, &route, messages).await?,
-        Manner::OneByOne => bare::transactions(&world.database().await?).await?,
+        Manner::Batches => bare::receive(world, &lot).await?,
+        Manner::OneByOne => {
+            let database = world.database().await?;
+            bare::transactions(world, &database, manner, Copies::None).await?
+        }
     };
-    Ok(handle(world, broker, &route, manner, Beside::Nothing).await? / ceiling)
+    let handled = handle(world, &lot, manner, Beside::Nothing).await?;
+    Ok(handled.rate / ceiling.rate)
 }
 
 /// A pool that does not ask each connection whether it lives, as the page about consuming advises.
@@ -299,23 +197,17 @@ pub(crate) async fn pool(database: &Database) -> Outcome<PgPool> {
     Ok(options.connect(database.url()).await?)
 }
 
-async fn handle(
-    world: &World,
-    broker: Broker,
-    route: &str,
-    manner: Manner,
-    beside: Beside,
-) -> Outcome<f64> {
+async fn handle(world: &World, lot: &Lot, manner: Manner, beside: Beside) -> Outcome<Handled> {
     let database = world.database().await?;
     if beside == Beside::Retries {
         sqlx::raw_sql(RETRIES).execute(database.pool()).await?;
     }
-    let group = unique(route);
-    let tally = Tally::of(manner.messages());
+    let (group, route) = (unique(&lot.route), lot.route.as_str());
+    let tally = Tally::of(lot.messages, world.meter(lot.broker));
     let consumer = manner.consumer(pool(&database).await?, Count(Arc::clone(&tally)))?;
     let stop = CancellationToken::new();
     let mut running = JoinSet::new();
-    match broker {
+    match lot.broker {
         Broker::Kafka => {
             let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
             let member = kafka.subscriber(KafkaSubscription::new(group, [route]))?;
@@ -328,65 +220,5 @@ async fn handle(
             running.spawn(consumer.run(member, stop.clone()));
         }
     }
-    let rate = tally.rate(database.pool()).await?;
-    stop.cancel();
-    while let Some(ended) = running.join_next().await {
-        ended??;
-    }
-    Ok(rate)
-}
-
-/// Puts messages on a route with the headers that a relay gives them.
-async fn publish(world: &World, broker: Broker, batches: Vec<Arc<Batch>>) -> Outcome {
-    match broker {
-        Broker::Kafka => {
-            let kafka = Kafka::new(KafkaConfig::new(world.kafka.brokers()))?;
-            offer(kafka.publisher(), batches).await
-        }
-        Broker::Nats => {
-            let config = NatsConfig::new([world.nats_url()]);
-            offer(NatsPublisher::connect(&config).await?, batches).await
-        }
-    }
-}
-
-pub(crate) async fn offer<P: Publisher>(mut publisher: P, batches: Vec<Arc<Batch>>) -> Outcome {
-    let mut pending = Vec::new();
-    for batch in batches {
-        pending.push(publisher.offer(batch).await);
-    }
-    for receipts in pending {
-        if !receipts.await.all_confirmed() {
-            return Err("a message was not confirmed".into());
-        }
-    }
-    publisher.close(Duration::from_secs(5)).await;
-    Ok(())
-}
-
-/// So many messages for a route.
-pub(crate) fn batches(route: &str, messages: u64) -> Outcome<Vec<Arc<Batch>>> {
-    let source = Source::try_from("/bench")?;
-    let mut batches = Vec::new();
-    for first in (0..messages).step_by(usize::try_from(CHUNK)?) {
-        let mut batch = Batch::default();
-        for n in first..messages.min(first + CHUNK) {
-            let draft = Message::bytes(TOPIC, payload()).key(format!("k{}", n % KEYS));
-            let mut message = draft.finish(MAX_PAYLOAD)?.message;
-            message.source = Some(source.clone());
-            message.seq = Some(i64::try_from(n)? + 1);
-            batch.messages.push(Outgoing {
-                route: Route::new(route),
-                message,
-                replay: None,
-            });
-        }
-        batches.push(Arc::new(batch));
-    }
-    Ok(batches)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-pub(crate) fn per_second(messages: u64, elapsed: Duration) -> f64 {
-    messages as f64 / elapsed.as_secs_f64()
+    tally.watch(database.pool(), &stop, running).await
 }

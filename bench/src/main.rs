@@ -166,7 +166,6 @@ async fn measure(arguments: &Arguments) -> Outcome {
     }
     if arguments.wants("W4") {
         consume::measure(&world, arguments, &mut results).await?;
-        sqs::measure(&world, arguments, &mut results).await?;
     }
     if arguments.wants("W6") {
         idle::measure(&world, arguments, &mut results).await?;

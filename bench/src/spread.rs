@@ -22,8 +22,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::backlog::{KEYS, TOPIC, payload};
+use crate::broker::Broker;
 use crate::consume::DEADLINE;
+use crate::consume::tally::Handled;
+use crate::cost::bytes_each;
 use crate::outcome::Outcome;
+use crate::producer::wal;
 use crate::results::Results;
 use crate::world::World;
 
@@ -40,15 +44,15 @@ const CONTESTANTS: [(usize, &str); 2] = [(1, "one-member"), (4, "onceward")];
 
 pub(crate) async fn measure(world: &World, results: &mut Results) -> Outcome {
     for (members, contestant) in CONTESTANTS {
-        let rate = Box::pin(handle(world, members)).await?;
-        results.add(("W4", "nats-spread"), contestant, ("rate", "msg/s"), rate);
+        let handled = Box::pin(handle(world, members)).await?;
+        handled.add_to(results, "nats-spread", contestant);
     }
     Ok(())
 }
 
 /// What all members have handled so far.
 #[derive(Debug, Default)]
-struct Handled {
+struct Shares {
     count: u64,
     /// The partitions that each member had messages of.
     owned: BTreeMap<usize, BTreeSet<String>>,
@@ -59,7 +63,7 @@ struct Handled {
 struct Board {
     routes: Routes,
     // Handlers of all members write it, for a few lookups at a time.
-    handled: Mutex<Handled>,
+    handled: Mutex<Shares>,
     count: watch::Sender<u64>,
     /// Whether handlers go on.
     open: watch::Sender<bool>,
@@ -81,6 +85,10 @@ impl Board {
         handled.count += 1;
         handled.owned.entry(member).or_default().insert(partition);
         self.count.send_replace(handled.count);
+    }
+
+    fn count(&self) -> u64 {
+        *self.count.borrow()
     }
 
     async fn handled(&self, count: u64) -> Outcome {
@@ -117,7 +125,7 @@ impl Handler for Slow {
     }
 }
 
-async fn handle(world: &World, members: usize) -> Outcome<f64> {
+async fn handle(world: &World, members: usize) -> Outcome<Handled> {
     let database = world.database().await?;
     let (stream, routes) = stream(world).await?;
     let board = Arc::new(Board::new(routes));
@@ -142,10 +150,14 @@ async fn handle(world: &World, members: usize) -> Outcome<f64> {
     }
     board.open.send_replace(false);
     publish(&mut session, &board.routes, sent..sent + MESSAGES).await?;
-    let begun = Instant::now();
+    let (written, clock) = (
+        wal(database.pool()).await?,
+        world.meter(Broker::Nats).start()?,
+    );
     board.open.send_replace(true);
     board.handled(sent + MESSAGES).await?;
-    let elapsed = begun.elapsed();
+    let stage = clock.stop(MESSAGES)?;
+    let written = wal(database.pool()).await? - written;
     stop.cancel();
     while let Some(ended) = running.join_next().await {
         ended??;
@@ -154,8 +166,9 @@ async fn handle(world: &World, members: usize) -> Outcome<f64> {
         return Err("partitions moved while they were measured".into());
     }
     session.close(Duration::from_secs(5)).await;
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    Ok(MESSAGES as f64 / elapsed.as_secs_f64())
+    let duplicates = board.count() - sent - MESSAGES;
+    let wal = bytes_each(written, MESSAGES);
+    Ok(Handled::consumed(stage, wal, duplicates))
 }
 
 /// A fresh stream, with the routes of its topic.

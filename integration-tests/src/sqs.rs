@@ -154,10 +154,19 @@ impl Sqs {
         record::drain(self, name).await
     }
 
-    /// SIGKILL, as a crash.
+    /// The id of its process.
     ///
     /// # Panics
     /// When the server is not ours. So do all below.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.own().pid()
+    }
+
+    /// SIGKILL, as a crash.
+    ///
+    /// # Panics
+    /// When the server is not ours.
     pub fn kill(&self) {
         self.own().kill();
     }

@@ -115,6 +115,13 @@ impl Server {
         *self.locked() = Some(child);
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.locked()
+            .as_ref()
+            .map(Child::pid)
+            .expect("the server was killed or stopped")
+    }
+
     pub(super) fn kill(&self) {
         if let Some(child) = self.locked().take() {
             child.kill();
