@@ -106,16 +106,30 @@ impl Ledger {
     /// # Errors
     /// That of the server which does not answer; ask again.
     pub async fn progress(&self) -> Result<Progress, Box<dyn std::error::Error + Send + Sync>> {
-        let handled = match &self.effects {
-            Some(pool) => effects::count(pool).await?,
-            None => 0,
-        };
-        let committed = workload::count(&self.business).await?;
         Ok(Progress {
-            committed,
-            published: self.tap.count().await?,
-            handled,
+            committed: workload::count(&self.business).await?,
+            published: self.published().await?,
+            handled: self.handled().await?,
         })
+    }
+
+    /// How many messages the broker has, copies included: [`Progress::published`] alone.
+    ///
+    /// # Errors
+    /// That of the broker which does not answer; ask again.
+    pub async fn published(&self) -> Result<u64, TapError> {
+        self.tap.count().await
+    }
+
+    /// How many messages took effect: [`Progress::handled`] alone.
+    ///
+    /// # Errors
+    /// That of the database which does not answer; ask again.
+    pub async fn handled(&self) -> Result<u64, sqlx::Error> {
+        match &self.effects {
+            Some(pool) => effects::count(pool).await,
+            None => Ok(0),
+        }
     }
 
     /// The verdict on what is there now. Stop writers, relays and consumers first, or it judges a moving target.

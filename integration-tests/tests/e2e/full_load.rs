@@ -9,11 +9,11 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::kills::{moment, moments};
+use crate::kills::kill_relays;
 use crate::stage::{Changes, Stage};
 
 /// How often whoever publishes is killed.
-const KILLS: u64 = 4;
+const KILLS: u32 = 4;
 /// The most messages in flight, as by default.
 const WINDOW: u64 = 30_000;
 /// Messages of a key that one transaction writes.
@@ -60,29 +60,18 @@ async fn kill_in_the_middle(stage: Stage) {
     write(&stage, BACKLOG).await;
     let stop = CancellationToken::new();
     let writer = write_on(&stage, stop.clone());
-    let mut rng = moments("kills under full load");
     let changes = Changes {
         window: Some(WINDOW),
         ..Changes::default()
     };
-    let mut relays = [stage.relay(&changes), stage.relay(&changes)];
-    for _ in 0..KILLS {
-        let [one, other] = &relays;
-        let holder = stage.wait_for_holder(&[one, other]).await.pid();
-        let before = stage.published().await;
-        stage.wait_until_published(before + 1).await;
-        moment(&mut rng).await;
-        let victim = usize::from(other.pid() == holder);
-        relays[victim].kill();
-        relays[victim] = stage.relay(&changes);
-    }
+    let relays = kill_relays(&stage, KILLS, &changes).await;
     stop.cancel();
     writer.await.unwrap();
 
-    stage.ledger.allow_duplicates(WINDOW, KILLS);
+    stage.ledger.allow_duplicates(WINDOW, u64::from(KILLS));
     let [one, other] = &relays;
     let verdict = stage.must_be_green(&[one, other]).await;
-    assert!(verdict.claims >= KILLS, "{verdict}");
+    assert!(verdict.claims >= u64::from(KILLS), "{verdict}");
 }
 
 #[tokio::test]

@@ -32,9 +32,9 @@ pub(crate) async fn moment(rng: &mut Rng) {
 }
 
 /// Kills whichever of two relays holds the lease, again and again; the other takes over. Returns both.
-async fn kill_relays(stage: &Stage, cycles: u32) -> [Program; 2] {
+pub(crate) async fn kill_relays(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
     let mut rng = moments("kills of relays");
-    let start = || stage.relay(&Changes::default());
+    let start = || stage.relay(changes);
     let mut relays = [start(), start()];
     for _ in 0..cycles {
         let [one, other] = &relays;
@@ -88,8 +88,9 @@ pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes
         })
     });
 
+    let relays = Changes::default();
     let (relays, members) = tokio::join!(
-        kill_relays(&stage, cycles),
+        kill_relays(&stage, cycles, &relays),
         kill_consumers(&stage, cycles, consumers)
     );
 

@@ -8,12 +8,12 @@ use crate::stage::{SOON, Stage};
 
 impl Stage {
     pub(crate) async fn published(&self) -> u64 {
-        let known = || async { Some(self.ledger.progress().await.ok()?.published) };
+        let known = || async { self.ledger.published().await.ok() };
         wait::until(SOON, "the broker to tell what it has", known).await
     }
 
     pub(crate) async fn handled(&self) -> u64 {
-        let known = || async { Some(self.ledger.progress().await.ok()?.handled) };
+        let known = || async { self.ledger.handled().await.ok() };
         wait::until(SOON, "the database to tell what took effect", known).await
     }
 
