@@ -4,7 +4,7 @@
 #   scripts/bench.sh             W1 to W4 and W6, three repeats, about 15 minutes
 #   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
 #   scripts/bench.sh guard       two minutes: is anything much slower than bench/results.json says? Writes nothing
-#   scripts/bench.sh peers       W1 and W2 on Kafka beside other relays, three repeats, in some 25 minutes; a Go peer runs where
+#   scripts/bench.sh peers       W1 and W2 on Kafka beside other relays, and W1 with a network to Kafka, three repeats, in some 30 minutes; a Go peer runs where
 #                                ONCEWARD_BENCH_OPEN_OUTBOX or ONCEWARD_BENCH_WATERMILL names its program. With more arguments, as they say
 #   scripts/bench.sh ARGUMENTS   what they say, without a page: `--help` lists them
 set -euo pipefail
@@ -42,7 +42,7 @@ bench=target/release/onceward-bench
 case "$mode" in
     given) exec "$bench" "$@" ;;
     short)
-        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 4
+        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 500000 --seconds 4
         exec "$bench" report
         ;;
     peers)

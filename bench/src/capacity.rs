@@ -189,6 +189,8 @@ pub(crate) struct Fleet {
     pub(crate) relays: Option<f64>,
     /// Of all databases together, the writers' part in it unless nothing is written.
     pub(crate) databases: Option<f64>,
+    /// Of all brokers together, for the messages alone: what they take with nothing to do is not in it.
+    pub(crate) brokers: Option<f64>,
     /// To all databases together.
     pub(crate) connections: f64,
     /// Statements a second of the relays that have nothing to do.
@@ -214,9 +216,11 @@ pub(crate) fn fleet(broker: &OfBroker, load: &Load) -> Fleet {
         Some(services * (idle? * streams + busy))
     };
     let idle = &broker.idle;
+    let nothing = Some(0.0);
     Fleet {
         relays: sum(idle.relay, |message| message.relay),
         databases: sum(idle.postgres, |message| message.postgres),
+        brokers: sum(nothing, |message| message.broker),
         connections: services * connections(streams),
         statements: idle.statements.map(|each| services * streams * each),
         memory: idle.memory.map(|each| services * each / 1024.0),
@@ -264,7 +268,7 @@ mod tests {
             message: Message {
                 relay: Some(relay),
                 postgres: Some(postgres),
-                broker: None,
+                broker: Some(50.0),
             },
         };
         OfBroker {
@@ -332,6 +336,7 @@ mod tests {
 
         assert!(near(fleet.relays, 20.0), "{fleet:?}");
         assert!(near(fleet.databases, 50.0), "{fleet:?}");
+        assert!(near(fleet.brokers, 5.0), "{fleet:?}");
     }
 
     #[test]

@@ -108,7 +108,7 @@ enum Instead {
         #[arg(long, default_value = "bench/machine.json")]
         machine: PathBuf,
     },
-    /// Measure W1 and W2 of ours beside other relays, in turn; what else is in the results stays.
+    /// Measure W1 and W2 of ours beside other relays, in turn, and W1 with a network to the broker (`W7`); what else is in the results stays.
     Peers {
         #[command(flatten)]
         arguments: Box<Arguments>,

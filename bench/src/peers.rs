@@ -1,4 +1,4 @@
-//! Other relays beside ours, in turn: W1 and W2 at 1,000 a second on Kafka. Each has the table, the settings and the way to write
+//! Other relays beside ours, in turn, on Kafka: W1, W2 at 1,000 a second, and W1 again with a network between the relay and the broker. Each has the table, the settings and the way to write
 //! that its own documentation gives, and a fresh database for each run.
 
 mod debezium;
@@ -35,6 +35,12 @@ const WARM_UP: u64 = 10;
 /// Peers that send one message and wait for its ack get this share of the backlog: their rate does not depend on it.
 const SHARE_OF_SLOW: u64 = 5;
 
+/// The same with a network between.
+const SHARE_OF_SLOW_AFAR: u64 = 50;
+
+/// How far the broker is then, each way.
+const AFAR: Duration = Duration::from_micros(250);
+
 /// How long a peer may take until its first message is at the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,12 +55,20 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
     let mut results = Results::default();
     let mut measured = Vec::new();
     if arguments.wants("W1") {
-        drains(&world, arguments, (programs, &peers), &mut results).await?;
+        let at = ("W1", "kafka-4p 1/tx", SHARE_OF_SLOW);
+        drains(&world, arguments, (programs, &peers), (at, &mut results)).await?;
         measured.push("W1 peers");
     }
     if arguments.wants("W2") {
         latencies(&world, arguments, (programs, &peers), &mut results).await?;
         measured.push("W2 peers");
+    }
+    if arguments.wants("W7") {
+        let world = World::start_distant().await;
+        world.set_distance(AFAR, Duration::ZERO);
+        let at = ("W7", "kafka-4p 1/tx broker 0.25 ms", SHARE_OF_SLOW_AFAR);
+        drains(&world, arguments, (programs, &peers), (at, &mut results)).await?;
+        measured.push("W7 peers");
     }
     println!("{results}");
     results.write(&arguments.output, Keep::OtherVariants)?;
@@ -68,9 +82,9 @@ async fn drains(
     world: &World,
     arguments: &Arguments,
     (programs, peers): (&Programs, &[Peer]),
-    results: &mut Results,
+    ((workload, variant, share_of_slow), results): ((&'static str, &str, u64), &mut Results),
 ) -> Outcome {
-    let at = ("W1", "kafka-4p 1/tx");
+    let at = (workload, variant);
     let ours = world.database().await?;
     backlog::fill(ours.pool(), arguments.messages, 1).await?;
     for run in 0..arguments.repeats {
@@ -80,7 +94,11 @@ async fn drains(
         let drained = drain::drain(world, what, &ours, &format!("peers_{run}"), to).await?;
         add(results, at, "onceward", &drained);
         for peer in peers {
-            let drained = drain_by(world, arguments, programs, *peer).await?;
+            let messages = match peer.waits_for_each() {
+                true => arguments.messages.div_ceil(share_of_slow),
+                false => arguments.messages,
+            };
+            let drained = drain_by(world, messages, programs, *peer).await?;
             add(results, at, peer.name(), &drained);
         }
     }
@@ -135,14 +153,10 @@ async fn latencies(
 
 async fn drain_by(
     world: &World,
-    arguments: &Arguments,
+    messages: u64,
     programs: &Programs,
     peer: Peer,
 ) -> Outcome<Drained> {
-    let messages = match peer.waits_for_each() {
-        true => arguments.messages.div_ceil(SHARE_OF_SLOW),
-        false => arguments.messages,
-    };
     let run = Run::new(world, programs, peer).await?;
     let mut first = HashSet::new();
     if peer.reads_the_wal() {

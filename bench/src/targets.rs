@@ -3,6 +3,7 @@
 use std::fmt;
 
 use self::Bound::{AtLeast, AtMost};
+use crate::backlog::KEYS;
 use crate::results::{OURS, Row, median};
 
 /// What is wanted of a figure.
@@ -74,7 +75,7 @@ const fn target(
 }
 
 /// All that is wanted, in the order of the workloads.
-pub(crate) const TARGETS: [Target; 29] = [
+pub(crate) const TARGETS: [Target; 33] = [
     target(
         "W1",
         "Kafka: warm rate ÷ that of the fastest peer",
@@ -105,8 +106,8 @@ pub(crate) const TARGETS: [Target; 29] = [
         AtLeast(0.7),
         |rows| least(rows, "W1", "nats", "fraction_of_ceiling"),
     ),
-    target("W1", "memory of the relay, MiB", AtMost(64.0), |rows| {
-        most(rows, "W1", "", "rss_mib")
+    target("W1", "memory of the relay, MB", AtMost(64.0), |rows| {
+        Some(most(rows, "W1", "", "rss_mib")? * MB_OF_MIB)
     }),
     target(
         "W2",
@@ -238,6 +239,18 @@ pub(crate) const TARGETS: [Target; 29] = [
         |rows| most(rows, "W5", "", "p99_of_bare"),
     ),
     target(
+        "W5",
+        "memory of the relay ÷ the bare run's, one stream",
+        AtMost(1.15),
+        |rows| most_memory_of_bare(rows, |variant| !variant.ends_with("streams")),
+    ),
+    target(
+        "W5",
+        "memory of the relay ÷ the bare run's, three and ten streams",
+        AtMost(1.15),
+        |rows| most_memory_of_bare(rows, |variant| variant.ends_with("streams")),
+    ),
+    target(
         "W6",
         "CPU of the idle relay, % of a core",
         AtMost(1.0),
@@ -266,9 +279,15 @@ pub(crate) const TARGETS: [Target; 29] = [
     ),
     target(
         "W7",
-        "JetStream 1 ms away: rate ÷ without a delay",
+        "JetStream 1 ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip",
         AtLeast(0.6),
-        |rows| of_no_delay(rows, "nats broker 1 ms"),
+        |rows| of_one_a_key(rows, "nats broker 1 ms", 2.0),
+    ),
+    target(
+        "W7",
+        "JetStream 5 ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip",
+        AtLeast(0.6),
+        |rows| of_one_a_key(rows, "nats broker 5 ms", 10.0),
     ),
     target(
         "W7",
@@ -276,7 +295,16 @@ pub(crate) const TARGETS: [Target; 29] = [
         AtLeast(0.8),
         |rows| of_no_delay(rows, "kafka postgres 1 ms"),
     ),
+    target(
+        "W7",
+        "PostgreSQL 1 ms away: rate to JetStream ÷ without a delay",
+        AtLeast(0.6),
+        |rows| of_no_delay(rows, "nats postgres 1 ms"),
+    ),
 ];
+
+/// A mebibyte in megabytes.
+const MB_OF_MIB: f64 = 1.048_576;
 
 const DRAIN_BESIDE_PEERS: (&str, &str) = ("W1", "kafka-4p 1/tx");
 const LATENCY_BESIDE_PEERS: (&str, &str) = ("W2", "kafka-1000 beside peers");
@@ -324,6 +352,27 @@ fn least_of_peers(rows: &[Row], figure: impl Fn(&str) -> Option<f64>) -> Option<
 /// What is left of the rate without a delay.
 fn of_no_delay(rows: &[Row], variant: &str) -> Option<f64> {
     median(rows, ("W7", variant), OURS, "fraction_of_no_delay")
+}
+
+/// The rate by the lesser of that without a delay, and of one message a round trip of so many milliseconds for each key: that is how
+/// JetStream is published to.
+fn of_one_a_key(rows: &[Row], variant: &str, round_trip_ms: f64) -> Option<f64> {
+    let rate = |variant| median(rows, ("W7", variant), OURS, "rate");
+    #[expect(clippy::cast_precision_loss, reason = "there are a thousand keys")]
+    let by_keys = KEYS as f64 * 1000.0 / round_trip_ms;
+    Some(rate(variant)? / rate("nats no delay")?.min(by_keys))
+}
+
+/// The most that the relay's memory comes to in W5, by that of the bare run, in the variants that are meant.
+fn most_memory_of_bare(rows: &[Row], is_meant: fn(&str) -> bool) -> Option<f64> {
+    let ours = rows.iter().filter(|row| {
+        row.workload == "W5"
+            && row.contestant == OURS
+            && row.metric == "rss_mib"
+            && is_meant(&row.variant)
+    });
+    let ratios = ours.filter_map(|row| ratio(rows, ("W5", &row.variant), "bare-run", "rss_mib"));
+    ratios.reduce(f64::max)
 }
 
 /// Our least median in the variants of a workload that begin so.

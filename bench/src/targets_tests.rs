@@ -85,3 +85,37 @@ fn a_figure_that_equals_its_bound_is_within_it_and_one_that_is_no_number_is_not(
     assert!(!AtLeast(3.0).holds(2.9) && !AtMost(3.0).holds(3.1));
     assert!(!AtLeast(3.0).holds(f64::NAN));
 }
+
+#[test]
+fn jetstream_at_a_distance_is_held_to_one_message_a_round_trip_for_each_key() {
+    let rows = [
+        row(("W7", "nats no delay"), OURS, "rate", 400_000.0),
+        row(("W7", "nats broker 1 ms"), OURS, "rate", 300_000.0),
+        row(("W7", "nats broker 5 ms"), OURS, "rate", 80_000.0),
+    ];
+
+    let of = |millis| {
+        let what = "ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip";
+        measured(&format!("JetStream {millis} {what}"), &rows)
+    };
+
+    assert_eq!((of(1), of(5)), (Some(0.75), Some(0.8)));
+}
+
+#[test]
+fn memory_of_several_streams_is_told_apart() {
+    let rows = [
+        row(("W5", "10m retained"), OURS, "rss_mib", 55.0),
+        row(("W5", "10m retained"), "bare-run", "rss_mib", 50.0),
+        row(("W5", "10 streams"), OURS, "rss_mib", 75.0),
+        row(("W5", "10 streams"), "bare-run", "rss_mib", 50.0),
+    ];
+
+    let one = measured("memory of the relay ÷ the bare run's, one stream", &rows);
+    let several = measured(
+        "memory of the relay ÷ the bare run's, three and ten streams",
+        &rows,
+    );
+
+    assert_eq!((one, several), (Some(1.1), Some(1.5)));
+}

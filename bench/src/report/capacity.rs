@@ -90,7 +90,7 @@ fn fleets(page: &mut String, costs: &Costs) {
     line(
         page,
         format_args!(
-            "| to | messages/s of each service | cores of all relays | GiB of all relays | cores of all databases | connections, at most | idle statements/s |\n|---|---:|---:|---:|---:|---:|---:|"
+            "| to | messages/s of each service | cores of all relays | GiB of all relays | cores of all databases | cores of the brokers for the messages | connections, at most | idle statements/s |\n|---|---:|---:|---:|---:|---:|---:|---:|"
         ),
     );
     for (name, of) in brokers(costs) {
@@ -105,11 +105,12 @@ fn fleets(page: &mut String, costs: &Costs) {
             let all = fleet(of, &load);
             let (relays, memory) = (known(all.relays), known(all.memory));
             let (databases, statements) = (known(all.databases), known(all.statements));
+            let brokers = known(all.brokers);
             let (rate, connections) = (count(Some(rate)), count(Some(all.connections)));
             line(
                 page,
                 format_args!(
-                    "| {name} | {rate} | {relays} | {memory} | {databases} | {connections} | {statements} |"
+                    "| {name} | {rate} | {relays} | {memory} | {databases} | {brokers} | {connections} | {statements} |"
                 ),
             );
         }
@@ -205,6 +206,7 @@ pub(super) fn answer(costs: &Costs, machine_cores: Option<usize>, load: &Load) -
             ("cores of all relays", all.relays),
             ("GiB of all relays", all.memory),
             ("cores of all databases", all.databases),
+            ("cores of the brokers for the messages", all.brokers),
             (
                 "connections to all databases, at most",
                 Some(all.connections),

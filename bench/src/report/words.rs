@@ -29,7 +29,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "W4",
         "Consumer",
         "Messages that lie in the broker are handled once by a handler that does nothing: one by one, and in batches; on Kafka also beside \
-         100,000 messages that wait for another attempt (`retries`), and with a second copy of every tenth message (`duplicates`). The clock \
+         100,000 messages that wait for another attempt (`retries`), on all brokers with a second copy of every tenth message (`duplicates`). The clock \
          runs from the first message until the last one is stored. `sqs-send` is sending through the adapter, without a consumer. `nats-spread` \
          compares four members with one such member: one message at a time each, a handler that takes 2 ms, a topic of eight partitions.",
     ),
@@ -52,7 +52,8 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "W7",
         "Distance",
         "The drain (`1000/tx`, twelve partitions on Kafka) and the latency at 1,000 a second once more, with the brokers or PostgreSQL behind \
-         a proxy that delays each way. Compare with `no delay`, which passes the same proxies.",
+         a proxy that delays each way. Compare with `no delay`, which passes the same proxies. `kafka-4p` is W1 beside other relays \
+         (`make bench-peers`) with a network of a quarter of a millisecond each way between the relay and Kafka: most of them send one message and wait for its ack.",
     ),
 ];
 
