@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A schema name: 1 to 63 of `a-z 0-9 _`, not starting with a digit or with `pg_`, so that it never needs quoting and can never inject.
+/// A schema name: 1 to 63 of `a-z 0-9 _`, not starting with a digit or with `pg_`, so that it can never inject. It may be a
+/// word of SQL, such as `order`, which needs quotes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Schema(Arc<str>);
 

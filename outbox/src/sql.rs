@@ -9,21 +9,26 @@ const PLACEHOLDER: &str = "{{schema}}";
 /// A statement of ours, for one schema. Cheap to clone: render once, run often.
 pub(crate) fn render(schema: &Schema, text: &'static str) -> SqlStr {
     // Quoted, as the name may be a word of SQL, such as "order".
-    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    let text = text.replace(PLACEHOLDER, &identifier(schema.as_str()));
     AssertSqlSafe(text).into_sql_str()
 }
 
 /// The same for a statement about one slot of the log.
 pub(crate) fn render_slot(schema: &Schema, text: &'static str, slot: i16) -> SqlStr {
     let text = text.replace("{{slot}}", &slot.to_string());
-    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    let text = text.replace(PLACEHOLDER, &identifier(schema.as_str()));
     AssertSqlSafe(text).into_sql_str()
 }
 
 /// A statement put together from parts of ours.
 pub(crate) fn render_parts(schema: &Schema, text: &str) -> SqlStr {
-    let text = text.replace(PLACEHOLDER, &format!("\"{schema}\""));
+    let text = text.replace(PLACEHOLDER, &identifier(schema.as_str()));
     AssertSqlSafe(text).into_sql_str()
+}
+
+/// A name as SQL takes it, whatever it is: a word of SQL, and with quotes in it.
+pub(crate) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Judges the facts. Pure: no clock, no I/O.
 
+mod indexes;
 pub(super) mod rights;
 mod standbys;
 mod streams;
@@ -8,13 +9,17 @@ use std::time::Duration;
 
 pub use streams::{is_read, unread};
 
+use onceward_core::{Schema, TopicGlob};
+
 use super::{Facts, Finding, Table};
+use crate::sql::identifier;
 
 /// The oldest server that the tables work on, as a number.
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Tables that the schema must have besides the partitions.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 16] = [
+    "migrations",
     "settings",
     "messages",
     "streams",
@@ -28,10 +33,18 @@ const TABLES: [&str; 13] = [
     "held_keys",
     "consumer_positions",
     "key_sequences",
+    "starts",
+    "paused_types",
 ];
 
-/// Indexes that each partition of the log must have.
-const INDEXES: [&[&str]; 2] = [&["lane", "seq"], &["lane", "txid", "seq"]];
+/// A stream of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredStream {
+    /// Its name.
+    pub name: String,
+    /// Its topic patterns.
+    pub topics: Vec<TopicGlob>,
+}
 
 /// What the facts are judged by.
 #[derive(Debug, Clone)]
@@ -39,7 +52,7 @@ pub struct Expected {
     /// The newest schema step that this program knows.
     pub known_version: i32,
     /// The streams of the configuration, if there is one.
-    pub streams: Option<Vec<String>>,
+    pub streams: Option<Vec<ConfiguredStream>>,
     /// The standbys, by `application_name`, that publishing waits for.
     pub standbys: Vec<String>,
     /// A transaction that is open for longer is worth a warning.
@@ -69,11 +82,12 @@ pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     if !facts.tables.is_empty() {
         findings.extend(facts.tables.iter().flat_map(|t| table(facts, t)));
         findings.extend(missing_tables(facts));
-        findings.extend(indexes(facts));
+        findings.extend(indexes::judge(facts));
         findings.extend(sequence(facts));
         findings.extend(rights::judge(&facts.standing()));
         findings.extend(streams::judge(facts, expected));
     }
+    findings.extend(streams::overlaps(facts, expected));
     findings.extend(transactions(facts, expected));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
@@ -145,7 +159,7 @@ fn version(facts: &Facts, expected: &Expected) -> Option<Finding> {
 
 fn table(facts: &Facts, table: &Table) -> Vec<Finding> {
     let name = &table.name;
-    let full = format!("{}.{name}", facts.schema);
+    let full = full_name(&facts.schema, name);
     let mut findings = Vec::new();
     if table.row_security {
         findings.push(Finding::problem(
@@ -165,14 +179,21 @@ fn table(facts: &Facts, table: &Table) -> Vec<Finding> {
         findings.push(Finding::problem(
             "trigger",
             format!("{name} has the trigger {trigger}, which may change or drop rows"),
-            format!("drop trigger {trigger} on {full}"),
+            format!("drop trigger {} on {full}", identifier(trigger)),
+        ));
+    }
+    for trigger in &table.triggers_after {
+        findings.push(Finding::warning(
+            "trigger",
+            format!("{name} has the trigger {trigger}, which runs in the transactions that write to it: what it fails with ends them, and it may change rows"),
+            format!("drop trigger {} on {full}, unless it only tells others of the row", identifier(trigger)),
         ));
     }
     for rule in &table.rules {
         findings.push(Finding::problem(
             "rule",
             format!("{name} has the rule {rule}, which may change or drop rows"),
-            format!("drop rule {rule} on {full}"),
+            format!("drop rule {} on {full}", identifier(rule)),
         ));
     }
     if name == "messages" && !table.full_writers.is_empty() {
@@ -188,10 +209,28 @@ fn table(facts: &Facts, table: &Table) -> Vec<Finding> {
     findings
 }
 
+/// A table as SQL takes it: the name of the schema may be a word of SQL, and tables in it be anybody's.
+fn full_name(schema: &Schema, table: &str) -> String {
+    format!("{}.{}", identifier(schema.as_str()), identifier(table))
+}
+
+/// The names of a ring's partitions.
+fn partitions(facts: &Facts, ring: &str) -> Vec<String> {
+    let slots = facts.settings.as_ref().map_or(0, |settings| match ring {
+        "messages" => settings.message_slots,
+        _ => settings.mark_slots,
+    });
+    (0..slots).map(|slot| format!("{ring}_{slot}")).collect()
+}
+
 fn missing_tables(facts: &Facts) -> Vec<Finding> {
+    let rings = ["messages", "processed_messages"];
+    let partitions = rings.iter().flat_map(|ring| partitions(facts, ring));
     TABLES
         .into_iter()
-        .filter(|name| !facts.tables.iter().any(|table| table.name == *name))
+        .map(str::to_owned)
+        .chain(partitions)
+        .filter(|name| !facts.has_table(name))
         .map(|name| {
             Finding::problem(
                 "table_missing",
@@ -200,32 +239,6 @@ fn missing_tables(facts: &Facts) -> Vec<Finding> {
             )
         })
         .collect()
-}
-
-fn indexes(facts: &Facts) -> Vec<Finding> {
-    let slots = facts.settings.as_ref().map_or(0, |s| s.message_slots);
-    let mut findings = Vec::new();
-    for partition in (0..slots).map(|slot| format!("messages_{slot}")) {
-        for columns in INDEXES {
-            let present = facts.indexes.iter().any(|index| {
-                index.valid && index.table == partition && index.columns.iter().eq(columns)
-            });
-            if !present {
-                let columns = columns.join(", ");
-                findings.push(Finding::problem(
-                    "index_missing",
-                    format!(
-                        "{partition} has no valid index on ({columns}): reading would scan the log"
-                    ),
-                    format!(
-                        "create index on {}.{partition} ({columns}), or reindex the invalid one",
-                        facts.schema
-                    ),
-                ));
-            }
-        }
-    }
-    findings
 }
 
 fn sequence(facts: &Facts) -> Vec<Finding> {

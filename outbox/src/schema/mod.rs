@@ -28,7 +28,7 @@ mod topics;
 
 pub use activity::{OpenTransaction, PreparedTransaction};
 pub use finding::{Finding, Severity};
-pub use judge::{Expected, is_read, judge, unread};
+pub use judge::{ConfiguredStream, Expected, is_read, judge, unread};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };
@@ -75,7 +75,7 @@ pub struct Facts {
     pub settings: Option<Settings>,
     /// Our tables, partitions included.
     pub tables: Vec<Table>,
-    /// The indexes of the log's partitions.
+    /// Their indexes, but for those on expressions.
     pub indexes: Vec<Index>,
     /// The sequence behind `seq`; none if it may not be read.
     pub sequence: Option<Sequence>,
@@ -126,7 +126,7 @@ pub async fn inspect(
         streams: Vec::new(),
         unrouted: Vec::new(),
     };
-    if !facts.tables.iter().any(|table| table.name == "migrations") {
+    if !facts.has_table("migrations") {
         return Ok(facts);
     }
     facts.indexes = tables::indexes(connection, schema).await?;
@@ -137,11 +137,7 @@ pub async fn inspect(
     if facts.may("settings") {
         facts.settings = tables::settings(connection, schema).await?;
     }
-    let reads_the_log = match duty {
-        Duty::Write => false,
-        Duty::Relay | Duty::Administer => true,
-    };
-    if reads_the_log {
+    if duty.reads_the_log() {
         let mut reading = begin_reading(connection).await?;
         facts.read_the_log(&mut reading).await?;
         end_reading(reading).await?;
@@ -231,14 +227,17 @@ impl Facts {
         }
     }
 
+    fn has_table(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.name == name)
+    }
+
     /// Whether the table exists and may be read, so that a query on it does not fail. The sequence of the log
     /// belongs to its table and goes with it.
     fn may(&self, name: &str) -> bool {
         let table = if name == SEQUENCE { "messages" } else { name };
-        let exists = self.tables.iter().any(|t| t.name == table);
         let lacks = |right: &MissingRight| {
             right.object == "schema" || (right.object == name && right.privilege == "SELECT")
         };
-        exists && !self.missing_rights.iter().any(lacks)
+        self.has_table(table) && !self.missing_rights.iter().any(lacks)
     }
 }

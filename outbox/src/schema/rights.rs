@@ -4,6 +4,7 @@ use onceward_core::Schema;
 use sqlx::{FromRow, PgConnection};
 
 use super::InspectError;
+use crate::sql::identifier;
 
 /// What the current user is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum Duty {
     Write,
     /// Publish: read the log, keep cursors and parked messages, empty slots.
     Relay,
+    /// Consume: keep marks, what waits for another attempt, dead letters and positions.
+    Consume,
     /// Look at everything, decide on what is parked or dead, drop streams.
     Administer,
 }
@@ -23,6 +26,7 @@ impl Duty {
         match self {
             Self::Write => "onceward_writer",
             Self::Relay => "onceward_relay",
+            Self::Consume => "onceward_consumer",
             Self::Administer => "onceward_admin",
         }
     }
@@ -31,7 +35,16 @@ impl Duty {
         match self {
             Self::Write => WRITE,
             Self::Relay => RELAY,
+            Self::Consume => CONSUME,
             Self::Administer => ADMINISTER,
+        }
+    }
+
+    /// Whether it takes reading the log and what is known of its streams.
+    pub(super) const fn reads_the_log(self) -> bool {
+        match self {
+            Self::Write | Self::Consume => false,
+            Self::Relay | Self::Administer => true,
         }
     }
 }
@@ -40,11 +53,6 @@ impl Duty {
 #[must_use]
 pub fn grant(role: &str, user: &str) -> String {
     format!("grant {role} to {};", identifier(user))
-}
-
-/// A name as SQL takes it, whatever it is.
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// How the current user stands to the role that has all rights for its duty.
@@ -110,6 +118,26 @@ const RELAY: &[Need] = &[
     need("^(streams|cursors|unrouted|parked)$", "", "DELETE"),
 ];
 
+/// Tables whose rows a consumer adds, changes and deletes.
+const WORK: &str = "^(retries|held_keys|starts|paused_types)$";
+
+/// Tables whose rows a consumer adds and changes.
+const KEPT: &str = "^(processed_messages|consumers|dead_letters|consumer_positions|key_sequences)$";
+
+const CONSUME: &[Need] = &[
+    need("^(settings|migrations)$", "", "SELECT"),
+    need(WORK, "", "SELECT"),
+    need(WORK, "", "INSERT"),
+    need(WORK, "", "UPDATE"),
+    need(WORK, "", "DELETE"),
+    need(KEPT, "", "SELECT"),
+    need(KEPT, "", "INSERT"),
+    need(KEPT, "", "UPDATE"),
+    need("^processed_messages_[0-9]+$", "", "SELECT"),
+    need("^processed_messages_[0-9]+$", "", "DELETE"),
+    need("^processed_messages_[0-9]+$", "", "TRUNCATE"),
+];
+
 const ADMINISTER: &[Need] = &[
     need(
         "^(settings|migrations|messages|messages_seq_seq|streams|cursors|unrouted)$",
@@ -118,10 +146,11 @@ const ADMINISTER: &[Need] = &[
     ),
     need("^(parked|processed_messages|dead_letters)$", "", "SELECT"),
     need(
-        "^(retries|held_keys|consumers|consumer_positions|key_sequences)$",
+        "^(retries|held_keys|consumers|consumer_positions|key_sequences|starts|paused_types)$",
         "",
         "SELECT",
     ),
+    need("^paused_types$", "{resumed_at}", "UPDATE"),
     // Dead letters are replayed as new messages too.
     need(
         "^messages$",

@@ -16,21 +16,27 @@ pub struct Table {
     pub row_security: bool,
     /// Not written to the WAL: empty after a crash.
     pub unlogged: bool,
-    /// Triggers that are not ours and may change or drop rows: they run before a row is written, or in place of that.
+    /// Triggers that are not ours and may change or drop rows: they run before a row or a statement, or in place of it.
     pub triggers: Vec<String>,
+    /// Triggers that are not ours and run after a row or a statement.
+    pub triggers_after: Vec<String>,
     /// Rules that are not ours.
     pub rules: Vec<String>,
     /// Roles that may insert into every column, and so forge what the log relies on. The owner does not count.
     pub full_writers: Vec<String>,
 }
 
-/// An index of a partition of the log.
+/// An index of one of our tables or partitions.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Index {
-    /// The partition.
+    /// The table or partition.
     pub table: String,
-    /// Its columns, in order.
+    /// The columns it is searched by, in order.
     pub columns: Vec<String>,
+    /// No two rows have the same values in them.
+    pub unique: bool,
+    /// It has some of the rows only.
+    pub partial: bool,
     /// Whether queries may use it.
     pub valid: bool,
 }
@@ -76,17 +82,28 @@ pub(super) async fn read(
     schema: &Schema,
 ) -> Result<Vec<Table>, InspectError> {
     sqlx::query_as(
-        "select c.relname::text as name,
+        "with user_triggers as (
+           -- A partition's copy of its table's trigger is that trigger.
+           select tgrelid, tgname, tgtype
+           from pg_trigger
+           where not tgisinternal and tgparentid = 0
+         )
+         select c.relname::text as name,
                 c.relrowsecurity as row_security,
                 c.relpersistence = 'u' as unlogged,
+                -- Bits 2 and 64: before the row or statement, and in place of it.
                 array(
                   select t.tgname::text
-                  from pg_trigger t
-                  where t.tgrelid = c.oid and not t.tgisinternal
-                    -- Those that run before a row or in place of it: none that runs after can change or drop it.
-                    and t.tgtype & (2 | 64) <> 0
+                  from user_triggers t
+                  where t.tgrelid = c.oid and t.tgtype & (2 | 64) <> 0
                   order by t.tgname
                 ) as triggers,
+                array(
+                  select t.tgname::text
+                  from user_triggers t
+                  where t.tgrelid = c.oid and t.tgtype & (2 | 64) = 0
+                  order by t.tgname
+                ) as triggers_after,
                 array(
                   select r.rulename::text
                   from pg_rewrite r
@@ -115,26 +132,27 @@ pub(super) async fn indexes(
     schema: &Schema,
 ) -> Result<Vec<Index>, InspectError> {
     sqlx::query_as(
-        "select p.relname::text as table,
+        "select c.relname::text as table,
                 array(
                   select a.attname::text
                   from unnest(i.indkey::int2[]) with ordinality k (attnum, position)
-                  join pg_attribute a on a.attrelid = p.oid and a.attnum = k.attnum
+                  join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+                  where k.position <= i.indnkeyatts
                   order by k.position
                 ) as columns,
+                i.indisunique as unique,
+                i.indpred is not null as partial,
                 i.indisvalid and i.indisready and i.indislive as valid
          from pg_namespace n
-         join pg_class m on m.relnamespace = n.oid and m.relname = 'messages'
-         join pg_inherits h on h.inhparent = m.oid
-         join pg_class p on p.oid = h.inhrelid
-         join pg_index i on i.indrelid = p.oid and i.indpred is null and i.indexprs is null
+         join pg_class c on c.relnamespace = n.oid and c.relkind = 'r'
+         join pg_index i on i.indrelid = c.oid and i.indexprs is null
          where n.nspname = $1
-         order by p.relname, i.indexrelid",
+         order by c.relname, i.indexrelid",
     )
     .bind(schema.as_str())
     .fetch_all(connection)
     .await
-    .map_err(InspectError::about("the indexes of the log"))
+    .map_err(InspectError::about("the indexes"))
 }
 
 pub(super) async fn version(

@@ -197,3 +197,28 @@ async fn doctor_names_what_waits_for_a_person_and_the_command_to_run() {
         assert!(answer.contains(part), "{part:?} is not in {answer}");
     }
 }
+
+#[tokio::test]
+async fn doctor_finds_streams_of_the_file_that_overlap_before_a_relay_has_run() {
+    let database = Postgres::shared().await.database().await;
+    let shell = Shell::with_config(
+        r#"
+        source = "/shop"
+        [streams.events]
+        topics = ["orders.*"]
+        nats.servers = "nats://127.0.0.1:1"
+        [streams.paid]
+        topics = ["*.paid"]
+        nats.servers = "nats://127.0.0.1:1"
+        "#,
+    )
+    .variable("DATABASE_URL", database.url());
+    let told = "note: the streams events (orders.*) and paid (*.paid) may publish the same topics";
+
+    let without_schema = shell.run(&["doctor", "--no-destinations"]).await;
+    shell.ok(&["migrate"]).await;
+    let without_streams = shell.ok(&["doctor", "--no-destinations"]).await;
+
+    assert!(without_schema.out.contains(told), "{without_schema:?}");
+    assert!(without_streams.contains(told), "{without_streams}");
+}

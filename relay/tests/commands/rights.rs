@@ -114,3 +114,20 @@ async fn who_has_no_role_at_all_is_told_so_and_not_that_the_schema_is_missing() 
     assert!(looked.out.contains(&grant), "{looked:?}");
     execute(&database, format!("drop role {user}")).await;
 }
+
+#[tokio::test]
+async fn doctor_tells_the_user_of_a_consumer_which_role_it_lacks() {
+    let (database, _) = with_parked().await;
+    let (user, shell) = stranger(&database).await;
+    let looked = ["doctor", "--duty", "consume", "--no-destinations"];
+
+    let without = shell.run(&looked).await;
+    execute(&database, format!("grant onceward_consumer to {user}")).await;
+    let with = shell.run(&looked).await;
+    execute(&database, format!("drop owned by {user}; drop role {user}")).await;
+
+    assert_eq!(without.code, 1, "{without:?}");
+    let grant = format!("grant onceward_consumer to \"{user}\";");
+    assert!(without.out.contains(&grant), "{without:?}");
+    assert_eq!(with.code, 0, "{with:?}");
+}

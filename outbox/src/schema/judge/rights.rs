@@ -2,8 +2,8 @@
 
 use onceward_core::Schema;
 
-use crate::schema::rights::identifier;
 use crate::schema::{Duty, Finding, Membership, MissingRight, grant};
+use crate::sql::identifier;
 
 /// How many single rights are named.
 const NAMED: usize = 6;
@@ -24,7 +24,8 @@ pub(in crate::schema) fn judge(standing: &Standing<'_>) -> Option<Finding> {
     }
     let (role, user) = (standing.duty.role(), standing.user);
     let grant = grant(role, user);
-    let grant_rights = format!("select {}.grant_rights();", standing.schema);
+    let schema = identifier(standing.schema.as_str());
+    let grant_rights = format!("select {schema}.grant_rights();");
     let (text, remedy) = match standing.membership {
         Membership::NotGranted => (
             format!("the user {user} lacks the role {role}"),

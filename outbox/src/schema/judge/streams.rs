@@ -2,14 +2,13 @@
 
 use onceward_core::{Topic, TopicGlob};
 
-use super::Expected;
-use crate::schema::{Duty, Facts, Finding, ParkedCount, StreamOverview};
+use super::{ConfiguredStream, Expected};
+use crate::schema::{Facts, Finding, ParkedCount, StreamOverview};
 
 /// What is wrong or worth knowing about the streams.
 pub(super) fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     let mut findings = forgotten(facts, expected);
     findings.extend(facts.streams.iter().flat_map(waiting));
-    findings.extend(overlaps(facts));
     findings.extend(unrouted(facts));
     findings
 }
@@ -87,7 +86,7 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
         let configured = expected
             .streams
             .as_ref()
-            .is_none_or(|known| known.contains(name));
+            .is_none_or(|known| known.iter().any(|stream| stream.name == *name));
         if idle > forgotten {
             findings.push(Finding::warning(
                 "stream_forgotten",
@@ -111,37 +110,48 @@ fn forgotten(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     findings
 }
 
-fn overlaps(facts: &Facts) -> Vec<Finding> {
-    let globs = |topics: &[String]| -> Vec<TopicGlob> {
-        let valid = topics.iter().map(|t| TopicGlob::try_from(t.as_str()));
-        valid.filter_map(Result::ok).collect()
-    };
+/// Streams that may publish the same topics: those of the configuration as it has them, and what else the database knows of, by
+/// the patterns that their last relay has stored.
+pub(super) fn overlaps(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let mut streams = expected.streams.clone().unwrap_or_default();
+    for stored in &facts.streams {
+        if !streams.iter().any(|stream| stream.name == stored.stream) {
+            streams.push(as_stored(stored));
+        }
+    }
     let mut findings = Vec::new();
-    for (n, one) in facts.streams.iter().enumerate() {
-        for other in &facts.streams[n + 1..] {
-            let theirs = globs(&other.topics);
-            let both = globs(&one.topics).into_iter().find_map(|a| {
-                theirs
-                    .iter()
-                    .find(|b| a.overlaps(b))
-                    .map(|b| (a.clone(), b.clone()))
-            });
-            if let Some((a, b)) = both {
-                findings.push(Finding::note(
-                    "overlap",
-                    format!(
-                        "the streams {} ({}) and {} ({}) may publish the same topics",
-                        one.stream,
-                        a.as_str(),
-                        other.stream,
-                        b.as_str()
-                    ),
-                    "nothing, if both destinations are meant to have them",
-                ));
-            }
+    for (n, one) in streams.iter().enumerate() {
+        for other in &streams[n + 1..] {
+            findings.extend(overlap(one, other));
         }
     }
     findings
+}
+
+fn as_stored(stream: &StreamOverview) -> ConfiguredStream {
+    let globs = stream
+        .topics
+        .iter()
+        .map(|text| TopicGlob::try_from(text.as_str()));
+    ConfiguredStream {
+        name: stream.stream.clone(),
+        topics: globs.filter_map(Result::ok).collect(),
+    }
+}
+
+fn overlap(one: &ConfiguredStream, other: &ConfiguredStream) -> Option<Finding> {
+    let (a, b) = one.topics.iter().find_map(|a| {
+        let theirs = other.topics.iter().find(|b| a.overlaps(b));
+        theirs.map(|b| (a.as_str(), b.as_str()))
+    })?;
+    Some(Finding::note(
+        "overlap",
+        format!(
+            "the streams {} ({a}) and {} ({b}) may publish the same topics",
+            one.name, other.name
+        ),
+        "nothing, if both destinations are meant to have them",
+    ))
 }
 
 /// Whether some stream reads the topic, as the database knows the streams, or one has said to discard what nobody reads. A note
@@ -169,7 +179,7 @@ pub fn unread(facts: &Facts, topics: &[Topic]) -> Option<Finding> {
         .map(Topic::as_str)
         .filter(|topic| !is_read(topic, &facts.streams) && !told(topic))
         .collect();
-    let knows_streams = facts.duty != Duty::Write && facts.missing_rights.is_empty();
+    let knows_streams = facts.duty.reads_the_log() && facts.missing_rights.is_empty();
     if names.is_empty() || !knows_streams {
         return None;
     }
@@ -206,4 +216,52 @@ fn unrouted(facts: &Facts) -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sound, stream};
+    use super::*;
+
+    fn configured(name: &str, topics: &[&str]) -> ConfiguredStream {
+        as_stored(&stream(name, topics))
+    }
+
+    fn texts(stored: Vec<StreamOverview>, configured: Vec<ConfiguredStream>) -> Vec<String> {
+        let mut facts = sound();
+        facts.streams = stored;
+        let expected = Expected {
+            streams: Some(configured),
+            ..Expected::default()
+        };
+        let findings = overlaps(&facts, &expected);
+        findings.into_iter().map(|finding| finding.text).collect()
+    }
+
+    #[test]
+    fn streams_of_the_configuration_overlap_before_a_relay_has_stored_them() {
+        let events = configured("events", &["payments.*", "orders.*"]);
+        let paid = configured("paid", &["*.paid"]);
+
+        let texts = texts(Vec::new(), vec![events, paid]);
+
+        assert_eq!(
+            texts,
+            ["the streams events (payments.*) and paid (*.paid) may publish the same topics"]
+        );
+    }
+
+    #[test]
+    fn what_the_configuration_says_of_a_stream_counts_and_not_what_was_stored_of_it() {
+        let stored = || vec![stream("events", &["*"]), stream("old", &["*.paid"])];
+
+        let moved = texts(stored(), vec![configured("events", &["orders.created"])]);
+        let still = texts(stored(), vec![configured("events", &["orders.*"])]);
+
+        assert_eq!(moved, [""; 0]);
+        assert_eq!(
+            still,
+            ["the streams events (orders.*) and old (*.paid) may publish the same topics"]
+        );
+    }
 }

@@ -5,7 +5,7 @@ mod remedies;
 pub(super) mod ring;
 
 use clap::{Args, ValueEnum};
-use onceward::schema::{self, Duty, Expected, Facts, Finding, Severity};
+use onceward::schema::{self, ConfiguredStream, Duty, Expected, Facts, Finding, Severity};
 use onceward_core::{BoxError, Schema, Topic};
 use serde::Serialize;
 
@@ -27,6 +27,7 @@ const NEWEST: u32 = 10_000;
 #[command(after_help = "Examples:
   onceward doctor
   onceward doctor --duty administer         with the database user of an operator
+  onceward doctor --duty consume            with that of a service that consumes
   onceward doctor --json | jq '.findings[] | select(.severity == \"problem\")'")]
 pub(super) struct Doctor {
     /// What the database user is to be able to do
@@ -41,6 +42,8 @@ pub(super) struct Doctor {
 enum As {
     /// Publish
     Relay,
+    /// Consume
+    Consume,
     /// Look at everything and decide on what is parked or dead
     Administer,
     /// Enqueue
@@ -174,7 +177,7 @@ impl Doctor {
             As::Relay => {
                 facts.version == Some(onceward_migrations::LATEST) && !facts.server.standby
             }
-            As::Administer | As::Write => false,
+            As::Consume | As::Administer | As::Write => false,
         };
         if !asks {
             return Vec::new();
@@ -197,15 +200,19 @@ impl Doctor {
 
     fn expected(&self, context: &Context) -> Expected {
         let streams = &context.config.streams;
-        let names: Vec<String> = streams.iter().map(|s| s.settings.name.clone()).collect();
+        let configured = |stream: &StreamConfig| ConfiguredStream {
+            name: stream.settings.name.clone(),
+            topics: stream.settings.topics.clone(),
+        };
+        let configured: Vec<ConfiguredStream> = streams.iter().map(configured).collect();
         Expected {
             known_version: onceward_migrations::LATEST,
             // A configuration without streams, as of an operator, knows nothing of them.
-            streams: (!names.is_empty()).then_some(names),
+            streams: (!configured.is_empty()).then_some(configured),
             // Only who publishes has to see how far they are.
             standbys: match self.duty {
                 As::Relay => standbys(streams),
-                As::Administer | As::Write => Vec::new(),
+                As::Consume | As::Administer | As::Write => Vec::new(),
             },
             ..Expected::default()
         }
@@ -228,6 +235,7 @@ impl From<As> for Duty {
     fn from(duty: As) -> Self {
         match duty {
             As::Relay => Self::Relay,
+            As::Consume => Self::Consume,
             As::Administer => Self::Administer,
             As::Write => Self::Write,
         }

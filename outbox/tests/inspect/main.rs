@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod complete;
+
 use std::time::Duration;
 
 use onceward::schema::{self, Duty, Expected, Facts, Severity};
@@ -30,6 +32,11 @@ async fn run(connection: &mut PgConnection, sql: &str) {
         .unwrap();
 }
 
+async fn run_as_owner(database: &Database, sql: &str) {
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    run(&mut owner, sql).await;
+}
+
 /// Codes of what was found, without that the test server does not sync.
 fn codes(facts: &Facts) -> Vec<&'static str> {
     let expected = Expected {
@@ -50,13 +57,14 @@ async fn a_fresh_schema_is_sound_for_each_role() {
         ("reset role", Duty::Relay),
         ("set role onceward_relay", Duty::Relay),
         ("set role onceward_admin", Duty::Administer),
+        ("set role onceward_consumer", Duty::Consume),
         ("set role onceward_writer", Duty::Write),
     ] {
         let facts = facts(&database, role, duty).await;
 
         assert_eq!(codes(&facts), [""; 0], "{role}: {facts:?}");
         assert_eq!(facts.version, Some(onceward_migrations::LATEST));
-        assert_eq!(facts.indexes.len(), 24);
+        assert_eq!(facts.indexes.len(), 24 + 24 + 22);
     }
 }
 
