@@ -6,6 +6,7 @@ mod order;
 mod outage;
 mod ownership;
 mod refusal;
+mod several_requests;
 
 pub use consuming::{
     a_dangerous_setup_is_refused, a_jump_by_retention_is_told,
@@ -33,3 +34,4 @@ pub use refusal::{
     a_session_sends_nothing_more_of_a_key_that_was_refused,
     a_transient_refusal_in_the_middle_leaves_no_gap, an_unknown_route_is_named,
 };
+pub use several_requests::a_permanent_refusal_in_one_of_several_requests_harms_no_other_message;

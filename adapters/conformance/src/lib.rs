@@ -35,6 +35,7 @@ macro_rules! suite {
             order_per_key_holds_with_many_in_flight
             a_refused_message_alone_in_its_request_is_named
             a_permanent_refusal_in_the_middle_harms_no_other_message
+            a_permanent_refusal_in_one_of_several_requests_harms_no_other_message
             a_session_sends_nothing_more_of_a_key_that_was_refused
             a_transient_refusal_in_the_middle_leaves_no_gap
             an_unknown_route_is_named

@@ -30,7 +30,7 @@ fn with_one_too_large(route: &Route) -> (Vec<Outgoing>, String) {
 }
 
 /// Nobody but the guilty one is blamed for itself.
-fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
+pub(super) fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
     for (outgoing, outcome) in offered.iter().zip(receipts.outcomes()) {
         if let Outcome::Failed(error) = outcome
             && error.kind.fault() == Fault::Message
