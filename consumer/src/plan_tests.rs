@@ -188,3 +188,31 @@ proptest! {
         prop_assert!(room <= 1 || bytes + room * largest <= 100_000);
     }
 }
+
+/// The reason after that one, in the order of their declaration: a new reason has no place here until it is given one.
+fn next_reason(reason: Option<DeadReason>) -> Option<DeadReason> {
+    match reason {
+        None => Some(DeadReason::Undecodable),
+        Some(DeadReason::Undecodable) => Some(DeadReason::Payload),
+        Some(DeadReason::Payload) => Some(DeadReason::NoHandler),
+        Some(DeadReason::NoHandler) => Some(DeadReason::Rejected),
+        Some(DeadReason::Rejected) => Some(DeadReason::Attempts),
+        Some(DeadReason::Attempts) => Some(DeadReason::TransactionEnded),
+        Some(DeadReason::TransactionEnded) => Some(DeadReason::IdConflict),
+        Some(DeadReason::IdConflict) => Some(DeadReason::Crashed),
+        Some(DeadReason::Crashed) => Some(DeadReason::TooOld),
+        Some(DeadReason::TooOld) => Some(DeadReason::SequenceReused),
+        Some(DeadReason::SequenceReused) => Some(DeadReason::SequenceUnknown),
+        Some(DeadReason::SequenceUnknown) => None,
+    }
+}
+
+#[test]
+fn no_reason_of_dead_letters_is_left_out_of_those_that_are_listed() {
+    let mut reasons = Vec::new();
+    while let Some(reason) = next_reason(reasons.last().copied()) {
+        reasons.push(reason);
+    }
+
+    assert_eq!(reasons, DeadReason::ALL);
+}
