@@ -32,7 +32,7 @@ pub use judge::{ConfiguredStream, Expected, is_read, judge, unread};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };
-pub use rights::{Duty, Membership, MissingRight, grant};
+pub use rights::{Duty, Membership, MissingRight, grant, grant_rights};
 pub use server::{Server, Standby};
 pub use tables::{Index, Sequence, Settings, Table};
 pub use topics::recent_topics;

@@ -55,6 +55,12 @@ pub fn grant(role: &str, user: &str) -> String {
     format!("grant {role} to {};", identifier(user))
 }
 
+/// The statement by which the owner of the tables gives the roles their rights.
+#[must_use]
+pub fn grant_rights(schema: &Schema) -> String {
+    format!("select {}.grant_rights();", identifier(schema.as_str()))
+}
+
 /// How the current user stands to the role that has all rights for its duty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Membership {

@@ -1,6 +1,7 @@
 //! `onceward migrate`: brings the schema up to date, or says how it stands, or prints the SQL.
 
 use clap::Args;
+use onceward::schema::grant_rights;
 use onceward_migrations::{Check, MigrateError, Migrations, Report, State};
 use serde::Serialize;
 
@@ -111,9 +112,9 @@ fn answer_report(context: &Context, check: &Check, report: Report) -> Result<(),
         if !answer.missing_roles.is_empty() {
             let create: Vec<String> = answer.missing_roles.iter().map(|role| format!("  create role {role} nologin;")).collect();
             text.push_str(&format!(
-                "\nRoles are missing. To have them, an administrator runs\n{}\nand the owner of the tables\n  select {}.grant_rights();",
+                "\nRoles are missing. To have them, an administrator runs\n{}\nand the owner of the tables\n  {}",
                 create.join("\n"),
-                answer.schema
+                grant_rights(&context.config.database.schema)
             ));
         }
         text

@@ -2,7 +2,7 @@
 
 use onceward_core::Schema;
 
-use crate::schema::{Duty, Finding, Membership, MissingRight, grant};
+use crate::schema::{Duty, Finding, Membership, MissingRight, grant, grant_rights};
 use crate::sql::identifier;
 
 /// How many single rights are named.
@@ -24,8 +24,7 @@ pub(in crate::schema) fn judge(standing: &Standing<'_>) -> Option<Finding> {
     }
     let (role, user) = (standing.duty.role(), standing.user);
     let grant = grant(role, user);
-    let schema = identifier(standing.schema.as_str());
-    let grant_rights = format!("select {schema}.grant_rights();");
+    let grant_rights = grant_rights(standing.schema);
     let (text, remedy) = match standing.membership {
         Membership::NotGranted => (
             format!("the user {user} lacks the role {role}"),
