@@ -64,7 +64,7 @@ impl ErrorKind {
 }
 
 /// A publish attempt that failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{what}")]
 pub struct PublishError {
     /// What can be decided by.
@@ -74,6 +74,18 @@ pub struct PublishError {
     /// The library's own error.
     #[source]
     pub source: Option<BoxError>,
+}
+
+/// Of what lies behind it, only what it says: the `Debug` of a library's error may hold settings, and what was sent.
+impl fmt::Debug for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.as_deref();
+        f.debug_struct("PublishError")
+            .field("kind", &self.kind)
+            .field("what", &self.what)
+            .field("source", &source.map(|source| Chain(source).to_string()))
+            .finish()
+    }
 }
 
 impl PublishError {
@@ -153,6 +165,31 @@ impl SubscribeError {
             kind,
             what: what.into(),
             source: Some(source.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error as libraries have them: it keeps what it was given.
+    #[derive(Debug, thiserror::Error)]
+    #[error("the request failed")]
+    struct OfLibrary {
+        request: &'static str,
+    }
+
+    #[test]
+    fn what_a_library_s_error_holds_and_does_not_say_is_not_shown() {
+        let source = || OfLibrary { request: "hunter2" };
+        let refused = PublishError::with_source(ErrorKind::Rejected, "refused", source());
+        let kind = SubscribeErrorKind::Unavailable;
+        let lost = SubscribeError::with_source(kind, "lost", source());
+
+        for shown in [format!("{refused:?} {refused}"), format!("{lost:?} {lost}")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("the request failed"), "{shown}");
         }
     }
 }

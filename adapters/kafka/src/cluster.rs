@@ -46,7 +46,9 @@ impl Kafka {
         if let Some(problem) = config.problems().into_iter().next() {
             return Err(problem);
         }
-        let together = |error: KafkaError| KafkaConfigError::Together(error.to_string());
+        let together = |error: KafkaError| {
+            KafkaConfigError::Together(config.without_secrets(error.to_string()))
+        };
         // A session's client is made and thrown away: librdkafka tells only then whether its settings fit together.
         let trial: BaseProducer = config::producer(&config, None).create().map_err(together)?;
         std::thread::spawn(move || drop(trial));

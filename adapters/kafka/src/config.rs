@@ -71,12 +71,31 @@ impl KafkaConfig {
         self
     }
 
+    /// The brokers, each without what stands before an `@`: it may be a password.
+    fn hosts(&self) -> String {
+        let brokers = self.brokers.split(',');
+        let hosts = brokers.map(|one| one.rsplit_once('@').map_or(one, |(_, host)| host));
+        hosts.collect::<Vec<_>>().join(",")
+    }
+
+    /// What librdkafka says, without the values of secrets. Names of files and users stay: they tell what is wrong.
+    pub(crate) fn without_secrets(&self, said: String) -> String {
+        let tells = |name: &str| name.ends_with(".location") || name.contains("username");
+        let properties = self.properties.iter();
+        let secrets =
+            properties.filter(|(name, value)| is_secret(name) && !tells(name) && !value.is_empty());
+        secrets.fold(said, |said, (_, value)| said.replace(value, "…"))
+    }
+
     /// Everything that is wrong with it, without asking the cluster. Values of secrets are not shown.
     #[must_use]
     pub fn problems(&self) -> Vec<KafkaConfigError> {
         let mut problems = Vec::new();
         if self.brokers.trim().is_empty() {
             problems.push(KafkaConfigError::NoBrokers);
+        }
+        if self.brokers.contains('@') {
+            problems.push(KafkaConfigError::UserInBrokers);
         }
         if self.deadline.is_zero() {
             problems.push(KafkaConfigError::NoDeadline);
@@ -135,7 +154,7 @@ impl fmt::Debug for KafkaConfig {
             })
             .collect();
         f.debug_struct("KafkaConfig")
-            .field("brokers", &self.brokers)
+            .field("brokers", &self.hosts())
             .field("properties", &shown)
             .field("deadline", &self.deadline)
             .finish()

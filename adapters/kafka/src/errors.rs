@@ -9,6 +9,11 @@ pub enum KafkaConfigError {
     /// No broker is given.
     #[error("no brokers are given; set host:port of one or more, separated by commas")]
     NoBrokers,
+    /// A broker is given with a user, which Kafka does not read there.
+    #[error(
+        "a broker is host:port; a user and a password are the properties sasl.username and sasl.password"
+    )]
+    UserInBrokers,
     /// The deadline is zero.
     #[error("the deadline must be longer than zero")]
     NoDeadline,

@@ -174,3 +174,31 @@ fn happening(event: Event) -> Option<Happening> {
 fn unavailable(what: &str, source: impl Into<BoxError>) -> PublishError {
     PublishError::with_source(ErrorKind::Unavailable, what, source)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_of_a_connection_shows_no_credentials() {
+        for server in [
+            // Nobody listens there.
+            "nats://anna:hunter2@127.0.0.1:1",
+            "nats://hunter2@127.0.0.1:1",
+            // No addresses.
+            "nats://anna:hunter2@127.0.0.1:none",
+            "nats://anna:hunter2@",
+        ] {
+            let mut config = NatsConfig::new([server]);
+            config.connect_timeout = Duration::from_secs(2);
+            config.credentials = Credentials::NKey("hunter2".into());
+
+            let error = fleeting(&config).await.unwrap_err();
+
+            let shown = format!("{error:?} {error} {}", onceward_core::Chain(&error));
+            assert!(!shown.contains("hunter2"), "{server}: {shown}");
+        }
+    }
+}

@@ -93,7 +93,9 @@ fn kafka(mut section: Reader<'_>, deadline: Duration) -> Option<DestinationConfi
     for problem in config.problems() {
         match &problem {
             KafkaConfigError::NoBrokers if !given => {}
-            KafkaConfigError::NoBrokers => section.refuse("brokers", problem.to_string()),
+            KafkaConfigError::NoBrokers | KafkaConfigError::UserInBrokers => {
+                section.refuse("brokers", problem.to_string())
+            }
             KafkaConfigError::Refused { name, .. }
             | KafkaConfigError::Unknown(name)
             | KafkaConfigError::Invalid { name, .. } => {

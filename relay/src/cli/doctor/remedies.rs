@@ -68,7 +68,7 @@ fn sqs(
         None => format!("streams.{stream}.sqs.region, or AWS_REGION"),
     };
     match kind {
-        ErrorKind::Unavailable => match &config.endpoint_url {
+        ErrorKind::Unavailable => match config.endpoint() {
             Some(url) => format!(
                 "check that SQS answers at {url} (streams.{stream}.sqs.endpoint_url), and that the region is set ({region})"
             ),
@@ -153,10 +153,11 @@ pub(super) mod tests {
     #[cfg(feature = "sqs")]
     #[test]
     fn an_emulator_that_does_not_answer_is_told_with_its_address() {
-        let config = onceward_sqs::SqsConfig::emulator("http://127.0.0.1:1");
+        let config = onceward_sqs::SqsConfig::emulator("http://anna:hunter2@127.0.0.1:1");
 
         let told = sqs("events", &config, None, ErrorKind::Unavailable);
 
         assert!(told.contains("http://127.0.0.1:1"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
     }
 }
