@@ -15,14 +15,18 @@ stage() {
     printf '=== %s: %s s\n' "$name" "$((SECONDS - begin))"
 }
 
+# Planted bugs and failpoints are compiled in for the tests that need them; nothing is planted unless a test says so. The servers
+# that tests share come from containers where a Docker engine answers. Not all features: those of TLS have no code of their own, and
+# would build OpenSSL.
+features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
+# Many tests wait for a server, a lease or a deadline: with one for each core a third of the machine is idle.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
+
 stage setup scripts/install-servers.sh
 stage format cargo fmt --all -- --check
-stage clippy cargo clippy --workspace --all-targets --all-features -- -D warnings
+stage clippy cargo clippy --workspace --all-targets --features "$features" -- -D warnings
 stage documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 stage "no faults in the binary" scripts/check-no-faults.sh
-# Planted bugs and failpoints are compiled in for the tests that need them; nothing is planted unless a test says so. The servers
-# that tests share come from containers where a Docker engine answers.
-features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
 stage tests cargo test --workspace --no-fail-fast --features "$features"
 stage "servers in containers" scripts/test-containers.sh --workspace --features "$features"
 # Last but for another server: it makes a release build of its own.
@@ -30,7 +34,7 @@ stage "instructions" scripts/count-instructions.sh
 if newer="$(scripts/newer-postgres.sh)"; then
     # Fewer kills than the first time: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \
-        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e -- --skip full_load
+        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
     stage "plan of the read on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" \
         cargo test --workspace --features "$features" --lib -- log::plan::
 else
