@@ -104,19 +104,24 @@ pub(super) async fn transactions(
     let pool = pool(database).await?;
     sqlx::raw_sql(TABLE).execute(&pool).await?;
     let messages = manner.messages();
-    let (ids, next) = (
-        Arc::new(ids(messages, copies)),
-        Arc::new(AtomicUsize::new(0)),
-    );
     let (size, at_a_time) = manner.transactions();
+    let mut transactions = Vec::new();
+    for some in ids(messages, copies).chunks(size) {
+        let mut some = some.to_vec();
+        // Two that store the same ids would wait for each other in a circle, if each began elsewhere.
+        some.sort_unstable();
+        transactions.push(some);
+    }
+    let (transactions, next) = (Arc::new(transactions), Arc::new(AtomicUsize::new(0)));
     let before = wal(&pool).await?;
     let clock = world.meter_with(None).start()?;
     let mut tasks: JoinSet<Outcome> = JoinSet::new();
     for _ in 0..at_a_time {
-        let (pool, ids, next) = (pool.clone(), Arc::clone(&ids), Arc::clone(&next));
+        let (pool, next) = (pool.clone(), Arc::clone(&next));
+        let transactions = Arc::clone(&transactions);
         tasks.spawn(async move {
-            while let Some(some) = ids.chunks(size).nth(next.fetch_add(1, Ordering::Relaxed)) {
-                store(&pool, some).await?;
+            while let Some(ids) = transactions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                store(&pool, ids).await?;
             }
             Ok(())
         });
