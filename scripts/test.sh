@@ -19,8 +19,9 @@ stage() {
 # that tests share come from containers where a Docker engine answers. Not all features: those of TLS have no code of their own, and
 # would build OpenSSL.
 features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
-# Many tests wait for a server, a lease or a deadline: with one for each core a third of the machine is idle.
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
+# Many tests wait for a server, a lease or a deadline: with one for each core a third of the machine is idle. Some start servers of their own.
+cores="$(nproc)"
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 4 ? 2 * cores : 8))}"
 
 stage setup scripts/install-servers.sh
 stage format cargo fmt --all -- --check
@@ -32,7 +33,7 @@ stage "servers in containers" scripts/test-containers.sh --workspace --features 
 # Last but for another server: it makes a release build of its own.
 stage "instructions" scripts/count-instructions.sh
 if newer="$(scripts/newer-postgres.sh)"; then
-    # Fewer kills than the first time: what is looked for is what differs between servers. The same features: nothing is built again.
+    # Fewer kills than the first time where their number can be chosen: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \
         cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
     stage "plan of the read on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" \

@@ -38,7 +38,7 @@ const TARGETS: [(&str, Broker, u16); 3] = [
 /// The rows of the backlog, copied to nowhere as the server finds them.
 const COPY: &str = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1) to stdout (format binary)";
 
-/// The same in the order in which a relay reads. Served by `messages_lane_seq`.
+/// The same in the order in which a relay reads, by one statement for all.
 const ORDERED_READ: &str = "copy (select seq, id, topic, key, type, headers, payload, created_at from onceward.messages where lane = 1 order by seq) to stdout (format binary)";
 
 /// What is measured beside the drains: each stage by itself, as fast as it goes.

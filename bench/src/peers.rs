@@ -52,6 +52,7 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
     relay::look_for(&arguments.relay)?;
     let peers = programs.there()?;
     let world = World::start().await;
+    let machine = Machine::look(&world).await?;
     let mut results = Results::default();
     let mut measured = Vec::new();
     if arguments.wants("W1") {
@@ -63,6 +64,8 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
         latencies(&world, arguments, (programs, &peers), &mut results).await?;
         measured.push("W2 peers");
     }
+    // Two sets of servers would share the cores.
+    drop(world);
     if arguments.wants("W7") {
         let world = World::start_distant().await;
         world.set_distance(AFAR, Duration::ZERO);
@@ -72,7 +75,6 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
     }
     println!("{results}");
     results.write(&arguments.output, Keep::OtherVariants)?;
-    let machine = Machine::look(&world).await?;
     machine::write(&arguments.machine, arguments, &measured, &machine)?;
     println!("written to {}", arguments.output.display());
     Ok(())

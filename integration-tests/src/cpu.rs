@@ -27,15 +27,22 @@ pub fn of_this() -> io::Result<Duration> {
 /// # Errors
 /// That there is no such process.
 pub fn of_family(pid: u32) -> io::Result<Duration> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    let mut sum = busy(&stat(&pid.to_string())?, 4)?;
-    for child in children.split_whitespace() {
-        // It may have ended since; then its parent has it.
-        if let Ok(stat) = stat(child) {
-            sum += busy(&stat, 4)?;
+    let head = pid.to_string();
+    loop {
+        let before = busy(&stat(&head)?, 4)?;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let (mut sum, mut have_ended) = (before, false);
+        for child in children.split_whitespace() {
+            match stat(child) {
+                Ok(stat) => sum += busy(&stat, 4)?,
+                Err(_) => have_ended = true,
+            }
+        }
+        // What one that has ended had used is its parent's by now: look again.
+        if !have_ended {
+            return Ok(sum);
         }
     }
-    Ok(sum)
 }
 
 fn stat(process: &str) -> io::Result<String> {

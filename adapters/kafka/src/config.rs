@@ -71,20 +71,31 @@ impl KafkaConfig {
         self
     }
 
-    /// The brokers, each without what stands before an `@`: it may be a password.
+    /// The brokers without what stands before the last `@`: it may be a password, which may hold a comma.
     fn hosts(&self) -> String {
-        let brokers = self.brokers.split(',');
-        let hosts = brokers.map(|one| one.rsplit_once('@').map_or(one, |(_, host)| host));
-        hosts.collect::<Vec<_>>().join(",")
+        let hosts = self.brokers.rsplit_once('@');
+        hosts.map_or_else(|| self.brokers.clone(), |(_, hosts)| format!("…@{hosts}"))
     }
 
-    /// What librdkafka says, without the values of secrets. Names of files and users stay: they tell what is wrong.
+    /// What librdkafka says, without the values of secrets. Names of files and users, addresses and choices stay: they tell what is wrong.
     pub(crate) fn without_secrets(&self, said: String) -> String {
-        let tells = |name: &str| name.ends_with(".location") || name.contains("username");
+        const TELL: [&str; 6] = [
+            ".location",
+            ".username",
+            ".url",
+            ".method",
+            ".scope",
+            ".jwt",
+        ];
+        let tells = |name: &str| TELL.iter().any(|end| name.ends_with(end));
         let properties = self.properties.iter();
         let secrets =
             properties.filter(|(name, value)| is_secret(name) && !tells(name) && !value.is_empty());
-        secrets.fold(said, |said, (_, value)| said.replace(value, "…"))
+        let mut values: Vec<&String> = secrets.map(|(_, value)| value).collect();
+        // One may be the beginning of another.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        let hide = |said: String, value: &String| said.replace(value.as_str(), "…");
+        values.into_iter().fold(said, hide)
     }
 
     /// Everything that is wrong with it, without asking the cluster. Values of secrets are not shown.

@@ -90,7 +90,7 @@ fn fleets(page: &mut String, costs: &Costs) {
     line(
         page,
         format_args!(
-            "| to | messages/s of each service | cores of all relays | GiB of all relays | cores of all databases | cores of the brokers for the messages | connections, at most | idle statements/s |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+            "| to | messages/s of each service | cores of all relays | GiB of all relays | cores of all databases | cores of the brokers, at most | connections, at most | idle statements/s |\n|---|---:|---:|---:|---:|---:|---:|---:|"
         ),
     );
     for (name, of) in brokers(costs) {
@@ -206,7 +206,7 @@ pub(super) fn answer(costs: &Costs, machine_cores: Option<usize>, load: &Load) -
             ("cores of all relays", all.relays),
             ("GiB of all relays", all.memory),
             ("cores of all databases", all.databases),
-            ("cores of the brokers for the messages", all.brokers),
+            ("cores of the brokers, at most", all.brokers),
             (
                 "connections to all databases, at most",
                 Some(all.connections),

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::kills::kill_relays;
+use crate::kills::{When, kill_relays};
 use crate::stage::{Changes, Stage};
 
 /// How often whoever publishes is killed.
@@ -64,7 +64,7 @@ async fn kill_in_the_middle(stage: Stage) {
         window: Some(WINDOW),
         ..Changes::default()
     };
-    let relays = kill_relays(&stage, KILLS, &changes).await;
+    let relays = kill_relays(&stage, (KILLS, When::AtWork), &changes).await;
     stop.cancel();
     writer.await.unwrap();
 

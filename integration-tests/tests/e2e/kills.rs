@@ -31,16 +31,28 @@ pub(crate) async fn moment(rng: &mut Rng) {
     tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
 }
 
+/// When whoever holds the lease is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Three times of four while it publishes, else soon after the claim.
+    AnyTime,
+    /// While it publishes.
+    AtWork,
+}
+
 /// Kills whichever of two relays holds the lease, again and again; the other takes over. Returns both.
-pub(crate) async fn kill_relays(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
-    let mut rng = moments("kills of relays");
+pub(crate) async fn kill_relays(
+    stage: &Stage,
+    (cycles, when): (u32, When),
+    changes: &Changes,
+) -> [Program; 2] {
+    let mut rng = moments(&format!("kills of relays of {}", stage.name));
     let start = || stage.relay(changes);
     let mut relays = [start(), start()];
     for _ in 0..cycles {
         let [one, other] = &relays;
         let holder = stage.wait_for_holder(&[one, other]).await.pid();
-        // Three times of four while it publishes, else soon after the claim.
-        if rng.u32(0..4) > 0 {
+        if when == When::AtWork || rng.u32(0..4) > 0 {
             let before = stage.published().await;
             stage.wait_until_published(before + 1).await;
         }
@@ -90,7 +102,7 @@ pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes
 
     let relays = Changes::default();
     let (relays, members) = tokio::join!(
-        kill_relays(&stage, cycles, &relays),
+        kill_relays(&stage, (cycles, When::AnyTime), &relays),
         kill_consumers(&stage, cycles, consumers)
     );
 

@@ -11,7 +11,7 @@ pub use streams::{is_read, unread};
 
 use onceward_core::{Schema, TopicGlob};
 
-use super::{Facts, Finding, Table};
+use super::{Duty, Facts, Finding, Table};
 use crate::sql::identifier;
 
 /// The oldest server that the tables work on, as a number.
@@ -36,6 +36,22 @@ const TABLES: [&str; 16] = [
     "starts",
     "paused_types",
 ];
+
+/// Those of them that only consumers use.
+const OF_CONSUMERS: [&str; 9] = [
+    "processed_messages",
+    "dead_letters",
+    "retries",
+    "consumers",
+    "held_keys",
+    "consumer_positions",
+    "key_sequences",
+    "starts",
+    "paused_types",
+];
+
+/// Those that only whoever enqueues or publishes uses.
+const OF_THE_LOG: [&str; 5] = ["messages", "streams", "cursors", "unrouted", "parked"];
 
 /// A stream of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,19 +239,42 @@ fn partitions(facts: &Facts, ring: &str) -> Vec<String> {
     (0..slots).map(|slot| format!("{ring}_{slot}")).collect()
 }
 
+/// What is found of something without which a table, or a partition of it, is of no use. Whoever does not use the table is only warned: a
+/// relay goes on publishing, whatever consumers lack.
+fn needs(facts: &Facts, table: &str) -> fn(&'static str, String, String) -> Finding {
+    let is_used = match facts.duty {
+        Duty::Relay | Duty::Write => !OF_CONSUMERS.contains(&table),
+        Duty::Consume => !OF_THE_LOG.contains(&table),
+        Duty::Administer => true,
+    };
+    if is_used {
+        Finding::problem
+    } else {
+        Finding::warning
+    }
+}
+
 fn missing_tables(facts: &Facts) -> Vec<Finding> {
-    let rings = ["messages", "processed_messages"];
-    let partitions = rings.iter().flat_map(|ring| partitions(facts, ring));
+    let of_ring = |ring| {
+        partitions(facts, ring)
+            .into_iter()
+            .map(move |name| (ring, name))
+    };
     TABLES
         .into_iter()
-        .map(str::to_owned)
-        .chain(partitions)
-        .filter(|name| !facts.has_table(name))
-        .map(|name| {
-            Finding::problem(
+        .map(|table| (table, table.to_owned()))
+        .chain(
+            ["messages", "processed_messages"]
+                .into_iter()
+                .flat_map(of_ring),
+        )
+        .filter(|(_, name)| !facts.has_table(name))
+        .map(|(table, name)| {
+            needs(facts, table)(
                 "table_missing",
                 format!("the table {name} is missing in the schema {}", facts.schema),
-                "restore it from a backup, or drop the schema and run `onceward migrate`",
+                "restore it from a backup, or drop the schema and run `onceward migrate`"
+                    .to_owned(),
             )
         })
         .collect()

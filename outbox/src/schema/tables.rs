@@ -84,9 +84,10 @@ pub(super) async fn read(
     sqlx::query_as(
         "with user_triggers as (
            -- A partition's copy of its table's trigger is that trigger.
+           -- (Servers that are too old, and are told so, have no such column.)
            select tgrelid, tgname, tgtype
-           from pg_trigger
-           where not tgisinternal and tgparentid = 0
+           from pg_trigger t
+           where not tgisinternal and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
          )
          select c.relname::text as name,
                 c.relrowsecurity as row_security,

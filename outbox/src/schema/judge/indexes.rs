@@ -1,6 +1,6 @@
 //! Judges the indexes: whether each that reading relies on, or that keeps rows from being doubled, is there and valid.
 
-use super::{full_name, partitions};
+use super::{full_name, needs, partitions};
 use crate::schema::{Facts, Finding, Index};
 
 /// An index that a table must have.
@@ -116,11 +116,10 @@ impl Needed {
             full_name(&facts.schema, table)
         );
         let code = "index_missing";
+        let needs = needs(facts, self.table);
         match (self.table, self.kind) {
-            ("messages", _) => {
-                Finding::problem(code, format!("{what}: reading would scan the log"), remedy)
-            }
-            (_, Kind::Unique) => Finding::problem(
+            ("messages", _) => needs(code, format!("{what}: reading would scan the log"), remedy),
+            (_, Kind::Unique) => needs(
                 code,
                 format!("{what}: rows could be doubled, and writing fails"),
                 remedy,
@@ -167,7 +166,7 @@ fn needed(facts: &Facts) -> Vec<(Needed, String)> {
 pub(super) mod tests {
     use super::super::tests::sound;
     use super::*;
-    use crate::schema::Severity;
+    use crate::schema::{Duty, Severity};
 
     /// Those of a sound database.
     pub(in crate::schema::judge) fn all(facts: &Facts) -> Vec<Index> {
@@ -183,7 +182,12 @@ pub(super) mod tests {
 
     /// What is found once the index is invalid.
     fn without(table: &str, columns: &[&str]) -> Vec<Finding> {
+        without_for(Duty::Administer, table, columns)
+    }
+
+    fn without_for(duty: Duty, table: &str, columns: &[&str]) -> Vec<Finding> {
         let mut facts = sound();
+        facts.duty = duty;
         for index in &mut facts.indexes {
             index.valid = !(index.table == table && index.columns == columns);
         }
@@ -205,6 +209,17 @@ pub(super) mod tests {
         );
         assert_eq!(mark[0].severity, Severity::Problem);
         assert_eq!(letters[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn an_index_of_a_table_that_is_not_used_is_no_problem() {
+        let of_retries = |duty| without_for(duty, "retries", &["id"])[0].severity;
+        let of_log = |duty| without_for(duty, "messages_1", &["lane", "seq"])[0].severity;
+
+        assert_eq!(of_retries(Duty::Relay), Severity::Warning);
+        assert_eq!(of_retries(Duty::Consume), Severity::Problem);
+        assert_eq!(of_log(Duty::Relay), Severity::Problem);
+        assert_eq!(of_log(Duty::Consume), Severity::Warning);
     }
 
     #[test]
