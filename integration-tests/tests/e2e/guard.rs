@@ -65,7 +65,7 @@ async fn supervise(stage: &Stage, changes: &Changes, kills: u32) -> (Program, u3
             .await;
             moment(&mut rng).await;
         };
-        let given_up = || async { consumer.has_died() || !letters(stage).await.is_empty() };
+        let given_up = || async { consumer.has_died() || !stage.letters().await.is_empty() };
         tokio::select! {
             () = wait::until_true(SOON, "the end of a message that kills", given_up) => {
                 if !consumer.has_died() {
@@ -116,7 +116,7 @@ pub(crate) async fn with_a_message_that_kills(
     writers.stop().await;
     let all = || async {
         let progress = stage.ledger.progress().await.ok()?;
-        let dead = u64::try_from(letters(&stage).await.len()).unwrap();
+        let dead = u64::try_from(stage.letters().await.len()).unwrap();
         Some(progress.handled + dead >= progress.committed)
     };
     wait::until_true(SOON, "an end of every message", || async {
@@ -131,14 +131,6 @@ pub(crate) async fn with_a_message_that_kills(
     }
 }
 
-/// Reason and message of each dead letter.
-pub(crate) async fn letters(stage: &Stage) -> Vec<(String, Uuid)> {
-    sqlx::query_as("select reason, message_id from onceward.dead_letters order by id")
-        .fetch_all(stage.log.pool())
-        .await
-        .unwrap()
-}
-
 /// Only the message that kills is given up on; all others take effect once, in order.
 pub(crate) async fn only_the_guilty_is_given_up_on(stage: Stage, changes: Changes) {
     let left = with_a_message_that_kills(stage, changes, KILLS, &QUICK).await;
@@ -146,7 +138,7 @@ pub(crate) async fn only_the_guilty_is_given_up_on(stage: Stage, changes: Change
     let [relay, consumer] = &left.programs;
     let verdict = left.stage.must_be_green(&[relay, consumer]).await;
     assert_eq!(
-        letters(&left.stage).await,
+        left.stage.letters().await,
         [("crashed".to_owned(), left.deadly)]
     );
     assert_eq!(verdict.handled, Some(verdict.committed - 1), "{verdict}");

@@ -80,6 +80,9 @@ pub(crate) async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes
         let before = stage.handled().await;
         stage.wait_until_handled(before + 1).await;
         moment(&mut rng).await;
+        // What three members die with while it is handled alone is given up on, rightly: nobody is to be the third one.
+        let none_dies_again = || async { !stage.has_killed_alone().await };
+        wait::until_true(SOON, "an end of what a member died with", none_dies_again).await;
         members[victim].kill();
         members[victim] = stage.consumer(changes);
         last = victim;

@@ -8,7 +8,8 @@ use onceward_testkit::postgres::Postgres;
 use onceward_testkit::proxy::Proxy;
 
 use crate::kills::moments;
-use crate::stage::{Changes, Stage, behind, port};
+use crate::place::{behind, port};
+use crate::stage::{Changes, Stage};
 
 /// How often something breaks.
 const TROUBLES: u32 = 20;

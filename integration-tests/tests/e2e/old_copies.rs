@@ -13,7 +13,6 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
-use crate::guard::letters;
 use crate::stage::{Changes, SOON, Stage};
 
 /// How many messages there are, each with a key of its own.
@@ -109,12 +108,12 @@ async fn one_in_work_at_a_kill(fault: &'static str) -> (Uuid, Verdict, Vec<(Stri
     in_work.rollback().await.unwrap();
     let second = stage.consumer(&changes);
     wait::until_true(SOON, "an end of the one that was in work", || async {
-        let dead = u64::try_from(letters(&stage).await.len()).unwrap();
+        let dead = u64::try_from(stage.letters().await.len()).unwrap();
         stage.handled().await + dead == u64::from(ALL)
     })
     .await;
     second.stop().await;
-    (ids[1], stage.ledger.verdict().await, letters(&stage).await)
+    (ids[1], stage.ledger.verdict().await, stage.letters().await)
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Where a test publishes to and consumes from, at each broker: what programs are told of it, and the limits that it can be given.
 
+use onceward_testkit::proxy::Proxy;
 use onceward_testkit::sqs::Gate;
 
 /// A place at a broker for the topics of one test.
@@ -125,4 +126,16 @@ async fn limit_kafka(brokers: &str, topics: &[String], bytes: Option<i32>) {
         .await
         .unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// The port in the URL of a server.
+pub(crate) fn port(url: &str) -> u16 {
+    let (_, address) = url.rsplit_once(':').unwrap();
+    let digits = address.split(|c: char| !c.is_ascii_digit()).next();
+    digits.unwrap().parse().unwrap()
+}
+
+/// `url` by way of a proxy to its port.
+pub(crate) fn behind(proxy: &Proxy, url: &str) -> String {
+    url.replace(&format!(":{}", port(url)), &format!(":{}", proxy.port()))
 }

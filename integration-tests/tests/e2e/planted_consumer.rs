@@ -6,7 +6,7 @@ use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Options, Postgres};
 use onceward_testkit::{unique, wait};
 
-use crate::guard::{SLOW, letters, with_a_message_that_kills};
+use crate::guard::{SLOW, with_a_message_that_kills};
 use crate::stage::{Changes, SOON, Stage};
 
 /// How often a bug is planted that shows only where other messages are in work at the right moment.
@@ -161,7 +161,7 @@ async fn neighbours_counted_by_the_crash_guard_turn_the_ledger_red() {
         let left = with_a_message_that_kills(stage, counted, 0, &SLOW).await;
 
         let verdict = left.stage.ledger.verdict().await;
-        let letters = letters(&left.stage).await;
+        let letters = left.stage.letters().await;
         assert!(letters.contains(&("crashed".to_owned(), left.deadly)));
         let buried = u64::try_from(letters.len() - 1).unwrap();
         assert_eq!(verdict.missing_effects, buried, "{verdict}");

@@ -9,8 +9,9 @@ use onceward_testkit::proxy::Proxy;
 use onceward_testkit::wait;
 
 use crate::failpoints::{LIMIT, TOO_LARGE};
+use crate::place::{behind, port};
 use crate::program::Program;
-use crate::stage::{Changes, SOON, Stage, behind, port};
+use crate::stage::{Changes, SOON, Stage};
 
 async fn stage() -> Stage {
     Stage::nats(Postgres::shared().await, Nats::shared().await).await

@@ -7,9 +7,9 @@ use onceward_testkit::kafka::Kafka;
 use onceward_testkit::ledger::{Ledger, Stop, Tap, Verdict, Workload, Written};
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::{Database, Postgres};
-use onceward_testkit::proxy::Proxy;
 use onceward_testkit::sqs::{Gate, Sqs};
 use onceward_testkit::{Scratch, unique, wait};
+use uuid::Uuid;
 
 use crate::place::Place;
 use crate::program::{Program, example};
@@ -337,7 +337,7 @@ impl Stage {
     /// Waits until everything has arrived and taken effect, ends the programs in good order, and judges: it must be green.
     pub(crate) async fn must_be_green(&self, programs: &[&Program]) -> Verdict {
         let verdict = self.ledger.verdict_within(SOON).await;
-        assert!(verdict.is_green(), "{verdict}");
+        self.assert_green(&verdict).await;
         for program in programs {
             program.term();
         }
@@ -346,26 +346,40 @@ impl Stage {
         }
         // Once more, now that nothing moves any more.
         let verdict = self.ledger.verdict().await;
-        assert!(verdict.is_green(), "{verdict}");
+        self.assert_green(&verdict).await;
         verdict
+    }
+
+    async fn assert_green(&self, verdict: &Verdict) {
+        if !verdict.is_green() {
+            panic!("{verdict}\ndead letters: {:?}", self.letters().await);
+        }
+    }
+
+    /// Reason and message of each dead letter.
+    pub(crate) async fn letters(&self) -> Vec<(String, Uuid)> {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        sqlx::query_as("select reason, message_id from onceward.dead_letters order by id")
+            .fetch_all(database.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Whether a message is handled alone with which a member has died before while it was.
+    pub(crate) async fn has_killed_alone(&self) -> bool {
+        let database = self.elsewhere.as_ref().unwrap_or(&self.log);
+        sqlx::query_scalar(
+            "select exists (select from onceward.starts where alone and crashes > 0)",
+        )
+        .fetch_one(database.pool())
+        .await
+        .unwrap()
     }
 
     /// Lets the broker take messages of at most so many bytes, or of any size again.
     pub(crate) async fn limit_messages(&self, bytes: Option<i32>) {
         self.place.limit(bytes).await;
     }
-}
-
-/// The port in the URL of a server.
-pub(crate) fn port(url: &str) -> u16 {
-    let (_, address) = url.rsplit_once(':').unwrap();
-    let digits = address.split(|c: char| !c.is_ascii_digit()).next();
-    digits.unwrap().parse().unwrap()
-}
-
-/// `url` by way of a proxy to its port.
-pub(crate) fn behind(proxy: &Proxy, url: &str) -> String {
-    url.replace(&format!(":{}", port(url)), &format!(":{}", proxy.port()))
 }
 
 fn topics(name: &str) -> Vec<String> {
