@@ -27,6 +27,7 @@ mod targets;
 mod world;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -151,32 +152,50 @@ async fn main() -> Outcome {
     }
 }
 
+/// Tells how long each workload takes, as the whole has a time to keep to.
+struct Lap(Instant);
+
+impl Lap {
+    fn end(&mut self, workload: &str) {
+        println!("{workload} took {:.0} s", self.0.elapsed().as_secs_f64());
+        self.0 = Instant::now();
+    }
+}
+
 async fn measure(arguments: &Arguments) -> Outcome {
     relay::look_for(&arguments.relay)?;
     let world = World::start().await;
     let mut results = Results::default();
+    let mut lap = Lap(Instant::now());
     if arguments.wants("W1") {
         drain::measure(&world, arguments, &mut results).await?;
+        lap.end("W1");
     }
     if arguments.wants("W2") {
         latency::measure(&world, arguments, &mut results).await?;
+        lap.end("W2");
     }
     if arguments.wants("W3") {
         producer::measure(&world, arguments, &mut results).await?;
+        lap.end("W3");
     }
     if arguments.wants("W4") {
         consume::measure(&world, arguments, &mut results).await?;
+        lap.end("W4");
     }
     if arguments.wants("W6") {
         idle::measure(&world, arguments, &mut results).await?;
+        lap.end("W6");
     }
     let machine = Machine::look(&world).await?;
     drop(world);
     if arguments.wants("W5") {
         growth::measure(arguments, &mut results).await?;
+        lap.end("W5");
     }
     if arguments.wants("W7") {
         distance::measure(arguments, &mut results).await?;
+        lap.end("W7");
     }
     println!("{results}");
     results.write(&arguments.output, Keep::OtherWorkloads)?;

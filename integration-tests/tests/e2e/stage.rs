@@ -151,7 +151,7 @@ impl Stage {
     /// A database of `postgres` and one queue for the topics of this test, which relays reach through a gate of its own.
     pub(crate) async fn sqs(postgres: &Postgres, sqs: &Sqs, fifo: bool) -> Self {
         let name = unique("e2e");
-        let queue = queue(&name, fifo);
+        let queue = format!("{name}{}", if fifo { ".fifo" } else { "" });
         sqs.create_queue(&queue, &[]).await;
         let gate = Gate::to(sqs.port()).await;
         let tap = Tap::sqs(&gate, &[&queue]);
@@ -351,9 +351,13 @@ impl Stage {
     }
 
     async fn assert_green(&self, verdict: &Verdict) {
-        if !verdict.is_green() {
-            panic!("{verdict}\ndead letters: {:?}", self.letters().await);
-        }
+        let green = verdict.is_green();
+        let letters = if green {
+            Vec::new()
+        } else {
+            self.letters().await
+        };
+        assert!(green, "{verdict}\ndead letters: {letters:?}");
     }
 
     /// Reason and message of each dead letter.
@@ -384,10 +388,6 @@ impl Stage {
 
 fn topics(name: &str) -> Vec<String> {
     vec![format!("{name}.orders"), format!("{name}.payments")]
-}
-
-fn queue(name: &str, fifo: bool) -> String {
-    format!("{name}{}", if fifo { ".fifo" } else { "" })
 }
 
 fn faults(command: &mut std::process::Command, changes: &Changes) {

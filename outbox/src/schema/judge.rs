@@ -4,54 +4,18 @@ mod indexes;
 pub(super) mod rights;
 mod standbys;
 mod streams;
+mod tables;
 
 use std::time::Duration;
 
 pub use streams::{is_read, unread};
 
-use onceward_core::{Schema, TopicGlob};
+use onceward_core::TopicGlob;
 
-use super::{Duty, Facts, Finding, Table};
-use crate::sql::identifier;
+use super::{Facts, Finding};
 
 /// The oldest server that the tables work on, as a number.
 const OLDEST_SERVER: i32 = 140_000;
-
-/// Tables that the schema must have besides the partitions.
-const TABLES: [&str; 16] = [
-    "migrations",
-    "settings",
-    "messages",
-    "streams",
-    "cursors",
-    "unrouted",
-    "parked",
-    "processed_messages",
-    "dead_letters",
-    "retries",
-    "consumers",
-    "held_keys",
-    "consumer_positions",
-    "key_sequences",
-    "starts",
-    "paused_types",
-];
-
-/// Those of them that only consumers use.
-const OF_CONSUMERS: [&str; 9] = [
-    "processed_messages",
-    "dead_letters",
-    "retries",
-    "consumers",
-    "held_keys",
-    "consumer_positions",
-    "key_sequences",
-    "starts",
-    "paused_types",
-];
-
-/// Those that only whoever enqueues or publishes uses.
-const OF_THE_LOG: [&str; 5] = ["messages", "streams", "cursors", "unrouted", "parked"];
 
 /// A stream of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,8 +60,7 @@ pub fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     findings.extend(standbys::judge(facts, &expected.standbys));
     findings.extend(version(facts, expected));
     if !facts.tables.is_empty() {
-        findings.extend(facts.tables.iter().flat_map(|t| table(facts, t)));
-        findings.extend(missing_tables(facts));
+        findings.extend(tables::judge(facts));
         findings.extend(indexes::judge(facts));
         findings.extend(sequence(facts));
         findings.extend(rights::judge(&facts.standing()));
@@ -171,113 +134,6 @@ fn version(facts: &Facts, expected: &Expected) -> Option<Finding> {
         )),
         Some(_) => None,
     }
-}
-
-fn table(facts: &Facts, table: &Table) -> Vec<Finding> {
-    let name = &table.name;
-    let full = full_name(&facts.schema, name);
-    let mut findings = Vec::new();
-    if table.row_security {
-        findings.push(Finding::problem(
-            "row_security",
-            format!("{name} has row security: rows may be hidden without an error, and so be lost"),
-            format!("alter table {full} disable row level security"),
-        ));
-    }
-    if table.unlogged {
-        findings.push(Finding::problem(
-            "unlogged",
-            format!("{name} is unlogged: a crash empties it"),
-            format!("alter table {full} set logged"),
-        ));
-    }
-    for trigger in &table.triggers {
-        findings.push(Finding::problem(
-            "trigger",
-            format!("{name} has the trigger {trigger}, which may change or drop rows"),
-            format!("drop trigger {} on {full}", identifier(trigger)),
-        ));
-    }
-    for trigger in &table.triggers_after {
-        findings.push(Finding::warning(
-            "trigger",
-            format!("{name} has the trigger {trigger}, which runs in the transactions that write to it: what it fails with ends them, and it may change rows"),
-            format!("drop trigger {} on {full}, unless it only tells others of the row", identifier(trigger)),
-        ));
-    }
-    for rule in &table.rules {
-        findings.push(Finding::problem(
-            "rule",
-            format!("{name} has the rule {rule}, which may change or drop rows"),
-            format!("drop rule {} on {full}", identifier(rule)),
-        ));
-    }
-    if name == "messages" && !table.full_writers.is_empty() {
-        findings.push(Finding::warning(
-            "full_writers",
-            format!(
-                "{} may insert into every column of messages, and so forge seq, txid and slot",
-                table.full_writers.join(", ")
-            ),
-            "revoke insert on the table from them and grant onceward_writer",
-        ));
-    }
-    findings
-}
-
-/// A table as SQL takes it: the name of the schema may be a word of SQL, and tables in it be anybody's.
-fn full_name(schema: &Schema, table: &str) -> String {
-    format!("{}.{}", identifier(schema.as_str()), identifier(table))
-}
-
-/// The names of a ring's partitions.
-fn partitions(facts: &Facts, ring: &str) -> Vec<String> {
-    let slots = facts.settings.as_ref().map_or(0, |settings| match ring {
-        "messages" => settings.message_slots,
-        _ => settings.mark_slots,
-    });
-    (0..slots).map(|slot| format!("{ring}_{slot}")).collect()
-}
-
-/// What is found of something without which a table, or a partition of it, is of no use. Whoever does not use the table is only warned: a
-/// relay goes on publishing, whatever consumers lack.
-fn needs(facts: &Facts, table: &str) -> fn(&'static str, String, String) -> Finding {
-    let is_used = match facts.duty {
-        Duty::Relay | Duty::Write => !OF_CONSUMERS.contains(&table),
-        Duty::Consume => !OF_THE_LOG.contains(&table),
-        Duty::Administer => true,
-    };
-    if is_used {
-        Finding::problem
-    } else {
-        Finding::warning
-    }
-}
-
-fn missing_tables(facts: &Facts) -> Vec<Finding> {
-    let of_ring = |ring| {
-        partitions(facts, ring)
-            .into_iter()
-            .map(move |name| (ring, name))
-    };
-    TABLES
-        .into_iter()
-        .map(|table| (table, table.to_owned()))
-        .chain(
-            ["messages", "processed_messages"]
-                .into_iter()
-                .flat_map(of_ring),
-        )
-        .filter(|(_, name)| !facts.has_table(name))
-        .map(|(table, name)| {
-            needs(facts, table)(
-                "table_missing",
-                format!("the table {name} is missing in the schema {}", facts.schema),
-                "restore it from a backup, or drop the schema and run `onceward migrate`"
-                    .to_owned(),
-            )
-        })
-        .collect()
 }
 
 fn sequence(facts: &Facts) -> Vec<Finding> {

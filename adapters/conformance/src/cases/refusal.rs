@@ -30,7 +30,7 @@ fn with_one_too_large(route: &Route) -> (Vec<Outgoing>, String) {
 }
 
 /// Nobody but the guilty one is blamed for itself.
-pub(super) fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
+fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
     for (outgoing, outcome) in offered.iter().zip(receipts.outcomes()) {
         if let Outcome::Failed(error) = outcome
             && error.kind.fault() == Fault::Message
@@ -38,6 +38,30 @@ pub(super) fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guil
             assert_eq!(outgoing.message.id.to_string(), guilty, "{error:?}");
         }
     }
+}
+
+/// What follows the refusal of a batch for one of its messages: nobody else is blamed, what went out first is there, and a relay that
+/// searches finds the guilty one and loses nothing else. Both parts of `offered` were, the second one with these receipts.
+pub(super) async fn assert_harms_nobody<H: Harness>(
+    broker: &H,
+    session: H::Publisher,
+    route: &Route,
+    (before, batch): (&[Outgoing], &[Outgoing]),
+    (receipts, guilty): (&Receipts, String),
+) {
+    let order = session.capabilities().order;
+    assert_blames_only(receipts, batch, &guilty);
+    let offered = [before, batch].concat();
+    assert_prefixes(order, &broker.stored(route).await, &offered);
+    session.close(Duration::from_secs(1)).await;
+
+    let mut relay = Relay::of(batch);
+    relay.note(batch, receipts);
+    relay.finish(broker, DEADLINE).await;
+
+    assert_eq!(relay.parked, BTreeSet::from([guilty]));
+    let expected = all_but(&offered, &relay.parked);
+    assert_stores(order, &broker.stored(route).await, &expected);
 }
 
 /// A message that is refused for itself, alone in its request, is named; what was offered before it is unharmed.
@@ -73,7 +97,6 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
     let broker = H::start(Sharing::Own).await;
     let route = broker.route(1).await;
     let mut session = broker.publisher(DEADLINE).await;
-    let order = session.capabilities().order;
     // The session has spoken with the broker before the limit is set behind its back.
     let first = [message(&route, Some("first"), 0)];
     assert_all_confirmed(&finish(session.offer(batch(&first)).await).await);
@@ -88,19 +111,8 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
 
     let receipts = finish(session.offer(batch(&messages)).await).await;
 
-    assert_blames_only(&receipts, &messages, &guilty);
-    let mut offered = first.to_vec();
-    offered.extend(messages.iter().cloned());
-    assert_prefixes(order, &broker.stored(&route).await, &offered);
-    session.close(Duration::from_secs(1)).await;
-
-    let mut relay = Relay::of(&messages);
-    relay.note(&messages, &receipts);
-    relay.finish(&broker, DEADLINE).await;
-
-    assert_eq!(relay.parked, BTreeSet::from([guilty]));
-    let expected = all_but(&offered, &relay.parked);
-    assert_stores(order, &broker.stored(&route).await, &expected);
+    let offered = (&first[..], &messages[..]);
+    assert_harms_nobody(&broker, session, &route, offered, (&receipts, guilty)).await;
     Verdict::Held
 }
 

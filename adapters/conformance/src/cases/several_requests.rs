@@ -1,16 +1,11 @@
 //! A message that the broker refuses, in a batch that goes out in several requests.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use onceward_core::{Fault, InFlightPerKey, Order, Outcome, Outgoing, Publisher, Receipts, Route};
 
-use super::refusal::assert_blames_only;
-use crate::journey::{
-    all_but, assert_all_confirmed, assert_prefixes, assert_stores, batch, finish, message, noise,
-    with_payload,
-};
-use crate::relay::Relay;
+use super::refusal::assert_harms_nobody;
+use crate::journey::{assert_all_confirmed, batch, finish, message, noise, with_payload};
 use crate::{Control, Harness, Offer, Sharing, Verdict};
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -109,20 +104,8 @@ pub async fn a_permanent_refusal_in_one_of_several_requests_harms_no_other_messa
 
     let receipts = finish(session.offer(batch(&messages)).await).await;
 
-    let order = capabilities.order;
-    assert_blames_only(&receipts, &messages, &guilty);
-    assert_refused_in_place(order, alone, &messages, &receipts);
-    let mut offered = first.to_vec();
-    offered.extend(messages.iter().cloned());
-    assert_prefixes(order, &broker.stored(&route).await, &offered);
-    session.close(Duration::from_secs(1)).await;
-
-    let mut relay = Relay::of(&messages);
-    relay.note(&messages, &receipts);
-    relay.finish(&broker, DEADLINE).await;
-
-    assert_eq!(relay.parked, BTreeSet::from([guilty]));
-    let expected = all_but(&offered, &relay.parked);
-    assert_stores(order, &broker.stored(&route).await, &expected);
+    assert_refused_in_place(capabilities.order, alone, &messages, &receipts);
+    let offered = (&first[..], &messages[..]);
+    assert_harms_nobody(&broker, session, &route, offered, (&receipts, guilty)).await;
     Verdict::Held
 }

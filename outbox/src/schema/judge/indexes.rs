@@ -1,6 +1,6 @@
 //! Judges the indexes: whether each that reading relies on, or that keeps rows from being doubled, is there and valid.
 
-use super::{full_name, needs, partitions};
+use super::tables::{full_name, needs, partitions};
 use crate::schema::{Facts, Finding, Index};
 
 /// An index that a table must have.

@@ -3,7 +3,8 @@ use onceward_core::{Schema, Topic};
 use super::*;
 use crate::schema::{
     CursorOverview, Duty, Membership, MissingRight, OpenTransaction, ParkedCount,
-    PreparedTransaction, Sequence, Server, Settings, Severity, StreamOverview, UnroutedTopic,
+    PreparedTransaction, Sequence, Server, Settings, Severity, StreamOverview, Table,
+    UnroutedTopic,
 };
 
 mod tables;
@@ -82,10 +83,10 @@ pub(super) fn sound() -> Facts {
         streams: vec![stream("events", &["orders.*"])],
         unrouted: Vec::new(),
     };
-    let partitions = ["messages", "processed_messages"].map(|ring| partitions(&facts, ring));
-    let names = TABLES.iter().copied();
-    let names = names.chain(partitions.iter().flatten().map(String::as_str));
-    facts.tables = names.map(sound_table).collect();
+    facts.tables = super::tables::names(&facts)
+        .iter()
+        .map(|name| sound_table(name))
+        .collect();
     facts.indexes = indexes::tests::all(&facts);
     facts
 }

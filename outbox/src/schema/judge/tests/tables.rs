@@ -30,6 +30,30 @@ fn each_fault_of_a_table_has_its_finding() {
     }
 }
 
+/// The severities of what is found for the duty, once the table has a rule.
+fn with_a_rule(duty: Duty, table: &str) -> Vec<Severity> {
+    let mut facts = sound();
+    facts.duty = duty;
+    let table = facts.tables.iter_mut().find(|t| t.name == table);
+    table.unwrap().rules.push("copy".to_owned());
+    let findings = crate::schema::judge::tables::judge(&facts);
+    findings.iter().map(|finding| finding.severity).collect()
+}
+
+#[test]
+fn what_is_wrong_with_a_table_that_is_not_used_is_no_problem() {
+    for (table, relay, consumer) in [
+        ("retries", Severity::Warning, Severity::Problem),
+        ("processed_messages_1", Severity::Warning, Severity::Problem),
+        ("messages_1", Severity::Problem, Severity::Warning),
+        ("settings", Severity::Problem, Severity::Problem),
+    ] {
+        assert_eq!(with_a_rule(Duty::Relay, table), [relay], "{table}");
+        assert_eq!(with_a_rule(Duty::Consume, table), [consumer], "{table}");
+        assert_eq!(with_a_rule(Duty::Administer, table), [Severity::Problem]);
+    }
+}
+
 #[test]
 fn remedies_quote_names_that_are_words_of_sql_or_anything_else() {
     let mut facts = sound();
