@@ -97,8 +97,8 @@ impl Consumer {
     /// An outage of the database or of the broker is waited out and costs no message an attempt.
     ///
     /// # Errors
-    /// [`ConsumerError`]: at the start when the database is out of reach, is not migrated, or its role lacks rights;
-    /// later when the subscription is refused.
+    /// [`ConsumerError`]: at the start when the database is out of reach, is not migrated, has tables that were altered so that rows may be
+    /// lost, or its role lacks rights; later when the subscription is refused.
     ///
     /// # Cancel safety
     /// Dropped, handlers end at once and are rolled back. What was not acked comes again, and the marks drop what was

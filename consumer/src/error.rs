@@ -80,6 +80,17 @@ pub enum ConsumerError {
         /// What it lacks.
         missing: Vec<Right>,
     },
+    /// A table was altered so that messages could be lost, doubled or put out of order without an error: row security, a trigger that runs
+    /// before rows are written, a rule, or it is unlogged.
+    #[error(
+        "the table {table} has {what}; take that away: `onceward doctor --duty consume` has the statement"
+    )]
+    Altered {
+        /// The table or partition, with its schema.
+        table: String,
+        /// What it has.
+        what: String,
+    },
     /// The subscription is set up in a way that would lose messages or order.
     #[error("the subscription is refused")]
     Subscribe(#[source] SubscribeError),

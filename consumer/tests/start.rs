@@ -135,6 +135,70 @@ async fn a_role_that_only_the_pool_takes_on_is_taken_on_beside_it_too() {
     user.drop().await;
 }
 
+/// What is done to a table, what a consumer says of it, and what undoes it.
+const ALTERATIONS: [(&str, &str, &str); 4] = [
+    (
+        "alter table onceward.held_keys enable row level security",
+        "onceward.held_keys has row security",
+        "alter table onceward.held_keys disable row level security",
+    ),
+    (
+        "alter table onceward.retries set unlogged",
+        "onceward.retries has no write-ahead log",
+        "alter table onceward.retries set logged",
+    ),
+    (
+        "create rule copy as on insert to onceward.starts do also nothing",
+        "onceward.starts has the rule copy",
+        "drop rule copy on onceward.starts",
+    ),
+    (
+        "create function lose() returns trigger language plpgsql as $$ begin return null; end $$;
+         create trigger lose before insert on onceward.processed_messages_3 for each row execute function lose()",
+        "onceward.processed_messages_3 has the trigger lose",
+        "drop trigger lose on onceward.processed_messages_3",
+    ),
+];
+
+#[tokio::test]
+async fn a_table_that_may_hide_change_or_lose_rows_is_refused() {
+    let stage = Stage::new().await;
+    let run = async |sql| {
+        let run = sqlx::raw_sql(sql).execute(stage.pool()).await;
+        run.unwrap();
+    };
+
+    for (alter, told, undo) in ALTERATIONS {
+        run(alter).await;
+        let error = start(stage.pool().clone()).await;
+        assert!(matches!(error, ConsumerError::Altered { .. }), "{error}");
+        assert!(error.to_string().contains(told), "{error}");
+        run(undo).await;
+    }
+
+    run("create trigger tell after insert on onceward.dead_letters execute function lose()").await;
+    let settled = until_idle(&stage, stage.builder().on("*", write_effect)).await;
+    assert_eq!(settled, Settled::default());
+}
+
+#[tokio::test]
+async fn who_sends_dead_letters_on_is_refused_a_log_that_may_lose_them() {
+    let stage = Stage::new().await;
+    sqlx::raw_sql("create rule copy as on insert to onceward.messages do instead nothing")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let builder = || stage.builder().on("*", write_effect);
+
+    until_idle(&stage, builder()).await;
+    let sends = builder().dead_letters_to("billing.dead").build().unwrap();
+    let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
+    let refused = sends.run_until_idle(subscriber).await.unwrap_err();
+
+    let told = "onceward.messages has the rule copy";
+    assert!(refused.to_string().contains(told), "{refused}");
+}
+
 async fn until_idle(stage: &Stage, consumer: ConsumerBuilder) -> Settled {
     let subscriber = stage.broker.subscriber("billing", &[TOPIC]);
     let consumer = consumer.build().unwrap();

@@ -178,7 +178,7 @@ async fn a_dead_letter_that_cannot_be_written_leaves_the_crashes_known() {
     }
     sqlx::raw_sql(
         "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
-         create trigger refuse before insert on onceward.dead_letters execute function refuse()",
+         create trigger refuse after insert on onceward.dead_letters execute function refuse()",
     )
     .execute(stage.pool())
     .await

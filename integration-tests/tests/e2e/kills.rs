@@ -64,6 +64,13 @@ pub(crate) async fn kill_relays(
     relays
 }
 
+/// What three members die with while it is handled alone is given up on, rightly. So before a kill what a member has died with is waited for: a
+/// start between the look and the kill may make it the second one, and then it is waited for.
+pub(crate) async fn wait_until_nobody_dies_again(stage: &Stage) {
+    let nobody = || async { !stage.has_killed_alone().await };
+    wait::until_true(SOON, "an end of what a member died with", nobody).await;
+}
+
 /// Kills a consumer that handles, again and again; the other takes over. Returns both.
 pub(crate) async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes) -> [Program; 2] {
     let mut rng = moments("kills of consumers");
@@ -80,9 +87,7 @@ pub(crate) async fn kill_consumers(stage: &Stage, cycles: u32, changes: &Changes
         let before = stage.handled().await;
         stage.wait_until_handled(before + 1).await;
         moment(&mut rng).await;
-        // What three members die with while it is handled alone is given up on, rightly: nobody is to be the third one.
-        let none_dies_again = || async { !stage.has_killed_alone().await };
-        wait::until_true(SOON, "an end of what a member died with", none_dies_again).await;
+        wait_until_nobody_dies_again(stage).await;
         members[victim].kill();
         members[victim] = stage.consumer(changes);
         last = victim;

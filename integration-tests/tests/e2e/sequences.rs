@@ -6,7 +6,7 @@ use onceward_testkit::postgres::Postgres;
 use onceward_testkit::wait;
 
 use crate::failpoints::{LIMIT, write_too_large};
-use crate::kills::{cycles, kill_both, kill_consumers};
+use crate::kills::{cycles, kill_both, kill_consumers, wait_until_nobody_dies_again};
 use crate::stage::{Changes, SOON, Stage};
 
 pub(crate) fn by_sequence(changes: Changes) -> Changes {
@@ -151,6 +151,7 @@ async fn numbers_that_come_late_take_effect_once_while_consumers_are_killed() {
         some_more().await;
     };
     let (members, ()) = tokio::join!(kill_consumers(&stage, KILLS, &changes), go_missing);
+    wait_until_nobody_dies_again(&stage).await;
     for member in members {
         member.kill();
     }

@@ -41,22 +41,23 @@ fn assert_blames_only(receipts: &Receipts, offered: &[Outgoing], guilty: &str) {
 }
 
 /// What follows the refusal of a batch for one of its messages: nobody else is blamed, what went out first is there, and a relay that
-/// searches finds the guilty one and loses nothing else. Both parts of `offered` were, the second one with these receipts.
+/// searches finds the guilty one and loses nothing else. `before` was confirmed, and `refused` offered behind it, with these receipts.
 pub(super) async fn assert_harms_nobody<H: Harness>(
     broker: &H,
     session: H::Publisher,
     route: &Route,
-    (before, batch): (&[Outgoing], &[Outgoing]),
-    (receipts, guilty): (&Receipts, String),
+    before: &[Outgoing],
+    (refused, receipts): (&[Outgoing], &Receipts),
+    guilty: String,
 ) {
     let order = session.capabilities().order;
-    assert_blames_only(receipts, batch, &guilty);
-    let offered = [before, batch].concat();
+    assert_blames_only(receipts, refused, &guilty);
+    let offered = [before, refused].concat();
     assert_prefixes(order, &broker.stored(route).await, &offered);
     session.close(Duration::from_secs(1)).await;
 
-    let mut relay = Relay::of(batch);
-    relay.note(batch, receipts);
+    let mut relay = Relay::of(refused);
+    relay.note(refused, receipts);
     relay.finish(broker, DEADLINE).await;
 
     assert_eq!(relay.parked, BTreeSet::from([guilty]));
@@ -111,8 +112,8 @@ pub async fn a_permanent_refusal_in_the_middle_harms_no_other_message<H: Harness
 
     let receipts = finish(session.offer(batch(&messages)).await).await;
 
-    let offered = (&first[..], &messages[..]);
-    assert_harms_nobody(&broker, session, &route, offered, (&receipts, guilty)).await;
+    let refused = (&messages[..], &receipts);
+    assert_harms_nobody(&broker, session, &route, &first, refused, guilty).await;
     Verdict::Held
 }
 

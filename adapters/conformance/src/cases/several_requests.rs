@@ -105,7 +105,7 @@ pub async fn a_permanent_refusal_in_one_of_several_requests_harms_no_other_messa
     let receipts = finish(session.offer(batch(&messages)).await).await;
 
     assert_refused_in_place(capabilities.order, alone, &messages, &receipts);
-    let offered = (&first[..], &messages[..]);
-    assert_harms_nobody(&broker, session, &route, offered, (&receipts, guilty)).await;
+    let refused = (&messages[..], &receipts);
+    assert_harms_nobody(&broker, session, &route, &first, refused, guilty).await;
     Verdict::Held
 }

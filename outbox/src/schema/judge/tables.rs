@@ -10,21 +10,34 @@ use crate::sql::identifier;
 enum Users {
     /// Whoever uses the schema.
     All,
-    /// Whoever enqueues or publishes.
-    OfTheLog,
-    /// Consumers.
+    /// Who enqueues, and relays.
+    Producers,
+    /// Relays alone.
+    Relays,
+    /// Consumers alone.
     Consumers,
+}
+
+impl Users {
+    const fn include(self, duty: Duty) -> bool {
+        match duty {
+            Duty::Relay => !matches!(self, Self::Consumers),
+            Duty::Write => matches!(self, Self::All | Self::Producers),
+            Duty::Consume => matches!(self, Self::All | Self::Consumers),
+            Duty::Administer => true,
+        }
+    }
 }
 
 /// Tables that the schema must have besides the partitions.
 const TABLES: [(&str, Users); 16] = [
     ("migrations", Users::All),
     ("settings", Users::All),
-    ("messages", Users::OfTheLog),
-    ("streams", Users::OfTheLog),
-    ("cursors", Users::OfTheLog),
-    ("unrouted", Users::OfTheLog),
-    ("parked", Users::OfTheLog),
+    ("messages", Users::Producers),
+    ("streams", Users::Relays),
+    ("cursors", Users::Relays),
+    ("unrouted", Users::Relays),
+    ("parked", Users::Relays),
     ("processed_messages", Users::Consumers),
     ("dead_letters", Users::Consumers),
     ("retries", Users::Consumers),
@@ -138,23 +151,19 @@ pub(super) fn full_name(schema: &Schema, table: &str) -> String {
 /// What is found of something without which a table, or a partition of it, is of no use. Whoever does not use the table is only warned: a
 /// relay goes on publishing, whatever consumers lack.
 pub(super) fn needs(facts: &Facts, table: &str) -> fn(&'static str, String, String) -> Finding {
-    let spared = match facts.duty {
-        Duty::Relay | Duty::Write => Some(Users::Consumers),
-        Duty::Consume => Some(Users::OfTheLog),
-        Duty::Administer => None,
-    };
-    if Some(users(table)) == spared {
-        Finding::warning
-    } else {
+    if users(table).include(facts.duty) {
         Finding::problem
+    } else {
+        Finding::warning
     }
 }
 
-/// Those of the table, or of the one whose partition it is.
+/// Those of the table, or of the one whose partition it is. What is unknown counts as everybody's: a newer release may have made it.
 fn users(table: &str) -> Users {
     let is_slot = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
-    let ring = table.rsplit_once('_').filter(|(_, slot)| is_slot(slot));
-    let name = ring.map_or(table, |(ring, _)| ring);
+    let slot = table.rsplit_once('_');
+    let slot = slot.filter(|(ring, slot)| RINGS.contains(ring) && is_slot(slot));
+    let name = slot.map_or(table, |(ring, _)| ring);
     let known = TABLES.iter().find(|(known, _)| *known == name);
     known.map_or(Users::All, |(_, users)| *users)
 }

@@ -30,27 +30,42 @@ fn each_fault_of_a_table_has_its_finding() {
     }
 }
 
-/// The severities of what is found for the duty, once the table has a rule.
-fn with_a_rule(duty: Duty, table: &str) -> Vec<Severity> {
-    let mut facts = sound();
-    facts.duty = duty;
-    let table = facts.tables.iter_mut().find(|t| t.name == table);
-    table.unwrap().rules.push("copy".to_owned());
-    let findings = crate::schema::judge::tables::judge(&facts);
-    findings.iter().map(|finding| finding.severity).collect()
+/// How bad each thing is for the duty that may be wrong with a table that is there.
+fn severity(duty: Duty, table: &str) -> Severity {
+    let faults: [fn(&mut Table); 4] = [
+        |table| table.row_security = true,
+        |table| table.unlogged = true,
+        |table| table.triggers.push("audit".to_owned()),
+        |table| table.rules.push("copy".to_owned()),
+    ];
+    let severities = faults.map(|fault| {
+        let mut facts = sound();
+        facts.duty = duty;
+        let found = facts.tables.iter_mut().find(|t| t.name == table);
+        fault(found.unwrap());
+        let findings = crate::schema::judge::tables::judge(&facts);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        findings[0].severity
+    });
+    assert_eq!(severities, [severities[0]; 4]);
+    severities[0]
 }
 
 #[test]
 fn what_is_wrong_with_a_table_that_is_not_used_is_no_problem() {
-    for (table, relay, consumer) in [
-        ("retries", Severity::Warning, Severity::Problem),
-        ("processed_messages_1", Severity::Warning, Severity::Problem),
-        ("messages_1", Severity::Problem, Severity::Warning),
-        ("settings", Severity::Problem, Severity::Problem),
+    use Severity::{Problem, Warning};
+
+    for (table, relay, writer, consumer) in [
+        ("settings", Problem, Problem, Problem),
+        ("messages_1", Problem, Problem, Warning),
+        ("parked", Problem, Warning, Warning),
+        ("retries", Warning, Warning, Problem),
+        ("processed_messages_1", Warning, Warning, Problem),
     ] {
-        assert_eq!(with_a_rule(Duty::Relay, table), [relay], "{table}");
-        assert_eq!(with_a_rule(Duty::Consume, table), [consumer], "{table}");
-        assert_eq!(with_a_rule(Duty::Administer, table), [Severity::Problem]);
+        assert_eq!(severity(Duty::Relay, table), relay, "{table}");
+        assert_eq!(severity(Duty::Write, table), writer, "{table}");
+        assert_eq!(severity(Duty::Consume, table), consumer, "{table}");
+        assert_eq!(severity(Duty::Administer, table), Problem, "{table}");
     }
 }
 
