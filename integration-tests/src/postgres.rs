@@ -149,6 +149,14 @@ impl Postgres {
         self.own().freeze(true);
     }
 
+    /// SIGSTOP to the process that writes the log by itself from time to time: from then on only what a commit waits for is written.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn freeze_wal_writer(&self) {
+        self.own().freeze_one(database::wal_writer(&self.url).await);
+    }
+
     /// Lets a frozen server go on.
     pub fn cont(&self) {
         self.own().freeze(false);

@@ -145,6 +145,18 @@ pub(super) async fn answers(url: &str) -> bool {
     )
 }
 
+/// The id of the process that writes the log by itself.
+pub(super) async fn wal_writer(url: &str) -> i32 {
+    let sql = "select pid from pg_stat_activity where backend_type = 'walwriter'";
+    let asked = async {
+        let mut connection = PgConnection::connect(url).await?;
+        let pid: i32 = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<i32, sqlx::Error>(pid)
+    };
+    asked.await.expect("a server that runs writes its log")
+}
+
 /// `url` with another database in it.
 pub(super) fn with_name(url: &str, name: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL has a scheme");

@@ -166,6 +166,11 @@ impl Server {
         }
     }
 
+    /// One of its processes.
+    pub(super) fn freeze_one(&self, pid: i32) {
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("a process of the server runs");
+    }
+
     pub(super) fn log(&self) -> String {
         self.locked()
             .as_ref()

@@ -91,7 +91,7 @@ async fn a_commit_without_the_marks_proof_turns_the_ledger_red() {
 async fn crash_after_the_acks(fault: &'static str) -> Verdict {
     let options = Options::default()
         .config("synchronous_commit", "off")
-        .config("wal_writer_delay", "10s")
+        .config("bgwriter_lru_maxpages", "0")
         .config("wal_buffers", "16MB");
     let postgres = Postgres::start(options).await;
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
@@ -100,6 +100,7 @@ async fn crash_after_the_acks(fault: &'static str) -> Verdict {
     let consumers = stage.elsewhere.as_ref().unwrap();
     let flush = sqlx::raw_sql("checkpoint").execute(consumers.pool());
     flush.await.unwrap();
+    postgres.freeze_wal_writer().await;
     let consumer = stage.consumer(&Changes::fault(fault));
     stage.wait_until_all_is_acked().await;
 

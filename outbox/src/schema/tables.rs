@@ -87,7 +87,7 @@ pub(super) async fn read(
            -- (Servers that are too old, and are told so, have no such column.)
            select tgrelid, tgname, tgtype
            from pg_trigger t
-           where not tgisinternal and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
+           where not tgisinternal and tgenabled <> 'D' and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
          )
          select c.relname::text as name,
                 c.relrowsecurity as row_security,
@@ -108,7 +108,7 @@ pub(super) async fn read(
                 array(
                   select r.rulename::text
                   from pg_rewrite r
-                  where r.ev_class = c.oid
+                  where r.ev_class = c.oid and r.ev_enabled <> 'D'
                   order by r.rulename
                 ) as rules,
                 array(

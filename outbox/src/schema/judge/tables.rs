@@ -151,19 +151,24 @@ pub(super) fn full_name(schema: &Schema, table: &str) -> String {
 /// What is found of something without which a table, or a partition of it, is of no use. Whoever does not use the table is only warned: a
 /// relay goes on publishing, whatever consumers lack.
 pub(super) fn needs(facts: &Facts, table: &str) -> fn(&'static str, String, String) -> Finding {
-    if users(table).include(facts.duty) {
+    let is_used = match users(table) {
+        Some(users) => users.include(facts.duty),
+        // Somebody else's.
+        None => false,
+    };
+    if is_used {
         Finding::problem
     } else {
         Finding::warning
     }
 }
 
-/// Those of the table, or of the one whose partition it is. What is unknown counts as everybody's: a newer release may have made it.
-fn users(table: &str) -> Users {
+/// Those of the table, or of the one whose partition it is; none of a table that is not ours.
+fn users(table: &str) -> Option<Users> {
     let is_slot = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
     let slot = table.rsplit_once('_');
     let slot = slot.filter(|(ring, slot)| RINGS.contains(ring) && is_slot(slot));
     let name = slot.map_or(table, |(ring, _)| ring);
     let known = TABLES.iter().find(|(known, _)| *known == name);
-    known.map_or(Users::All, |(_, users)| *users)
+    known.map(|(_, users)| *users)
 }

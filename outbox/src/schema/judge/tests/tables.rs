@@ -41,6 +41,7 @@ fn severity(duty: Duty, table: &str) -> Severity {
     let severities = faults.map(|fault| {
         let mut facts = sound();
         facts.duty = duty;
+        facts.tables.push(sound_table("reports"));
         let found = facts.tables.iter_mut().find(|t| t.name == table);
         fault(found.unwrap());
         let findings = crate::schema::judge::tables::judge(&facts);
@@ -67,6 +68,8 @@ fn what_is_wrong_with_a_table_that_is_not_used_is_no_problem() {
         assert_eq!(severity(Duty::Consume, table), consumer, "{table}");
         assert_eq!(severity(Duty::Administer, table), Problem, "{table}");
     }
+    let of_nobody = severity(Duty::Administer, "reports");
+    assert_eq!(of_nobody, Warning, "it is not ours");
 }
 
 #[test]
