@@ -43,6 +43,7 @@ impl Right {
 const RIGHTS: &str = "
 with wanted (kind, name, privilege) as (
   values
+    ('table', 'settings', 'SELECT'),
     ('table', 'processed_messages', 'SELECT'),
     ('table', 'processed_messages', 'INSERT'),
     ('table', 'processed_messages', 'UPDATE'),
@@ -177,12 +178,12 @@ pub async fn paused_types(pool: &PgPool, schema: &Schema) -> Result<Vec<PausedTy
         .await
 }
 
-/// Refuses to start where a consumer could not do its work. `sends`: it enqueues too.
+/// Refuses to start where a consumer could not do its work, else tells the rights that it needs. `sends`: it enqueues too.
 pub(crate) async fn check(
     pool: &PgPool,
     schema: &Schema,
     sends: bool,
-) -> Result<(), ConsumerError> {
+) -> Result<Vec<Right>, ConsumerError> {
     let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
         .fetch_one(pool)
         .await
@@ -212,9 +213,10 @@ pub(crate) async fn check(
         lacks(sending).then_some("onceward_writer"),
     ];
     let wanted: Vec<&'static str> = wanted.into_iter().flatten().collect();
-    let missing: Vec<Right> = rights.into_iter().filter(|right| !right.held).collect();
+    let (held, missing): (Vec<Right>, Vec<Right>) =
+        rights.into_iter().partition(|right| right.held);
     match missing.first() {
-        None => Ok(()),
+        None => Ok(held),
         Some(first) => Err(ConsumerError::Rights {
             role: first.role.clone(),
             roles: lacking(pool, wanted).await?,

@@ -136,7 +136,7 @@ async fn a_role_that_only_the_pool_takes_on_is_taken_on_beside_it_too() {
 }
 
 /// What is done to a table, what a consumer says of it, and what undoes it.
-const ALTERATIONS: [(&str, &str, &str); 4] = [
+const ALTERATIONS: [(&str, &str, &str); 5] = [
     (
         "alter table onceward.held_keys enable row level security",
         "onceward.held_keys has row security",
@@ -157,6 +157,13 @@ const ALTERATIONS: [(&str, &str, &str); 4] = [
          create trigger lose before insert on onceward.processed_messages_3 for each row execute function lose()",
         "onceward.processed_messages_3 has the trigger lose",
         "drop trigger lose on onceward.processed_messages_3",
+    ),
+    // Disabled for the table, and not for its partitions.
+    (
+        "create trigger lose before insert on onceward.processed_messages for each row execute function lose();
+         alter table only onceward.processed_messages disable trigger lose",
+        "onceward.processed_messages has the trigger lose",
+        "drop trigger lose on onceward.processed_messages",
     ),
 ];
 

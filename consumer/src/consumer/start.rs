@@ -90,8 +90,8 @@ impl Consumer {
     /// Refuses a database where a consumer could not do its work, and says there that it starts.
     async fn enter(&self) -> Result<Link, ConsumerError> {
         let sends = self.outbound.is_some();
-        schema::check(&self.pool, &self.schema, sends).await?;
-        schema::altered::refuse(&self.pool, &self.schema, sends).await?;
+        let rights = schema::check(&self.pool, &self.schema, sends).await?;
+        schema::altered::refuse(&self.pool, &self.schema, &rights).await?;
         let link = Link::beside(&self.pool);
         // What is done to the connections of a pool may give them another role.
         schema::check(link.own(), &self.schema, false).await?;

@@ -3,35 +3,30 @@
 use onceward_core::Schema;
 use sqlx::PgPool;
 
+use super::Right;
 use crate::ConsumerError;
 
-/// The tables of a consumer; marks have partitions besides.
-const TABLES: [&str; 10] = [
-    "settings",
-    "processed_messages",
-    "consumers",
-    "dead_letters",
-    "retries",
-    "held_keys",
-    "consumer_positions",
-    "key_sequences",
-    "starts",
-    "paused_types",
-];
-
-/// Slots of the marks, and of the log.
-const SLOTS: u8 = 12;
-
 /// What one table has that it must not have. A trigger that runs after rows are written is let be: it may only tell others of them. Bits 2
-/// and 64 of a trigger's type: before the row or statement, and in place of it. `D`: disabled.
+/// and 64 of a trigger's type: before the row or statement, and in place of it. `D`: disabled; the copies that a table's partitions have of
+/// its trigger may be enabled still, and are not in the catalog as such before PostgreSQL 15.
 ///
-/// By the catalog's own indexes. $1 schema, $2 tables and partitions.
+/// By the catalog's own indexes. $1 names of tables, to which their partitions are added.
 const ALTERED: &str = "
-with ours as (
-  select c.oid, c.relname::text as name, c.relrowsecurity, c.relpersistence
-  from unnest($2::text[]) as w (name)
-  join pg_namespace n on n.nspname = $1
-  join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+with named as (
+  select distinct name::regclass as oid
+  from unnest($1::text[]) as w (name)
+),
+ours as (
+  select c.oid, c.relname::text as name, c.relrowsecurity, c.relpersistence, c.relkind
+  from (
+    select oid
+    from named
+    union
+    select i.inhrelid
+    from named
+    join pg_inherits i on i.inhparent = oid
+  ) as t
+  join pg_class c on c.oid = t.oid
 )
 select name, 'row security, which may hide rows'
 from ours
@@ -45,7 +40,7 @@ select o.name, 'the trigger ' || t.tgname || ', which may change or drop rows'
 from ours o
 join pg_trigger t on t.tgrelid = o.oid
 where not t.tgisinternal
-  and t.tgenabled <> 'D'
+  and (t.tgenabled <> 'D' or o.relkind = 'p')
   and t.tgtype & (2 | 64) <> 0
 union all
 select o.name, 'the rule ' || r.rulename || ', which may change or drop rows'
@@ -55,15 +50,16 @@ where r.ev_enabled <> 'D'
 order by 1, 2
 limit 1";
 
-/// Refuses tables that were altered so. `sends`: the consumer enqueues too.
+/// Refuses if one of the tables on which there are these rights was altered so.
 pub(crate) async fn refuse(
     pool: &PgPool,
     schema: &Schema,
-    sends: bool,
+    rights: &[Right],
 ) -> Result<(), ConsumerError> {
+    let tables = rights.iter().filter(|right| right.kind == "table");
+    let names: Vec<&str> = tables.map(|right| right.object.as_str()).collect();
     let altered: Option<(String, String)> = sqlx::query_as(ALTERED)
-        .bind(schema.as_str())
-        .bind(names(sends))
+        .bind(names)
         .fetch_optional(pool)
         .await
         .map_err(ConsumerError::Database)?;
@@ -74,12 +70,4 @@ pub(crate) async fn refuse(
             what,
         }),
     }
-}
-
-fn names(sends: bool) -> Vec<String> {
-    let log = sends.then_some("messages");
-    let tables = TABLES.into_iter().chain(log).map(str::to_owned);
-    let rings = ["processed_messages"].into_iter().chain(log);
-    let slots = rings.flat_map(|ring| (0..SLOTS).map(move |slot| format!("{ring}_{slot}")));
-    tables.chain(slots).collect()
 }

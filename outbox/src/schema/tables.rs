@@ -83,11 +83,14 @@ pub(super) async fn read(
 ) -> Result<Vec<Table>, InspectError> {
     sqlx::query_as(
         "with user_triggers as (
-           -- A partition's copy of its table's trigger is that trigger.
+           -- A partition's copy of its table's trigger is that trigger, and may be enabled where the table's is not.
            -- (Servers that are too old, and are told so, have no such column.)
            select tgrelid, tgname, tgtype
            from pg_trigger t
-           where not tgisinternal and tgenabled <> 'D' and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
+           join pg_class c on c.oid = t.tgrelid
+           where not tgisinternal
+             and (tgenabled <> 'D' or c.relkind = 'p')
+             and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
          )
          select c.relname::text as name,
                 c.relrowsecurity as row_security,

@@ -68,6 +68,23 @@ async fn a_trigger_or_a_rule_that_is_disabled_is_no_fault() {
 }
 
 #[tokio::test]
+async fn a_trigger_that_is_disabled_for_a_table_and_not_for_its_partitions_is_found() {
+    let database = migrated().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    for sql in [
+        "create function drop_it() returns trigger language plpgsql as 'begin return null; end'",
+        "create trigger lose before insert on onceward.messages for each row execute function drop_it()",
+        "alter table only onceward.messages disable trigger lose",
+    ] {
+        run(&mut owner, sql).await;
+    }
+
+    let facts = facts(&database, "reset role", Duty::Relay).await;
+
+    assert_eq!(codes(&facts), ["trigger"]);
+}
+
+#[tokio::test]
 async fn an_invalid_index_counts_as_missing() {
     let database = migrated().await;
     let mut owner = PgConnection::connect(database.url()).await.unwrap();
