@@ -8,6 +8,7 @@ use onceward_testkit::postgres::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::Arguments;
 use crate::backlog::{KEYS, TOPIC, payload};
@@ -31,15 +32,18 @@ enum Contestant {
     Onceward,
     /// Inserts a row of the usual kind: uuid key, partial index on what is not published. Its later update or delete is not counted.
     OrdinaryRow,
-    /// The same, and NOTIFY.
+    /// The same, with what a message has in Onceward's log too: an id that the application makes, and headers.
+    OrdinaryWhole,
+    /// The ordinary row, and NOTIFY.
     OrdinaryNotify,
 }
 
 impl Contestant {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Alone,
         Self::Onceward,
         Self::OrdinaryRow,
+        Self::OrdinaryWhole,
         Self::OrdinaryNotify,
     ];
 
@@ -48,6 +52,7 @@ impl Contestant {
             Self::Alone => "transaction-alone",
             Self::Onceward => "onceward",
             Self::OrdinaryRow => "ordinary-outbox-row",
+            Self::OrdinaryWhole => "ordinary-whole-row",
             Self::OrdinaryNotify => "ordinary-row-notify",
         }
     }
@@ -124,7 +129,7 @@ async fn period(
     match contestant {
         Contestant::Alone => {}
         Contestant::Onceward => empty_log(pool).await?,
-        Contestant::OrdinaryRow | Contestant::OrdinaryNotify => {
+        Contestant::OrdinaryRow | Contestant::OrdinaryWhole | Contestant::OrdinaryNotify => {
             while sqlx::query(REMOVE).execute(pool).await?.rows_affected() > 0 {}
         }
     }
@@ -268,6 +273,7 @@ async fn write(
                 outbox.enqueue(&mut transaction, draft).await?;
             }
             Contestant::OrdinaryRow => ordinary(&mut transaction, &key, &body).await?,
+            Contestant::OrdinaryWhole => ordinary_whole(&mut transaction, &key, &body).await?,
             Contestant::OrdinaryNotify => {
                 ordinary(&mut transaction, &key, &body).await?;
                 sqlx::query("notify outbox")
@@ -285,6 +291,23 @@ async fn ordinary(connection: &mut PgConnection, key: &str, body: &[u8]) -> Outc
     sqlx::query("insert into ordinary_outbox (topic, key, type, payload) values ($1, $2, $1, $3)")
         .bind(TOPIC)
         .bind(key)
+        .bind(body)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn ordinary_whole(connection: &mut PgConnection, key: &str, body: &[u8]) -> Outcome {
+    const INSERT: &str = "
+insert into ordinary_outbox (id, topic, key, type, headers, payload)
+values ($1, $2, $3, $4, $5::text::jsonb, $6)";
+
+    sqlx::query(INSERT)
+        .bind(Uuid::now_v7())
+        .bind(TOPIC)
+        .bind(key)
+        .bind(TOPIC)
+        .bind("{}")
         .bind(body)
         .execute(connection)
         .await?;
