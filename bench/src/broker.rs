@@ -28,6 +28,10 @@ const PARTITIONS: u16 = 4;
 /// How long Kafka may take to tell of a topic.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How often each broker takes what warms it up, and the partitions of Kafka's topic.
+const WARM_UPS: usize = 3;
+const WARM_UP_PARTITIONS: u16 = 12;
+
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broker {
@@ -93,6 +97,20 @@ impl Broker {
             Self::Nats => bare::drain_to_nats(world, route, messages).await,
         }
     }
+}
+
+/// Has the brokers take so many messages, some times over: their first steps are slow, and would be those of the first contestant.
+pub(crate) async fn warm_up(world: &World, messages: u64) -> Outcome {
+    for broker in Broker::ALL {
+        for _ in 0..WARM_UPS {
+            let route = broker.route_of(world, WARM_UP_PARTITIONS).await?;
+            let bare = broker.publish_bare(world, &route, messages).await?;
+            broker.forget(world, &route).await?;
+            let (name, rate) = (broker.name(), bare.rate);
+            eprintln!("  {name} warms up: {rate:.0} msg/s by the bare client");
+        }
+    }
+    Ok(())
 }
 
 fn partitions(client: &BaseConsumer, topic: &str) -> Outcome<i32> {

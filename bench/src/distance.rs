@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Arguments;
 use crate::backlog;
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::drain::drain;
 use crate::latency;
 use crate::outcome::Outcome;
@@ -33,19 +33,7 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
     let world = World::start_distant().await;
     let database = world.database().await?;
     backlog::fill(database.pool(), arguments.messages, 1_000).await?;
-    for broker in Broker::ALL {
-        // The brokers' first steps are slow, and would be those of the way without a delay.
-        let route = broker.route_of(&world, PARTITIONS).await?;
-        let bare = broker
-            .publish_bare(&world, &route, arguments.messages)
-            .await?;
-        eprintln!(
-            "  {} is warm: {:.0} msg/s by the bare client",
-            broker.name(),
-            bare.rate
-        );
-        broker.forget(&world, &route).await?;
-    }
+    broker::warm_up(&world, arguments.messages).await?;
     for run in 0..arguments.repeats {
         for broker in Broker::ALL {
             let mut local = None;

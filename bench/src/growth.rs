@@ -84,10 +84,7 @@ impl Turn {
 pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Outcome {
     let world = World::start().await;
     let settings = &arguments.growth;
-    // The broker's first steps are slow, and would be those of the first bare run.
-    let route = Broker::Kafka.route_of(&world, PARTITIONS).await?;
-    let warm = settings.growth_messages;
-    Broker::Kafka.publish_bare(&world, &route, warm).await?;
+    broker::warm_up(&world, settings.growth_messages).await?;
 
     let grown = Log::new(&world, arguments, Condition::Retained).await?;
     let mut have = 0;

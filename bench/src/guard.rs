@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::consume::{self, Manner};
 use crate::drain;
 use crate::outcome::Outcome;
@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
     /// Messages of the backlog that is drained: as many as what is recorded had, as shares of a ceiling depend on it.
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 500_000)]
     messages: u64,
     /// Seconds that each of both producers writes.
     #[arg(long, default_value_t = 4)]
@@ -149,6 +149,7 @@ pub(crate) async fn run(settings: &Settings) -> Outcome {
     look_for(&settings.relay)?;
     let rows = results::read(&settings.results)?;
     let world = World::start().await;
+    broker::warm_up(&world, settings.messages).await?;
     let mut left: Vec<(Subject, Vec<f64>)> =
         Subject::ALL.map(|subject| (subject, Vec::new())).into();
     let mut slow = Vec::new();

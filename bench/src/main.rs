@@ -36,6 +36,10 @@ use outcome::Outcome;
 use results::{Keep, Results};
 use world::World;
 
+/// That of the relay's program, as the bare clients are compared with it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What can be measured.
 const WORKLOADS: [&str; 7] = ["W1", "W2", "W3", "W4", "W5", "W6", "W7"];
 
@@ -65,7 +69,7 @@ struct Arguments {
     #[arg(long, default_value = "target/release/onceward")]
     relay: PathBuf,
     /// Transactions a second of the latency.
-    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000")]
     rates: Vec<u64>,
     /// Where the results go, as JSON. What stands there of other workloads stays.
     #[arg(long, default_value = "bench/results.json")]
@@ -152,13 +156,29 @@ async fn main() -> Outcome {
     }
 }
 
-/// Tells how long each workload takes, as the whole has a time to keep to.
-struct Lap(Instant);
+/// One workload after the other.
+struct Laps<'a> {
+    arguments: &'a Arguments,
+    machine: Machine,
+    begun: Instant,
+}
 
-impl Lap {
-    fn end(&mut self, workload: &str) {
-        println!("{workload} took {:.0} s", self.0.elapsed().as_secs_f64());
-        self.0 = Instant::now();
+impl Laps<'_> {
+    /// Tells how long this one took, as the whole has a time to keep to, and writes down what there is by now, as a later one may fail.
+    fn end(&mut self, workload: &str, results: &Results) -> Outcome {
+        println!(
+            "{workload} took {:.0} s",
+            self.begun.elapsed().as_secs_f64()
+        );
+        results.write(&self.arguments.output, Keep::OtherWorkloads)?;
+        machine::write(
+            &self.arguments.machine,
+            self.arguments,
+            &results.workloads(),
+            &self.machine,
+        )?;
+        self.begun = Instant::now();
+        Ok(())
     }
 }
 
@@ -166,45 +186,43 @@ async fn measure(arguments: &Arguments) -> Outcome {
     relay::look_for(&arguments.relay)?;
     let world = World::start().await;
     let mut results = Results::default();
-    let mut lap = Lap(Instant::now());
+    let mut laps = Laps {
+        arguments,
+        machine: Machine::look(&world).await?,
+        begun: Instant::now(),
+    };
+    broker::warm_up(&world, arguments.messages).await?;
+    laps.begun = Instant::now();
     if arguments.wants("W1") {
         drain::measure(&world, arguments, &mut results).await?;
-        lap.end("W1");
+        laps.end("W1", &results)?;
     }
     if arguments.wants("W2") {
         latency::measure(&world, arguments, &mut results).await?;
-        lap.end("W2");
+        laps.end("W2", &results)?;
     }
     if arguments.wants("W3") {
         producer::measure(&world, arguments, &mut results).await?;
-        lap.end("W3");
+        laps.end("W3", &results)?;
     }
     if arguments.wants("W4") {
         consume::measure(&world, arguments, &mut results).await?;
-        lap.end("W4");
+        laps.end("W4", &results)?;
     }
     if arguments.wants("W6") {
         idle::measure(&world, arguments, &mut results).await?;
-        lap.end("W6");
+        laps.end("W6", &results)?;
     }
-    let machine = Machine::look(&world).await?;
     drop(world);
     if arguments.wants("W5") {
         growth::measure(arguments, &mut results).await?;
-        lap.end("W5");
+        laps.end("W5", &results)?;
     }
     if arguments.wants("W7") {
         distance::measure(arguments, &mut results).await?;
-        lap.end("W7");
+        laps.end("W7", &results)?;
     }
     println!("{results}");
-    results.write(&arguments.output, Keep::OtherWorkloads)?;
-    machine::write(
-        &arguments.machine,
-        arguments,
-        &results.workloads(),
-        &machine,
-    )?;
     println!("written to {}", arguments.output.display());
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(crate) use peer::Programs;
 
 use crate::Arguments;
 use crate::backlog;
-use crate::broker::{Broker, IdIn, Witness};
+use crate::broker::{self, Broker, IdIn, Witness};
 use crate::drain::{self, Drained};
 use crate::latency::{self, How, Load};
 use crate::machine::{self, Machine};
@@ -55,6 +55,7 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
     let machine = Machine::look(&world).await?;
     let mut results = Results::default();
     let mut measured = Vec::new();
+    broker::warm_up(&world, arguments.messages).await?;
     if arguments.wants("W1") {
         let at = ("W1", "kafka-4p 1/tx", SHARE_OF_SLOW);
         drains(&world, arguments, (programs, &peers), (at, &mut results)).await?;
@@ -68,6 +69,7 @@ pub(crate) async fn measure(arguments: &Arguments, programs: &Programs) -> Outco
     drop(world);
     if arguments.wants("W7") {
         let world = World::start_distant().await;
+        broker::warm_up(&world, arguments.messages).await?;
         world.set_distance(AFAR, Duration::ZERO);
         let at = ("W7", "kafka-4p 1/tx broker 0.25 ms", SHARE_OF_SLOW_AFAR);
         drains(&world, arguments, (programs, &peers), (at, &mut results)).await?;

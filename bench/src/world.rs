@@ -35,7 +35,7 @@ impl World {
         eprintln!("starting PostgreSQL, NATS and Kafka …");
         Self {
             postgres: Self::postgres(&[]).await,
-            kafka: Kafka::start(kafka::Options::default()).await,
+            kafka: Kafka::start(Self::kafka()).await,
             nats: Nats::start(nats::Options::default()).await,
             distance: None,
         }
@@ -52,7 +52,7 @@ impl World {
         let port = free_port();
         let options = kafka::Options {
             advertised_port: Some(port),
-            ..kafka::Options::default()
+            ..Self::kafka()
         };
         let kafka = Kafka::start(options).await;
         let distance = Distance {
@@ -66,6 +66,10 @@ impl World {
             nats,
             distance: Some(distance),
         }
+    }
+
+    fn kafka() -> kafka::Options {
+        kafka::Options::default().java(kafka::Java::Serving)
     }
 
     /// A server with settings like those of a small production one, and more of them.

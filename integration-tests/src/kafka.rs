@@ -22,6 +22,40 @@ pub struct Options {
     /// The port that clients are told to use, when they come through a proxy. The proxy must listen before a topic
     /// is created, as that goes through it too.
     pub advertised_port: Option<u16>,
+    /// What the broker's Java machine is made for.
+    pub java: Java,
+}
+
+/// What a Java machine is made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Java {
+    /// To be there soon and to take little memory: for tests.
+    #[default]
+    Starting,
+    /// To serve for long, as Kafka's own start script sets it: for measurements.
+    Serving,
+}
+
+impl Java {
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Starting => &[
+                "-Xms64m",
+                "-Xmx256m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+            ],
+            Self::Serving => &[
+                "-Xms1g",
+                "-Xmx1g",
+                "-server",
+                "-XX:+UseG1GC",
+                "-XX:MaxGCPauseMillis=20",
+                "-XX:InitiatingHeapOccupancyPercent=35",
+                "-XX:+ExplicitGCInvokesConcurrent",
+            ],
+        }
+    }
 }
 
 impl Options {
@@ -29,6 +63,13 @@ impl Options {
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
         self.config.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets what the broker's Java machine is made for.
+    #[must_use]
+    pub fn java(mut self, java: Java) -> Self {
+        self.java = java;
         self
     }
 }

@@ -110,14 +110,9 @@ impl Broker {
 
     fn java(&self, class: &str) -> Command {
         let mut command = Command::new("java");
-        command.args([
-            "-Xms64m",
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-cp",
-        ]);
         command
+            .args(self.options.java.arguments())
+            .arg("-cp")
             .arg(self.jars.join("*"))
             .arg(class)
             .current_dir(self.scratch.path());
