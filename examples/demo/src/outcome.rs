@@ -1,12 +1,25 @@
 //! What is said at the end: the ledger's verdict, in words and as JSON. Pure.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use onceward_testkit::ledger::{Facts, Verdict, judge};
 use serde::Serialize;
 
-use crate::load::Answers;
+/// How a run went, besides what its books say.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Course {
+    pub(crate) dead_letters: u64,
+    /// Deliveries that came again and had no effect, as the consumers count them.
+    pub(crate) duplicates_absorbed: u64,
+    /// Requests that customers got no good answer to.
+    pub(crate) requests_failed: u64,
+    /// Whether everything had arrived before the waiting ended.
+    pub(crate) drained: bool,
+    /// Processes that did not end in good order when asked to.
+    pub(crate) ended_badly: Vec<String>,
+    /// What was to be done to the processes, and could not be.
+    pub(crate) left_out: Vec<&'static str>,
+}
 
 /// The end of a run.
 #[derive(Debug, Serialize)]
@@ -19,48 +32,35 @@ pub(crate) struct Outcome {
     lost: u64,
     doubled: u64,
     out_of_order: u64,
-    /// Deliveries that came again and had no effect, as the consumers count them.
-    duplicates_absorbed: u64,
     /// Copies at the broker beyond the first of each message.
     copies_at_broker: u64,
-    dead_letters: u64,
-    /// Requests that customers got no good answer to.
-    requests_failed: u64,
-    /// Whether everything had arrived before the waiting ended.
-    drained: bool,
-    /// Processes that did not end in good order when asked to.
-    ended_badly: Vec<String>,
+    #[serde(flatten)]
+    course: Course,
     ledger: Verdict,
 }
 
 impl Outcome {
-    pub(crate) fn new(
-        facts: &Facts,
-        dead_letters: u64,
-        duplicates_absorbed: u64,
-        answers: &Answers,
-        drained: bool,
-        ended_badly: Vec<String>,
-    ) -> Self {
+    pub(crate) fn new(facts: &Facts, course: Course) -> Self {
         let ledger = judge(facts);
         Self {
-            // Nothing is proven by a run without orders, and this one gives no reason for a dead letter.
-            kept: ledger.is_green() && ledger.committed > 0 && dead_letters == 0,
+            // This run gives no reason for a dead letter.
+            kept: ledger.is_green() && course.dead_letters == 0 && proves(&ledger, &course),
             orders_committed: ledger.committed,
             messages_published: ledger.published,
             invoices_written: ledger.handled.unwrap_or_default() + ledger.doubled_effects,
             lost: ledger.lost.max(ledger.missing_effects),
             doubled: ledger.doubled_effects,
             out_of_order: ledger.out_of_order + ledger.effects_out_of_order,
-            duplicates_absorbed,
             copies_at_broker: ledger.duplicates,
-            dead_letters,
-            requests_failed: answers.failed.load(Ordering::Relaxed),
-            drained,
-            ended_badly,
+            course,
             ledger,
         }
     }
+}
+
+/// Nothing is proven by a run without orders, or in which nobody was killed.
+fn proves(ledger: &Verdict, course: &Course) -> bool {
+    ledger.committed > 0 && course.left_out.is_empty()
 }
 
 impl fmt::Display for Outcome {
@@ -80,12 +80,14 @@ impl fmt::Display for Outcome {
             f,
             "  {:<24}{:>9}   ({})",
             "duplicates absorbed",
-            self.copies_at_broker.max(self.duplicates_absorbed),
+            self.copies_at_broker.max(self.course.duplicates_absorbed),
             self.duplicates()
         )?;
         self.oddities(f)?;
         let verdict = if self.kept {
             "The promise was kept."
+        } else if self.ledger.is_green() && !proves(&self.ledger, &self.course) {
+            "NOTHING IS PROVEN: the run did not go as it should."
         } else {
             "THE PROMISE WAS BROKEN."
         };
@@ -96,27 +98,34 @@ impl fmt::Display for Outcome {
 impl Outcome {
     /// Where they came from, or why there may have been none.
     fn duplicates(&self) -> String {
-        if self.copies_at_broker.max(self.duplicates_absorbed) == 0 {
+        if self.copies_at_broker.max(self.course.duplicates_absorbed) == 0 {
             return "none came: nobody was killed between a commit and its ack, or the broker dropped the copy itself".to_owned();
         }
         format!(
             "copies at the broker: {}; deliveries dropped by the consumers: {}",
-            self.copies_at_broker, self.duplicates_absorbed
+            self.copies_at_broker, self.course.duplicates_absorbed
         )
     }
 
     /// What there is to say only if something went another way than it should.
     fn oddities(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.dead_letters > 0 {
-            writeln!(f, "  {:<24}{:>9}", "dead letters", self.dead_letters)?;
+        if self.course.dead_letters > 0 {
+            writeln!(f, "  {:<24}{:>9}", "dead letters", self.course.dead_letters)?;
         }
-        if self.requests_failed > 0 {
-            writeln!(f, "  {:<24}{:>9}", "requests failed", self.requests_failed)?;
+        if self.course.requests_failed > 0 {
+            writeln!(
+                f,
+                "  {:<24}{:>9}",
+                "requests failed", self.course.requests_failed
+            )?;
         }
-        if !self.drained {
+        if !self.course.drained {
             writeln!(f, "  not everything had arrived when the waiting ended")?;
         }
-        for name in &self.ended_badly {
+        for what in &self.course.left_out {
+            writeln!(f, "  {what}")?;
+        }
+        for name in &self.course.ended_badly {
             writeln!(f, "  {name} did not end in good order when asked to")?;
         }
         if !self.ledger.is_green() {
@@ -157,14 +166,12 @@ mod tests {
     }
 
     fn outcome(facts: &Facts, dead_letters: u64) -> Outcome {
-        Outcome::new(
-            facts,
+        let course = Course {
             dead_letters,
-            0,
-            &Answers::default(),
-            true,
-            Vec::new(),
-        )
+            drained: true,
+            ..Course::default()
+        };
+        Outcome::new(facts, course)
     }
 
     #[test]
@@ -180,7 +187,7 @@ mod tests {
         let mut outcome = outcome(&facts(), 0);
         assert!(outcome.to_string().contains("0   (none came: "));
 
-        outcome.duplicates_absorbed = 2;
+        outcome.course.duplicates_absorbed = 2;
         assert!(
             outcome
                 .to_string()
@@ -213,6 +220,20 @@ mod tests {
             assert!(!outcome.kept);
             assert!(outcome.to_string().contains("BROKEN"));
         }
+    }
+
+    #[test]
+    fn a_run_in_which_nobody_was_killed_proves_nothing_and_says_so() {
+        let course = Course {
+            left_out: vec!["no relay was killed: none was at work"],
+            ..Course::default()
+        };
+
+        let outcome = Outcome::new(&facts(), course);
+
+        assert!(!outcome.kept);
+        let told = outcome.to_string();
+        assert!(told.contains("no relay was killed") && told.contains("NOTHING IS PROVEN"));
     }
 
     #[test]

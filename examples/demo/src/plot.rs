@@ -16,6 +16,18 @@ pub(crate) enum Step {
     RestartConsumer,
 }
 
+impl Step {
+    /// What is said when nobody was there to whom it could be done.
+    pub(crate) const fn left_out(self) -> &'static str {
+        match self {
+            Self::KillRelay => "no relay was killed: none was at work",
+            Self::RestartRelay => "no relay was started again: none had been killed",
+            Self::KillConsumer => "no consumer was killed: none was at work",
+            Self::RestartConsumer => "no consumer was started again: none had been killed",
+        }
+    }
+}
+
 /// The steps that are still to come.
 #[derive(Debug)]
 pub(crate) struct Plot {

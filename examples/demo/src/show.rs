@@ -1,6 +1,7 @@
 //! The run itself: load, kills, drain, stop, ledger.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -12,8 +13,8 @@ use crate::board::Board;
 use crate::books::{Books, Progress};
 use crate::crew::Role;
 use crate::load::{self, Answers};
-use crate::outcome::Outcome;
-use crate::plot::Plot;
+use crate::outcome::{Course, Outcome};
+use crate::plot::{Plot, Step};
 use crate::screen::Screen;
 use crate::settings::Settings;
 use crate::stage::Stage;
@@ -33,6 +34,8 @@ pub(crate) struct Show<'a> {
     begin: Instant,
     /// Those who may take over, and since when somebody should.
     takeovers: Vec<(Vec<String>, Duration)>,
+    /// What was to be done to the processes, and could not be.
+    left_out: Vec<&'static str>,
 }
 
 /// Runs the demo from the first server to the verdict.
@@ -57,6 +60,7 @@ pub(crate) async fn run(settings: &Settings, screen: &mut Screen) -> Result<Outc
         screen,
         begin: Instant::now(),
         takeovers: Vec::new(),
+        left_out: Vec::new(),
     };
     let outcome = show.play(settings).await;
     show.stage.write_logs(&logs);
@@ -81,17 +85,20 @@ impl Show<'_> {
         let drained = self.drain().await?;
         self.board.phase = "stopping";
         self.screen.show(&self.board);
-        let unclean = self.stage.stop().await;
+        let ended_badly = self.stage.stop().await;
 
         let progress = self.books.progress().await?;
         let facts = self.books.facts().await?;
         Ok(Outcome::new(
             &facts,
-            progress.dead,
-            self.stage.duplicates(),
-            &answers,
-            drained,
-            unclean,
+            Course {
+                dead_letters: progress.dead,
+                duplicates_absorbed: self.stage.duplicates(),
+                requests_failed: answers.failed.load(Ordering::Relaxed),
+                drained,
+                ended_badly,
+                left_out: std::mem::take(&mut self.left_out),
+            },
         ))
     }
 
@@ -105,16 +112,23 @@ impl Show<'_> {
             ticks.tick().await;
             self.look().await?;
             while let Some(step) = plot.due(self.board.elapsed) {
-                if let Some(done) = self.stage.perform(step) {
-                    self.board.happened(&done.text);
-                    if !done.heirs.is_empty() {
-                        self.takeovers.push((done.heirs, self.board.elapsed));
-                    }
-                }
+                self.perform(step);
             }
             self.screen.show(&self.board);
         }
         Ok(())
+    }
+
+    fn perform(&mut self, step: Step) {
+        let Some(done) = self.stage.perform(step) else {
+            self.board.happened(step.left_out());
+            self.left_out.push(step.left_out());
+            return;
+        };
+        self.board.happened(&done.text);
+        if !done.heirs.is_empty() {
+            self.takeovers.push((done.heirs, self.board.elapsed));
+        }
     }
 
     /// Waits until all that was committed has arrived, and stays so for a moment. False: it took too long.
