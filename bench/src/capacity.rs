@@ -87,12 +87,16 @@ pub(crate) struct Costs {
     /// Bytes of write-ahead log of a transaction: alone, and with a message.
     pub(crate) wal_alone: Option<f64>,
     pub(crate) wal_enqueued: Option<f64>,
+    /// Messages a second of one member on NATS, and of four, where the handler's time binds.
+    pub(crate) one_member: Option<f64>,
+    pub(crate) four_members: Option<f64>,
 }
 
 impl Costs {
     /// The costs in these results.
     pub(crate) fn of(rows: &[Row]) -> Self {
         let w3 = |contestant, metric| median(rows, ("W3", "8 clients"), contestant, metric);
+        let spread = |contestant| median(rows, ("W4", "nats-spread"), contestant, "rate");
         Self {
             kafka: of_broker(rows, "kafka", "kafka-12p"),
             nats: of_broker(rows, "nats", "nats"),
@@ -100,6 +104,8 @@ impl Costs {
             enqueued: w3("onceward", "rate"),
             wal_alone: w3("transaction-alone", "wal"),
             wal_enqueued: w3("onceward", "wal"),
+            one_member: spread("one-member"),
+            four_members: spread("onceward"),
         }
     }
 }

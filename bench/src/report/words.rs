@@ -39,7 +39,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
         "A short drain (`1000/tx`, twelve partitions of Kafka) and the latency at 1,000 a second: with messages retained in the log, over the \
          slots of three days; with a transaction held open that has written to the log; with streams that pass over what another one \
          publishes; with autovacuum dead and nothing analyzed; and the rate alone of the backlog after an outage, once. `bare-run` is the \
-         same in a fresh database with one stream, right before. Of messages after a pause there are fifty in each run, of a stream that otherwise \
+         same in a fresh database with one stream, in the same round. Of messages after a pause there are fifty in each run, of a stream that otherwise \
          passes over those of another one, which come at 1,000 a second.",
     ),
     (
