@@ -39,54 +39,6 @@ async fn what_is_committed_is_published_in_order_and_its_place_is_stored() {
 }
 
 #[tokio::test]
-async fn another_relay_stands_by_and_takes_over_within_the_ttl() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    let first = relay(&database, &broker, settings());
-    enqueue(&database, numbered("orders", 0..10)).await;
-    stores(&broker, "orders", 10).await;
-    let second = relay(&database, &broker, settings());
-    let mut status = second.status.clone();
-    let standby = status.wait_for(|status| status.role == onceward_relay::Role::Standby);
-    tokio::time::timeout(SOON, standby).await.unwrap().unwrap();
-
-    // No clean stop: the task dies where it stands.
-    first.task.abort();
-    enqueue(&database, numbered("orders", 10..20)).await;
-
-    stores(&broker, "orders", 20).await;
-    second.stop().await;
-}
-
-#[tokio::test]
-async fn a_relay_that_lost_its_lease_tells_nothing_that_only_the_holder_knows() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    broker.stop();
-    let running = relay(&database, &broker, settings());
-    enqueue(&database, numbered("orders", 0..5)).await;
-    let mut status = running.status.clone();
-    let waits = |status: &onceward_relay::StreamStatus| {
-        status.in_flight > 0 && status.destination_paused.is_some()
-    };
-    let held = status.wait_for(waits);
-    tokio::time::timeout(SOON, held).await.unwrap().unwrap();
-
-    sqlx::query(
-        "update onceward.streams
-         set owner = 'another', lease_token = gen_random_uuid(), lease_until = clock_timestamp() + interval '1 hour'",
-    )
-    .execute(database.pool())
-    .await
-    .unwrap();
-
-    let standby = status.wait_for(|status| status.role == onceward_relay::Role::Standby);
-    let seen = tokio::time::timeout(SOON, standby).await.unwrap().unwrap();
-    assert_eq!(seen.in_flight, 0);
-    assert_eq!(seen.destination_paused, None);
-    drop(seen);
-    running.stop().await;
-}
-
-#[tokio::test]
 async fn a_message_the_broker_never_takes_is_parked_at_once_and_its_neighbours_pass() {
     let (database, broker) = (database().await, MemoryBroker::new());
     broker.limit_message("orders", Some(2_000));
