@@ -5,7 +5,7 @@
 mod support;
 
 use onceward::Outbox;
-use onceward_core::{ErrorKind, Lane, Message};
+use onceward_core::{ErrorKind, Fault, Lane, Message};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
@@ -135,14 +135,24 @@ async fn a_broker_that_is_away_costs_nothing_but_time() {
 #[tokio::test]
 async fn refusals_that_are_the_destinations_own_park_nothing() {
     let (database, broker) = (database().await, MemoryBroker::new());
-    broker.refuse_next(5, ErrorKind::Throttled);
-    enqueue(&database, numbered("orders", 0..100)).await;
     let running = relay(&database, &broker, settings());
 
-    let published = stores(&broker, "orders", 100).await;
+    for kind in [
+        ErrorKind::Unavailable,
+        ErrorKind::Throttled,
+        ErrorKind::Unauthorized,
+        ErrorKind::UnknownTopic,
+    ] {
+        assert_ne!(kind.fault(), Fault::Message);
+        let topic = kind.name();
+        broker.refuse_next(5, kind);
+        enqueue(&database, numbered(topic, 0..100)).await;
 
-    assert_first_arrivals_in_order(&published, 100);
-    assert!(parked(&database).await.is_empty());
+        let published = stores(&broker, topic, 100).await;
+
+        assert_first_arrivals_in_order(&published, 100);
+        assert!(parked(&database).await.is_empty(), "{topic}");
+    }
     running.stop().await;
 }
 
