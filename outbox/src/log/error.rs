@@ -32,7 +32,9 @@ pub enum LogError {
     )]
     TransactionPooler,
     /// The connections of one relay lead to different servers: a failover goes on.
-    #[error("two connections of the relay lead to different servers")]
+    #[error(
+        "two connections of the relay lead to different servers (docs/recovery.md#different-servers)"
+    )]
     DifferentServers,
     /// The database did not answer in time. What was asked may have happened.
     #[error("the database did not answer within {within:?} while {doing}")]
@@ -123,6 +125,32 @@ impl LogError {
         Self::Malformed {
             doing,
             what: what.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_way_to_the_server_names_a_section_that_is_there() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recovery.md");
+        let text = std::fs::read_to_string(page).unwrap();
+        let titles = text.lines().filter_map(|line| line.strip_prefix("## "));
+        let anchors: Vec<String> = titles
+            .map(|title| title.to_lowercase().replace(' ', "-"))
+            .collect();
+
+        for error in [
+            LogError::Standby,
+            LogError::TransactionPooler,
+            LogError::DifferentServers,
+        ] {
+            let told = error.to_string();
+            let (_, anchor) = told.split_once("docs/recovery.md#").unwrap();
+            let anchor = anchor.trim_end_matches(')').to_owned();
+            assert!(anchors.contains(&anchor), "{told}");
         }
     }
 }
