@@ -10,7 +10,12 @@ const BOUNDS: Bounds = Bounds {
 };
 
 fn outgoing(route: &str, seq: i64) -> Outgoing {
-    let entry = Message::bytes("t", "x").key("k").finish(MAX_PAYLOAD);
+    sized(route, seq, 1)
+}
+
+fn sized(route: &str, seq: i64, bytes: usize) -> Outgoing {
+    let payload = "x".repeat(bytes);
+    let entry = Message::bytes("t", payload).key("k").finish(MAX_PAYLOAD);
     let mut message = entry.unwrap().message;
     message.seq = Some(seq);
     Outgoing {
@@ -354,4 +359,41 @@ fn what_is_held_does_not_keep_a_search_going() {
         false => Allowance::None,
     };
     assert_eq!(seqs(&window.offer(9, 1 << 20, others).unwrap()), [2]);
+}
+
+#[test]
+fn lanes_read_nothing_more_while_they_hold_as_many_bytes_as_they_may() {
+    let mut window = Window::new(BOUNDS);
+    let half = || sized("a", 1, BOUNDS.bytes / 2);
+    window.push(Line::main(Lane::Standard), vec![half()], ());
+    assert!(Lane::ALL.iter().all(|lane| window.room(*lane) > 0));
+
+    window.push(Line::main(Lane::Bulk), vec![half()], ());
+
+    assert_eq!(window.byte_room(), 0);
+    assert!(Lane::ALL.iter().all(|lane| window.room(*lane) == 0));
+    let offer = window.offer(1, BOUNDS.bytes, every).unwrap();
+    window.done(offer.entries[0]);
+    assert!(Lane::ALL.iter().all(|lane| window.room(*lane) > 0));
+}
+
+#[test]
+fn a_detour_reads_nothing_more_while_the_detours_hold_as_many_bytes_as_they_may() {
+    let mut window = Window::new(BOUNDS);
+    let [one, other] = [1, 2].map(|number| Line::detour(Lane::Standard, number));
+    window.open_line(one);
+    window.open_line(other);
+    window.push(one, vec![sized("a", 1, BOUNDS.bytes / 8)], ());
+    assert!(window.detour_room(one, true) > 0);
+
+    window.push(one, vec![sized("a", 2, BOUNDS.bytes / 8)], ());
+
+    assert_eq!(window.detour_byte_room(), 0);
+    assert_eq!(window.detour_room(one, true), 0);
+    // One that holds nothing still gets on.
+    assert!(window.detour_room(other, true) > 0);
+    assert!(window.room(Lane::Standard) > 0);
+    let offer = window.offer(1, BOUNDS.bytes, every).unwrap();
+    window.done(offer.entries[0]);
+    assert!(window.detour_room(one, true) > 0);
 }
