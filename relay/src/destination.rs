@@ -14,7 +14,7 @@ compile_error!(
     "a relay without a broker publishes nothing: enable the feature `kafka`, `nats` or `sqs`"
 );
 
-/// Where a stream publishes to: opens one session after another.
+/// Where a stream publishes to: opens one session after another, and at times one beside it that only asks about routes.
 pub trait Destination: Send + Sync + 'static {
     /// A session.
     type Publisher: Publisher;

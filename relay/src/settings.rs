@@ -1,9 +1,10 @@
 //! What a stream is run by, apart from where its database and its broker are.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use onceward::{PublishAfter, Start, UnroutedPolicy as Unrouted};
-use onceward_core::{RouteTemplate, Source, TopicGlob};
+use onceward_core::{Route, RouteTemplate, Source, Topic, TopicGlob};
 
 use crate::window::Bounds;
 
@@ -84,11 +85,72 @@ impl StreamSettings {
         }
     }
 
+    /// The routes that are known where these topics were seen: theirs, those of topics that are named whole, each that has a name
+    /// of its own, and a `route` that hangs on no topic.
+    pub(crate) fn known_routes(&self, seen: &[Topic]) -> BTreeSet<Route> {
+        let globs = &self.topics;
+        let named = globs
+            .iter()
+            .filter_map(|glob| Topic::try_from(glob.as_str()).ok());
+        let read = |topic: &&Topic| globs.iter().any(|glob| glob.matches(topic.as_str()));
+        let topics = seen.iter().filter(read).cloned().chain(named);
+        let routes = topics.flat_map(|topic| {
+            let routes = self.route.routes(&topic);
+            routes.iter().cloned().collect::<Vec<_>>()
+        });
+        let mut routes: BTreeSet<Route> = routes.collect();
+        routes.extend(self.route.named().map(|(_, route)| route.clone()));
+        // Where each topic is named whole, those that take the template are known already.
+        let open = globs
+            .iter()
+            .any(|glob| Topic::try_from(glob.as_str()).is_err());
+        if let Some(fixed) = self.route.fixed().filter(|_| open) {
+            routes.extend(fixed.iter().cloned());
+        }
+        routes
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
             messages: self.in_flight_messages,
             bytes: self.in_flight_bytes,
             per_route: self.in_flight_per_topic,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(topics: &[&str], template: &str, named: &[(&str, &str)]) -> Vec<String> {
+        let source = Source::try_from("/shop").unwrap();
+        let named = named
+            .iter()
+            .map(|(topic, route)| ((*topic).to_owned(), (*route).to_owned()));
+        let globs = topics
+            .iter()
+            .map(|text| TopicGlob::try_from(*text).unwrap());
+        let settings = StreamSettings {
+            topics: globs.collect(),
+            route: RouteTemplate::new(template, named.collect()).unwrap(),
+            ..StreamSettings::new("events", source)
+        };
+        let routes = settings.known_routes(&[]).into_iter();
+        routes.map(|route| route.to_string()).collect()
+    }
+
+    #[test]
+    fn routes_that_hang_on_no_topic_are_known_while_the_log_is_empty() {
+        assert_eq!(known(&["orders.*"], "all.fifo", &[]), ["all.fifo"]);
+        assert_eq!(
+            known(&["orders.*"], "{topic}", &[("orders.paid", "paid.fifo")]),
+            ["paid.fifo"]
+        );
+        assert_eq!(
+            known(&["orders"], "never", &[("orders", "orders.fifo")]),
+            ["orders.fifo"]
+        );
+        assert!(known(&["orders.*"], "{topic}", &[]).is_empty());
     }
 }

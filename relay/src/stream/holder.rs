@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use onceward::{
     Claimed, Cursor, DueMessage, Keeper, LeaseClock, LogError, LogReader, Part, Quiet, Unrouted,
 };
-use onceward_core::{Lane, Publisher, Route};
+use onceward_core::{Lane, Publisher};
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::advice::Advice;
 use super::clock::DatabaseClock;
 use super::jobs::Done;
 use super::keep::Due;
@@ -130,8 +131,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) replays: VecDeque<DueMessage>,
     pub(super) replaying: Option<DueMessage>,
     pub(super) replay_failures: u32,
-    /// What was told of the destination's settings: once is enough.
-    pub(super) warned: HashSet<(Route, String)>,
+    /// What the destination is asked about its settings.
+    pub(super) advice: Advice,
 
     pub(super) draining: Option<Instant>,
     pub(super) released: bool,
@@ -147,6 +148,7 @@ impl<D: Destination> Holder<D> {
         keeper: Keeper,
         claimed: Claimed,
         status: StatusHandle,
+        advice: Advice,
     ) -> Option<Self> {
         let now = Instant::now();
         let lease = *keeper.lease()?;
@@ -189,7 +191,7 @@ impl<D: Destination> Holder<D> {
             replays: VecDeque::new(),
             replaying: None,
             replay_failures: 0,
-            warned: HashSet::new(),
+            advice,
             draining: None,
             released: false,
             report_at: now,
@@ -197,14 +199,16 @@ impl<D: Destination> Holder<D> {
             destination,
         };
         holder.add_detours(claimed.detours);
+        holder.begin_advice();
         Some(holder)
     }
 
-    /// Reads, publishes and stores until told to stop or until the lease is lost.
+    /// Reads, publishes and stores until told to stop or until the lease is lost. What is known of the destination's settings
+    /// outlasts that.
     ///
     /// Every job brings its tool back, so that each connection has one owner at a time. When the lease may have ended, all
     /// jobs are dropped where they stand: what they sent is published again by whoever holds the lease then.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> End {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> (End, Advice) {
         self.metrics.held(true);
         let end = loop {
             let now = Instant::now();
@@ -218,6 +222,7 @@ impl<D: Destination> Holder<D> {
             self.read(now);
             self.publish(now);
             self.keep(now);
+            self.advise(now);
             self.report(now);
             let wake = TokioInstant::from_std(self.wake_at(now));
             tokio::select! {
@@ -233,7 +238,7 @@ impl<D: Destination> Holder<D> {
         };
         self.metrics.held(false);
         self.abandon().await;
-        end
+        (end, self.advice)
     }
 
     fn is_over(&self, now: Instant) -> Option<End> {
@@ -270,6 +275,7 @@ impl<D: Destination> Holder<D> {
             Done::Checked(publisher, routes, reports) => {
                 self.on_checked(publisher, &routes, reports);
             }
+            Done::Advised(reports) => self.on_advised(&reports),
             Done::Ended => self.on_ended(),
         }
         Ok(())
@@ -294,6 +300,11 @@ impl<D: Destination> Holder<D> {
         wake = self.next_detour_at().map_or(wake, |at| wake.min(at));
         if self.may_end_a_pause()
             && let Some(due) = self.pauses.next_due()
+        {
+            wake = wake.min(due);
+        }
+        if self.draining.is_none()
+            && let Some(due) = self.advice.due()
         {
             wake = wake.min(due);
         }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::keeping::Kept;
 use crate::destination::Destination;
+use crate::pause::CHECKED_AT_A_TIME;
 use crate::window::{Line, Offer};
 
 /// How long looks go on by themselves.
@@ -46,6 +47,8 @@ pub(super) enum Done<P: Publisher> {
     Receipts(Offer, Receipts, Duration),
     /// What the destination says about routes; none in time.
     Checked(P, Vec<Route>, Option<Vec<TopicReport>>),
+    /// What the destination says about its settings, of those routes that it told about.
+    Advised(Vec<TopicReport>),
     /// A session ended.
     Ended,
 }
@@ -119,6 +122,28 @@ pub(super) async fn receipts<P: Publisher>(
 pub(super) async fn check<P: Publisher>(mut publisher: P, routes: Vec<Route>) -> Done<P> {
     let reports = timeout(CHECK_DEADLINE, publisher.check(&routes)).await;
     Done::Checked(publisher, routes, reports.ok())
+}
+
+/// Asks about the settings of routes in a session of its own, a few routes at a time, until the destination does not answer.
+pub(super) async fn advise<D: Destination>(
+    destination: &D,
+    routes: &[Route],
+) -> Done<D::Publisher> {
+    let mut reports = Vec::new();
+    let Ok(Ok(mut session)) = timeout(CHECK_DEADLINE, destination.open()).await else {
+        return Done::Advised(reports);
+    };
+    for some in routes.chunks(CHECKED_AT_A_TIME) {
+        match timeout(CHECK_DEADLINE, session.check(some)).await {
+            Ok(answer) => reports.extend(answer),
+            Err(_) => break,
+        }
+    }
+    // Nothing was offered: a session that does not end in time is dropped.
+    timeout(CLOSE_DEADLINE, session.close(Duration::ZERO))
+        .await
+        .ok();
+    Done::Advised(reports)
 }
 
 /// Ends a session: nothing that is not on the wire yet leaves any more.

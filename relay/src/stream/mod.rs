@@ -1,5 +1,7 @@
 //! One stream: stands by until it can claim the lease, then reads, publishes and stores until it ends.
 
+mod advice;
+mod advising;
 mod clock;
 mod detouring;
 mod holder;
@@ -29,6 +31,7 @@ use crate::destination::Destination;
 use crate::faults::{Failpoint, pass};
 use crate::plan::chain;
 use crate::settings::StreamSettings;
+use advice::Advice;
 use holder::{End, Holder};
 pub(crate) use status::StatusHandle;
 pub use status::{Paused, Role, StreamStatus};
@@ -53,6 +56,15 @@ pub(crate) struct Stream<D> {
     pub(crate) reads: SharedReads,
 }
 
+/// What outlasts failures of the database.
+#[derive(Debug, Default)]
+struct Kept {
+    /// A lease of our own need not be waited out.
+    lease: Option<LeaseToken>,
+    /// What was told of the destination's settings is not told again.
+    advice: Advice,
+}
+
 impl<D: Destination> Stream<D> {
     /// Runs until stopped. A database that cannot be reached is waited for.
     ///
@@ -60,13 +72,12 @@ impl<D: Destination> Stream<D> {
     /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
         let (mut failures, mut times) = (0, 1);
-        // Kept over failures of the database: a lease of our own need not be waited out.
-        let mut previous = None;
+        let mut kept = Kept::default();
         while !stop.is_cancelled() {
-            let before = previous;
-            let ended = self.turn(&mut previous, times, &stop).await;
+            let before = kept.lease;
+            let ended = self.turn(&mut kept, times, &stop).await;
             self.status.let_go();
-            if previous != before {
+            if kept.lease != before {
                 failures = 0;
             }
             let error = match ended {
@@ -95,7 +106,7 @@ impl<D: Destination> Stream<D> {
     /// Stands by until the lease is ours, then holds it until it ends. Reads may take so many times as long as usual.
     async fn turn(
         &self,
-        previous: &mut Option<LeaseToken>,
+        kept: &mut Kept,
         times: u32,
         stop: &CancellationToken,
     ) -> Result<End, LogError> {
@@ -103,10 +114,10 @@ impl<D: Destination> Stream<D> {
         // Before the claim: a lease that waits for a connection runs out.
         let reader = LogReader::connect(&self.database.slower(times)).await?;
         keeper.check_reader(&reader)?;
-        let Some(claimed) = self.claim(&mut keeper, *previous, stop).await? else {
+        let Some(claimed) = self.claim(&mut keeper, kept.lease, stop).await? else {
             return Ok(End::Stopped);
         };
-        *previous = keeper.token();
+        kept.lease = keeper.token();
         pass(Failpoint::AfterClaim);
         info!(stream = %self.settings.name, owner = %self.owner, "lease claimed");
         self.status.update(|status| status.role = Role::Holder);
@@ -114,11 +125,22 @@ impl<D: Destination> Stream<D> {
         let destination = Arc::clone(&self.destination);
         let status = self.status.clone();
         let reader = (reader, self.reads.take_part());
-        let Some(holder) = Holder::new(settings, destination, reader, keeper, claimed, status)
-        else {
+        let advice = std::mem::take(&mut kept.advice);
+        let holder = Holder::new(
+            settings,
+            destination,
+            reader,
+            keeper,
+            claimed,
+            status,
+            advice,
+        );
+        let Some(holder) = holder else {
             return Ok(End::Fenced);
         };
-        Ok(holder.run(stop).await)
+        let (end, advice) = holder.run(stop).await;
+        kept.advice = advice;
+        Ok(end)
     }
 
     /// Asks for the lease until it is ours; none if told to stop before.

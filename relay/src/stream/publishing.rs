@@ -332,11 +332,8 @@ impl<D: Destination> Holder<D> {
         let route = report.route;
         match report.state {
             Ok(state) => {
-                for warning in state.warnings {
-                    if self.warned.insert((route.clone(), warning.clone())) {
-                        warn!(stream = %self.settings.name, %route, %warning, "the destination has a setting to look at; `onceward doctor` names all");
-                    }
-                }
+                let news = self.advice.news([(&route, &state)]);
+                self.tell(&news);
                 self.pauses.set_topic_stage(&route, PauseStage::Probing);
             }
             Err(error) => {

@@ -24,6 +24,8 @@ pub(super) struct Routing {
     /// What the streams of the database read; none until it is known.
     stored: Option<StoredGlobs>,
     known: HashMap<Topic, Way>,
+    /// Routes of topics that were met and not taken since.
+    met: Vec<Routes>,
 }
 
 /// Topics remembered at most; beyond that they are worked out anew.
@@ -36,6 +38,7 @@ impl Routing {
             template,
             stored: None,
             known: HashMap::new(),
+            met: Vec::new(),
         }
     }
 
@@ -61,8 +64,16 @@ impl Routing {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
+        if let Way::Publish(routes) = &way {
+            self.met.push(routes.clone());
+        }
         self.known.insert(topic.clone(), way.clone());
         way
+    }
+
+    /// The routes of topics that were met since the last call. Some may have been met before.
+    pub(super) fn take_met(&mut self) -> Vec<Routes> {
+        std::mem::take(&mut self.met)
     }
 
     fn work_out(&self, topic: &Topic) -> Way {
@@ -103,6 +114,18 @@ mod tests {
         );
         assert_eq!(routing.way(&topic("payments.made")), Way::Elsewhere);
         assert_eq!(routing.way(&topic("stock.low")), Way::Unrouted);
+    }
+
+    #[test]
+    fn routes_are_met_with_the_first_message_of_a_topic_that_is_the_streams() {
+        let mut routing = Routing::new(vec![glob("orders.*")], RouteTemplate::default());
+        for text in ["orders.paid", "stock.low", "orders.paid"] {
+            routing.way(&topic(text));
+        }
+
+        let routes = RouteTemplate::default().routes(&topic("orders.paid"));
+        assert_eq!(routing.take_met(), [routes]);
+        assert!(routing.take_met().is_empty());
     }
 
     #[test]

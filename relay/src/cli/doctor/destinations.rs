@@ -1,6 +1,5 @@
 //! Asks each stream's destination about the topics that it would be given.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -73,7 +72,7 @@ async fn destination(stream: &StreamConfig, seen: &[Topic]) -> Destination {
         error: None,
         routes: Vec::new(),
     };
-    let routes = routes(stream, seen);
+    let routes: Vec<Route> = stream.settings.known_routes(seen).into_iter().collect();
     match timeout(ANSWER, ask_one(stream, &routes)).await {
         Ok(Ok(reports)) => {
             let asked = reports.into_iter().map(|report| asked(stream, report));
@@ -111,32 +110,6 @@ async fn ask_one(
     let reports = session.check(routes).await;
     session.close(Duration::ZERO).await;
     Ok(reports)
-}
-
-/// The routes that are known: of topics in the log and of those that the configuration names whole, each of `routes`, and a
-/// `route` that hangs on no topic.
-fn routes(stream: &StreamConfig, seen: &[Topic]) -> Vec<Route> {
-    let settings = &stream.settings;
-    let globs = &settings.topics;
-    let named = globs
-        .iter()
-        .filter_map(|glob| Topic::try_from(glob.as_str()).ok());
-    let read = |topic: &&Topic| globs.iter().any(|glob| glob.matches(topic.as_str()));
-    let topics = seen.iter().filter(read).cloned().chain(named);
-    let routes = topics.flat_map(|topic| {
-        let routes = settings.route.routes(&topic);
-        routes.iter().cloned().collect::<Vec<_>>()
-    });
-    let mut routes: BTreeSet<Route> = routes.collect();
-    routes.extend(settings.route.named().map(|(_, route)| route.clone()));
-    // Where each topic is named whole, those that take the template are known already.
-    let open = globs
-        .iter()
-        .any(|glob| Topic::try_from(glob.as_str()).is_err());
-    if let Some(fixed) = settings.route.fixed().filter(|_| open) {
-        routes.extend(fixed.iter().cloned());
-    }
-    routes.into_iter().collect()
 }
 
 fn asked(stream: &StreamConfig, report: TopicReport) -> Asked {
@@ -249,43 +222,6 @@ mod tests {
                 .contains("events (kafka): orders: no such topic")
         );
         assert_eq!(setting[0].severity, Severity::Warning);
-    }
-
-    fn stream(topics: &[&str], template: &str, named: &[(&str, &str)]) -> StreamConfig {
-        let source = onceward_core::Source::try_from("/shop").unwrap();
-        let mut settings = crate::settings::StreamSettings::new("events", source);
-        settings.topics = topics
-            .iter()
-            .map(|text| onceward_core::TopicGlob::try_from(*text).unwrap())
-            .collect();
-        let named = named
-            .iter()
-            .map(|(topic, route)| ((*topic).to_owned(), (*route).to_owned()));
-        settings.route = onceward_core::RouteTemplate::new(template, named.collect()).unwrap();
-        StreamConfig {
-            settings,
-            destination: remedies::tests::some_destination(),
-        }
-    }
-
-    #[test]
-    fn routes_that_hang_on_no_topic_are_asked_about_while_the_log_is_empty() {
-        let asked = |topics: &[&str], template: &str, named: &[(&str, &str)]| {
-            let routes = routes(&stream(topics, template, named), &[]);
-            let routes = routes.iter().map(Route::to_string);
-            routes.collect::<Vec<_>>()
-        };
-
-        assert_eq!(asked(&["orders.*"], "all.fifo", &[]), ["all.fifo"]);
-        assert_eq!(
-            asked(&["orders.*"], "{topic}", &[("orders.paid", "paid.fifo")]),
-            ["paid.fifo"]
-        );
-        assert_eq!(
-            asked(&["orders"], "never", &[("orders", "orders.fifo")]),
-            ["orders.fifo"]
-        );
-        assert!(asked(&["orders.*"], "{topic}", &[]).is_empty());
     }
 
     #[test]

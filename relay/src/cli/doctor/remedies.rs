@@ -105,18 +105,8 @@ fn queue(stream: &str, order: onceward_core::Order, route: Option<&str>, region:
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// Whichever broker is built in.
-    pub(in crate::cli::doctor) fn some_destination() -> DestinationConfig {
-        #[cfg(feature = "sqs")]
-        return DestinationConfig::Sqs(onceward_sqs::SqsConfig::new());
-        #[cfg(all(feature = "kafka", not(feature = "sqs")))]
-        return DestinationConfig::Kafka(onceward_kafka::KafkaConfig::new("127.0.0.1:9092"));
-        #[cfg(all(feature = "nats", not(any(feature = "sqs", feature = "kafka"))))]
-        return DestinationConfig::Nats(onceward_nats::NatsConfig::new("nats://127.0.0.1:4222"));
-    }
 
     #[cfg(feature = "sqs")]
     #[test]
