@@ -1,8 +1,11 @@
+use std::process::Stdio;
+
 use futures_util::StreamExt as _;
 use nix::sys::signal::Signal;
 use onceward_testkit::kafka::Kafka;
 use onceward_testkit::nats::Nats;
 use onceward_testkit::{unique, wait};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::timeout;
 
 use crate::common::Shell;
@@ -159,4 +162,36 @@ async fn doctor_asks_kafka_about_topics_that_are_there_and_that_are_not() {
         answer.out.contains(&format!("events (kafka): {missing}")),
         "{answer:?}"
     );
+}
+
+#[tokio::test]
+async fn a_stream_of_the_broker_that_lies_in_memory_is_warned_of_before_anything_is_published() {
+    let database = migrated().await;
+    let nats = Nats::shared().await;
+    let topic = unique("orders");
+    let stream = async_nats::jetstream::stream::Config {
+        name: topic.clone(),
+        subjects: vec![topic.clone()],
+        storage: async_nats::jetstream::stream::StorageType::Memory,
+        ..Default::default()
+    };
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    jetstream.create_stream(stream).await.unwrap();
+    let shell = shell(&database, &topic, nats.url());
+
+    let mut command = shell.command(&["relay"]);
+    let mut relay = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(relay.stderr.take().unwrap()).lines();
+
+    let warned = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("lies in memory") {
+                return serde_json::from_str::<serde_json::Value>(&line).unwrap();
+            }
+        }
+        panic!("the relay ended and warned of nothing")
+    };
+    let line = timeout(SOON, warned).await.unwrap();
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert_eq!(line["routes"], topic.as_str(), "{line}");
 }

@@ -104,11 +104,10 @@ fn queue(stream: &str, order: onceward_core::Order, route: Option<&str>, region:
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqs"))]
 mod tests {
     use super::*;
 
-    #[cfg(feature = "sqs")]
     #[test]
     fn on_sqs_the_setting_is_named_that_is_to_be_changed() {
         let config = onceward_sqs::SqsConfig::new();
@@ -140,7 +139,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "sqs")]
     #[test]
     fn an_emulator_that_does_not_answer_is_told_with_its_address() {
         let config = onceward_sqs::SqsConfig::emulator("http://anna:hunter2@127.0.0.1:1");
