@@ -184,12 +184,19 @@ async fn a_partition_is_not_read_beyond_the_limits() {
     };
 
     let builder = stage.builder().limits(limits);
-    let running = stage.run(builder.on_with("*", gate.clone(), waits));
+    let (running, reads) = stage.run_watched(builder.on_with("*", gate.clone(), waits));
+    wait::until_true(SOON, "the memory to be full", || async {
+        reads.deliveries() >= 8
+    })
+    .await;
+    assert_eq!(reads.deliveries(), 8);
     // What was settled makes room for as many, and in the end everything passes.
-    gate.add_permits(20);
-    stage.settled(20).await;
-    gate.add_permits(30);
-    stage.settled(50).await;
+    for settled in 1..=50 {
+        gate.add_permits(1);
+        stage.settled(settled).await;
+        let read = reads.deliveries();
+        assert!(read <= settled + 8, "{read} read, {settled} settled");
+    }
     running.stop().await;
 
     assert_eq!(stage.effects().await, (0..50).collect::<Vec<i64>>());

@@ -9,6 +9,7 @@
 
 mod gate;
 pub(crate) mod scripted;
+mod watched;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use onceward_consumer::{
     Backoff, BatchTx, Consumer, ConsumerBuilder, ConsumerError, HandlerError, HandlerSettings, Tx,
 };
-use onceward_core::{MAX_PAYLOAD, Message, Source};
+use onceward_core::{MAX_PAYLOAD, Message, Source, Subscriber};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Database, Postgres};
 use onceward_testkit::proxy::Proxy;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use gate::{Gate, pass_the_gate};
+use watched::{Reads, Watched};
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const TOPIC: &str = "orders.created";
@@ -159,8 +161,21 @@ impl Stage {
     }
 
     pub(crate) fn run(&self, builder: ConsumerBuilder) -> Running {
+        Self::run_on(builder, self.broker.subscriber("billing", &[TOPIC]))
+    }
+
+    /// The same, with counts of what it reads.
+    pub(crate) fn run_watched(&self, builder: ConsumerBuilder) -> (Running, Reads) {
+        let reads = Reads::default();
+        let subscriber = Watched {
+            subscriber: self.broker.subscriber("billing", &[TOPIC]),
+            reads: reads.clone(),
+        };
+        (Self::run_on(builder, subscriber), reads)
+    }
+
+    fn run_on(builder: ConsumerBuilder, subscriber: impl Subscriber) -> Running {
         let consumer = builder.build().unwrap();
-        let subscriber = self.broker.subscriber("billing", &[TOPIC]);
         let stop = CancellationToken::new();
         Running {
             task: tokio::spawn(consumer.run(subscriber, stop.clone())),
