@@ -125,10 +125,14 @@ async fn backends_that_are_ended_cost_no_attempt() {
 async fn a_broker_that_stops_and_starts_is_waited_for() {
     let stage = Stage::new().await;
     stage.publish(1, Some(1));
-    let running = stage.run(stage.builder().on("*", write_effect));
+    let (running, reads) = stage.run_watched(stage.builder().on("*", write_effect));
     stage.settled(1).await;
 
     stage.broker.stop();
+    wait::until_true(SOON, "two calls that fail", || async {
+        reads.failures() >= 2
+    })
+    .await;
     stage.broker.start();
     stage.publish(2, Some(1));
     stage.settled(2).await;
