@@ -10,7 +10,7 @@ const OWN_SETTING: &str = "it has a setting of its own";
 const REBALANCE: &str = "partitions are handed over one by one, with work in progress finished first; only that way is tested";
 
 /// Names and reasons.
-const REFUSED: [(&str, &str); 36] = [
+pub(super) const REFUSED: [(&str, &str); 36] = [
     ("enable.idempotence", GAP_FREE),
     ("enable.gapless.guarantee", GAP_FREE),
     ("max.in.flight", GAP_FREE),

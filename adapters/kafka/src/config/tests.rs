@@ -1,37 +1,80 @@
+use std::collections::BTreeSet;
+
+use super::refused::REFUSED;
 use super::*;
 
 fn config() -> KafkaConfig {
     KafkaConfig::new("127.0.0.1:9092")
 }
 
+/// What somebody might set, by name. Callbacks and the like are set by code; as text they have no value that means anything.
+const DANGEROUS: [(&str, &str); 36] = [
+    ("enable.idempotence", "false"),
+    ("enable.gapless.guarantee", "false"),
+    ("max.in.flight", "10"),
+    ("max.in.flight.requests.per.connection", "10"),
+    ("queuing.strategy", "lifo"),
+    ("msg_order_cmp", "x"),
+    ("acks", "1"),
+    ("request.required.acks", "0"),
+    ("delivery.report.only.error", "true"),
+    ("dr_cb", "x"),
+    ("dr_msg_cb", "x"),
+    ("enabled_events", "1"),
+    ("message.timeout.ms", "1000"),
+    ("delivery.timeout.ms", "1000"),
+    ("retries", "3"),
+    ("message.send.max.retries", "3"),
+    ("partitioner", "random"),
+    ("partitioner_cb", "x"),
+    ("transactional.id", "orders"),
+    ("enable.auto.commit", "true"),
+    ("auto.commit.enable", "true"),
+    ("auto.commit.interval.ms", "5000"),
+    ("enable.auto.offset.store", "true"),
+    ("offset.store.method", "file"),
+    ("auto.offset.reset", "latest"),
+    ("offset_commit_cb", "x"),
+    ("rebalance_cb", "x"),
+    ("partition.assignment.strategy", "range"),
+    ("group.protocol", "consumer"),
+    ("group.remote.assignor", "uniform"),
+    ("group.protocol.type", "consumer"),
+    ("group.id", "billing"),
+    ("bootstrap.servers", "kafka:9092"),
+    ("metadata.broker.list", "kafka:9092"),
+    ("log.queue", "true"),
+    ("default_topic_conf", "x"),
+];
+
 #[test]
 fn every_property_that_the_promise_depends_on_is_refused_by_name() {
-    let names = [
-        "enable.idempotence",
-        "enable.gapless.guarantee",
-        "acks",
-        "request.required.acks",
-        "max.in.flight",
-        "max.in.flight.requests.per.connection",
-        "message.timeout.ms",
-        "delivery.timeout.ms",
-        "retries",
-        "message.send.max.retries",
-        "partitioner",
-        "transactional.id",
-        "enable.auto.commit",
-        "enable.auto.offset.store",
-        "auto.offset.reset",
-        "group.id",
-    ];
-    for name in names {
-        let problems = config().property(name, "1").problems();
+    for (name, value) in DANGEROUS {
+        let problems = config().property(name, value).problems();
 
         assert!(
             matches!(&problems[..], [KafkaConfigError::Refused { name: refused, .. }] if refused == name),
             "{name}: {problems:?}"
         );
         assert!(problems[0].to_string().contains(name));
+    }
+    let names = BTreeSet::from(DANGEROUS.map(|(name, _)| name));
+    assert_eq!(names, BTreeSet::from(REFUSED.map(|(name, _)| name)));
+}
+
+#[test]
+fn what_is_refused_is_known_to_librdkafka_by_that_name() {
+    for (name, value) in DANGEROUS {
+        let mut alone = ClientConfig::new();
+        alone.set(name, value);
+
+        let error = alone.create_native_config().err();
+
+        let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+        assert!(
+            !matches!(&error, Some(KafkaError::ClientConfig(result, ..)) if *result == unknown),
+            "{error:?}"
+        );
     }
 }
 
