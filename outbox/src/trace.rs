@@ -50,18 +50,38 @@ fn add_current(_: &mut Entry) {}
 #[cfg(all(test, feature = "trace-context"))]
 mod tests {
     use onceward_core::{MAX_HEADERS, MAX_PAYLOAD, Message};
-    use opentelemetry::trace::TracerProvider;
+    use opentelemetry::Context;
+    use opentelemetry::trace::{
+        SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TracerProvider,
+    };
     use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
 
     fn traced<T>(work: impl FnOnce() -> T) -> T {
+        traced_by(&Context::new(), work)
+    }
+
+    /// What arrives with a request: trace 42, with a state as in its header.
+    fn of_a_caller(state: &str) -> Context {
+        Context::new().with_remote_span_context(SpanContext::new(
+            TraceId::from(42_u128),
+            SpanId::from(7_u64),
+            TraceFlags::SAMPLED,
+            true,
+            state.parse().unwrap(),
+        ))
+    }
+
+    fn traced_by<T>(caller: &Context, work: impl FnOnce() -> T) -> T {
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("request");
+            span.set_parent(caller.clone()).unwrap();
             span.in_scope(work)
         })
     }
@@ -73,6 +93,42 @@ mod tests {
         let parent = entry.message.headers.get("traceparent").unwrap();
         assert_eq!(parent.len(), 55, "{parent}");
         assert!(parent.starts_with("00-"), "{parent}");
+    }
+
+    #[test]
+    fn a_message_carries_what_its_callers_say_of_the_trace() {
+        let context = of_a_caller("vendor=x,other=y");
+
+        let entry = traced_by(&context, || finish(Message::bytes("t", "x"), MAX_PAYLOAD)).unwrap();
+
+        let headers = &entry.message.headers;
+        assert_eq!(headers.get("tracestate"), Some("vendor=x,other=y"));
+        let parent = headers.get("traceparent").unwrap();
+        assert!(
+            parent.starts_with("00-0000000000000000000000000000002a-"),
+            "{parent}"
+        );
+    }
+
+    #[test]
+    fn a_trace_of_which_callers_say_nothing_has_no_state() {
+        let context = of_a_caller("");
+
+        let entry = traced_by(&context, || finish(Message::bytes("t", "x"), MAX_PAYLOAD)).unwrap();
+
+        assert_eq!(entry.message.headers.len(), 1);
+        assert!(entry.message.headers.get("traceparent").is_some());
+    }
+
+    #[test]
+    fn a_message_whose_user_set_the_trace_gets_no_state_of_another() {
+        let draft = Message::bytes("t", "x").header("traceparent", "mine");
+        let context = of_a_caller("vendor=x");
+
+        let entry = traced_by(&context, || finish(draft, MAX_PAYLOAD)).unwrap();
+
+        assert_eq!(entry.message.headers.len(), 1);
+        assert_eq!(entry.message.headers.get("traceparent"), Some("mine"));
     }
 
     #[test]
