@@ -7,6 +7,7 @@ use onceward_core::Topic;
 use onceward_testkit::postgres::Database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::task::JoinHandle;
 
 use crate::support::{connection, execute, log_of, migrated, read, stream};
 
@@ -49,6 +50,14 @@ fn of(reports: Vec<SlotReport>, slot: i16) -> SlotReport {
         .unwrap()
 }
 
+fn unread() -> Reason {
+    Reason::Unread {
+        stream: "events".to_owned(),
+        lane: "standard",
+        detour: String::new(),
+    }
+}
+
 async fn pass(reader: &mut LogReader, keeper: &mut Keeper, cursors: &mut [onceward::Cursor; 3]) {
     read(reader, Lane::Standard, &mut cursors[1], 100).await;
     let mut checkpoint = Checkpoint::default();
@@ -65,14 +74,7 @@ async fn an_old_slot_is_emptied_once_its_rows_are_stored_as_read() {
     let mut admin = LogAdmin::connect(&log_of(&database)).await.unwrap();
 
     let report = of(admin.empty_slots(RETENTION).await.unwrap(), slot);
-    assert_eq!(
-        report.reasons,
-        [Reason::Unread {
-            stream: "events".to_owned(),
-            lane: "standard",
-            detour: String::new()
-        }]
-    );
+    assert_eq!(report.reasons, [unread()]);
 
     // Read, but not stored as read.
     read(&mut reader, Lane::Standard, &mut cursors[1].clone(), 100).await;
@@ -147,15 +149,6 @@ async fn a_stream_in_the_middle_of_its_pages_keeps_the_slot() {
 async fn a_producer_at_work_is_waited_for_only_briefly_and_never_lost() {
     let database = migrated().await;
     let slot = free_slot(&database).await;
-    // The database's own default would make the look after the lock see what was there before it.
-    execute(
-        database.pool(),
-        &format!(
-            "alter database {} set default_transaction_isolation = 'repeatable read'",
-            database.name()
-        ),
-    )
-    .await;
     let (mut reader, mut keeper, mut cursors) = stream(&database).await;
     write_old(&mut connection(&database).await, slot, "old").await;
     pass(&mut reader, &mut keeper, &mut cursors).await;
@@ -169,29 +162,84 @@ async fn a_producer_at_work_is_waited_for_only_briefly_and_never_lost() {
     assert_eq!(report.reasons, [Reason::Busy]);
     assert!(begin.elapsed() < Duration::from_secs(5));
 
-    // Now it commits while the emptying waits for its lock.
-    let emptying = tokio::spawn(async move { admin.empty_slots(RETENTION).await.unwrap() });
-    wait_for_the_lock(&database).await;
-    transaction.commit().await.unwrap();
-    let report = of(emptying.await.unwrap(), slot);
+    assert_eq!(rows(&database).await, 1);
 
-    assert!(!report.emptied, "{report:?}");
+    transaction.commit().await.unwrap();
     assert_eq!(rows(&database).await, 2);
     let next = read(&mut reader, Lane::Standard, &mut cursors[1], 100).await;
     assert_eq!(next.len(), 1);
 }
 
-/// Until somebody waits for a lock, or the wait is over: both are fine for what follows.
-async fn wait_for_the_lock(database: &Database) {
-    for _ in 0..1_000 {
-        let waits: bool = sqlx::query_scalar("select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock')")
-            .fetch_one(database.pool())
-            .await
-            .unwrap();
+#[tokio::test]
+async fn what_is_committed_while_the_emptying_waits_for_its_lock_keeps_the_slot() {
+    let database = migrated().await;
+    let slot = free_slot(&database).await;
+    // The database's own default would make the look after the lock see what was there before it.
+    execute(
+        database.pool(),
+        &format!(
+            "alter database {} set default_transaction_isolation = 'repeatable read'",
+            database.name()
+        ),
+    )
+    .await;
+    let (mut reader, mut keeper, mut cursors) = stream(&database).await;
+    write_old(&mut connection(&database).await, slot, "old").await;
+    let mut producer = connection(&database).await;
+    let mut admin = LogAdmin::connect(&log_of(&database)).await.unwrap();
+
+    // The emptying waits but briefly: when it gave up before the commit, there is another try.
+    let mut tries = 0;
+    let report = loop {
+        tries += 1;
+        assert!(tries <= 100, "no commit came while the emptying waited");
+        pass(&mut reader, &mut keeper, &mut cursors).await;
+        let mut transaction = producer.begin().await.unwrap();
+        write_old(&mut transaction, slot, "under way").await;
+        let emptying = tokio::spawn(async move {
+            let reports = admin.empty_slots(RETENTION).await.unwrap();
+            (admin, reports)
+        });
+        let waited = waits_for_the_lock(&database, slot, &emptying).await;
+        transaction.commit().await.unwrap();
+        let (again, reports) = emptying.await.unwrap();
+        admin = again;
+        let report = of(reports, slot);
+        if report.reasons != [Reason::Busy] {
+            assert!(waited, "nobody waited for the slot's lock: {report:?}");
+            break report;
+        }
+    };
+
+    assert!(!report.emptied, "{report:?}");
+    assert_eq!(report.reasons, [unread()]);
+    assert_eq!(rows(&database).await, 1 + tries);
+    let next = read(&mut reader, Lane::Standard, &mut cursors[1], 100).await;
+    assert_eq!(next.len(), 1);
+}
+
+/// Whether the emptying was seen to wait for the lock on the slot, before it was done.
+async fn waits_for_the_lock<T>(database: &Database, slot: i16, emptying: &JoinHandle<T>) -> bool {
+    while !emptying.is_finished() {
+        let waits: bool = sqlx::query_scalar(
+            "select exists (
+               select
+               from pg_locks l
+               where l.database = (select oid from pg_database where datname = current_database())
+                 and l.relation = to_regclass('onceward.messages_' || $1)
+                 and l.mode = 'AccessExclusiveLock'
+                 and not l.granted
+             )",
+        )
+        .bind(slot)
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
         if waits {
-            return;
+            return true;
         }
     }
+    false
 }
 
 #[tokio::test]
