@@ -12,7 +12,7 @@ use onceward_consumer::{
     dead_letter,
 };
 use onceward_migrations::Migrations;
-use onceward_testkit::postgres::Postgres;
+use onceward_testkit::postgres::{Options, Postgres};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use time::OffsetDateTime;
@@ -376,4 +376,22 @@ async fn a_consumer_starts_although_somebody_has_locked_its_note() {
 
     assert_eq!(settled.handled, 1);
     other.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_is_refused_with_what_to_give_instead() {
+    let primary = Postgres::start(Options::default()).await;
+    let stage = Stage::on(&primary).await;
+    let standby = primary.standby("second").await;
+    let url = standby.url(stage.database.name());
+    let pool = PgPool::connect(&url).await.unwrap();
+
+    let running = stage.run(stage.builder().pool(pool).on("*", write_effect));
+    let error = running.task.await.unwrap().unwrap_err();
+
+    assert!(matches!(error, ConsumerError::Standby), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "the database is a standby and takes no writes; give the primary's address"
+    );
 }
