@@ -1,7 +1,13 @@
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
 use onceward_migrations::{LATEST, MigrateError, Migrations, Schema, State};
 use onceward_testkit::postgres::{Database, Options, Postgres};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 async fn empty() -> Database {
     Postgres::shared().await.database().await
@@ -173,6 +179,43 @@ async fn a_step_applied_with_another_text_is_refused() {
     assert!(matches!(error, MigrateError::Changed { version: 2, .. }));
 }
 
+/// The notices of PostgreSQL, as sqlx passes them on.
+#[derive(Clone, Default)]
+struct Notices(Arc<Mutex<Vec<String>>>);
+
+impl Notices {
+    /// The only one that begins so.
+    fn the_one_of(&self, beginning: &str) -> String {
+        let mut notices = self.0.lock().unwrap().clone();
+        notices.retain(|notice| notice.starts_with(beginning));
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        notices.remove(0)
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Notices {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "sqlx::postgres::notice" {
+            event.record(&mut self.clone());
+        }
+    }
+}
+
+impl Visit for Notices {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.0.lock().unwrap().push(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+}
+
+async fn run(pool: &PgPool, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    sqlx::raw_sql(sql).execute(pool).await.unwrap();
+}
+
 #[tokio::test]
 async fn without_the_right_to_create_roles_the_tables_come_and_a_notice_says_what_to_run() {
     let server = Postgres::start(Options::default()).await;
@@ -189,23 +232,26 @@ async fn without_the_right_to_create_roles_the_tables_come_and_a_notice_says_wha
         .await
         .unwrap();
 
+    let notices = Notices::default();
+    let subscriber = tracing_subscriber::registry().with(notices.clone());
+    let listening = tracing::subscriber::set_default(subscriber);
+
     let report = onceward_migrations::run(&deployer).await.unwrap();
 
+    drop(listening);
     assert_eq!(report.applied, (1..=LATEST).collect::<Vec<_>>());
     assert_eq!(report.missing_roles.len(), 4);
+    let notice = notices.the_one_of("onceward: ");
+    let (_, said) = notice
+        .split_once("this user may not create roles. Have an administrator run: ")
+        .expect("the notice says what an administrator runs");
+    let (administrator, owner) = said
+        .split_once(" Then, as the owner of the tables: ")
+        .expect("the notice says what the owner runs");
 
-    // Later an administrator creates them, and the owner grants.
-    sqlx::raw_sql(
-        "create role onceward_writer nologin; create role onceward_relay nologin;
-         create role onceward_consumer nologin; create role onceward_admin nologin",
-    )
-    .execute(database.pool())
-    .await
-    .unwrap();
-    sqlx::query("select onceward.grant_rights()")
-        .execute(&deployer)
-        .await
-        .unwrap();
+    // Later both do what it said.
+    run(database.pool(), administrator).await;
+    run(&deployer, owner).await;
     let row = sqlx::query(
         "select has_column_privilege('onceward_writer', 'onceward.messages', 'payload', 'insert') as writer,
                 has_table_privilege('onceward_relay', 'onceward.messages_3', 'truncate') as relay",
