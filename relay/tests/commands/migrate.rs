@@ -54,3 +54,33 @@ async fn a_schema_of_a_newer_release_is_refused() {
         .await
         .assert_refused(1, &["version 99", "newer release"]);
 }
+
+#[tokio::test]
+async fn logs_are_text_on_a_terminal_and_json_elsewhere_unless_the_configuration_says() {
+    const TERMINAL: bool = true;
+    for (format, terminal, json) in [
+        ("auto", TERMINAL, false),
+        ("auto", !TERMINAL, true),
+        ("json", TERMINAL, true),
+        ("text", !TERMINAL, false),
+    ] {
+        let database = Postgres::shared().await.database().await;
+        let shell = Shell::with_database(database.url()).variable("ONCEWARD__LOG__FORMAT", format);
+
+        let shown = if terminal {
+            shell.on_a_terminal("migrate").await
+        } else {
+            shell.run(&["migrate"]).await.err
+        };
+
+        let mut lines = shown.lines();
+        let step = lines.find(|line| line.contains("schema step applied"));
+        let step = step.unwrap_or_else(|| panic!("no log: {shown}"));
+        let event = serde_json::from_str::<serde_json::Value>(step);
+        assert_eq!(event.is_ok(), json, "{format}, {terminal}: {step}");
+        assert!(json || step.contains("INFO"), "{step}");
+        // Colours are for terminals alone.
+        let coloured = step.contains('\u{1b}');
+        assert_eq!(coloured, terminal && !json, "{format}: {step:?}");
+    }
+}

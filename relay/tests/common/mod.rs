@@ -56,7 +56,24 @@ impl Shell {
 
     /// A command that is ready to run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onceward"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_onceward"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command to its end with a terminal as its output, which shows both of its streams.
+    pub(crate) async fn on_a_terminal(&self, arguments: &str) -> String {
+        let mut command = self.program("script");
+        command.env("PROGRAM", env!("CARGO_BIN_EXE_onceward"));
+        let line = format!("\"$PROGRAM\" {arguments}");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("ONCEWARD")
@@ -68,7 +85,6 @@ impl Shell {
             }
         }
         command
-            .args(arguments)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
