@@ -74,8 +74,8 @@ impl Ledger {
         self
     }
 
-    /// Watches who claims and who checkpoints. The product's tables must be there, and each relay's database URL
-    /// must carry an `application_name` of its own.
+    /// Watches who claims and who checkpoints, and under which token. The product's tables must be there. Whoever is named
+    /// in the verdict goes by the `application_name` in its database URL.
     ///
     /// # Panics
     /// When the database refuses.

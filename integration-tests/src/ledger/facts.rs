@@ -49,6 +49,8 @@ pub enum FenceEvent {
         stream: String,
         /// The `application_name` of who took it.
         who: String,
+        /// What proves it from now on.
+        token: Uuid,
     },
     /// Somebody moved a cursor.
     Checkpoint {
@@ -56,6 +58,10 @@ pub enum FenceEvent {
         stream: String,
         /// The `application_name` of who moved it.
         who: String,
+        /// The token that its connection was told at its last claim; `None` has claimed nothing.
+        under: Option<Uuid>,
+        /// The token that proved the lease in the same transaction; `None` is a lease that nobody holds.
+        valid: Option<Uuid>,
         /// In which lane, and of which detour.
         cursor: (i16, String),
         /// To where.

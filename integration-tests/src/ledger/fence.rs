@@ -1,12 +1,18 @@
-//! Watches who takes a lease and who moves a cursor, from inside the database, so that a checkpoint of a relay that
-//! had lost its lease is seen. Relays are told apart by the `application_name` in their database URL.
+//! Watches who takes a lease and who moves a cursor, from inside the database, so that a checkpoint under a token that
+//! is no longer valid is seen.
+//!
+//! A lease's token is made by the server and told to the connection that claims, and each claim writes on over its own
+//! connection. So what a checkpoint is made under is the token that its connection was told last, whatever its statement
+//! asks for; a session that claims is made to remember it. It is compared with the token in the stream's row, in the
+//! transaction of the checkpoint.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgPool;
 
 use super::facts::FenceEvent;
 
-// The functions run with the rights of whoever makes them: the relay's role has none here.
+// The functions run with the rights of whoever makes them: the relay's role has none here. What a session remembers goes
+// back with its transaction, as the claim does.
 const TRIGGERS: &str = "
 create schema if not exists ledger;
 create table ledger.fence (
@@ -14,6 +20,8 @@ create table ledger.fence (
   what text not null,
   stream text not null,
   who text not null,
+  token uuid,
+  valid uuid,
   lane smallint,
   detour text,
   last_seq bigint
@@ -22,16 +30,21 @@ create table ledger.fence (
 create function ledger.saw_claim() returns trigger language plpgsql security definer as $$
 begin
   if new.lease_token is not null and (tg_op = 'INSERT' or new.lease_token is distinct from old.lease_token) then
-    insert into ledger.fence (what, stream, who)
-    values ('claim', new.stream, current_setting('application_name'));
+    perform set_config('ledger.token_' || new.stream, new.lease_token::text, false);
+    insert into ledger.fence (what, stream, who, token)
+    values ('claim', new.stream, current_setting('application_name'), new.lease_token);
   end if;
   return null;
 end $$;
 
 create function ledger.saw_checkpoint() returns trigger language plpgsql security definer as $$
 begin
-  insert into ledger.fence (what, stream, who, lane, detour, last_seq)
-  values ('checkpoint', new.stream, current_setting('application_name'), new.lane, new.detour, new.last_seq);
+  insert into ledger.fence (what, stream, who, token, valid, lane, detour, last_seq)
+  values (
+    'checkpoint', new.stream, current_setting('application_name'),
+    nullif(current_setting('ledger.token_' || new.stream, true), '')::uuid,
+    (select lease_token from onceward.streams where stream = new.stream),
+    new.lane, new.detour, new.last_seq);
   return null;
 end $$;
 
@@ -52,18 +65,24 @@ pub(super) async fn install(pool: &PgPool) {
 
 /// What was seen, in order: writers of one stream wait for one another on its row.
 pub(super) async fn all(pool: &PgPool) -> Result<Vec<FenceEvent>, sqlx::Error> {
-    let statement = "select what, stream, who, lane, detour, last_seq from ledger.fence order by n";
+    let statement = "
+        select what, stream, who, token, valid, lane, detour, last_seq
+        from ledger.fence
+        order by n";
     let rows = sqlx::query(statement).fetch_all(pool).await?;
     rows.iter()
         .map(|row| {
             let (stream, who) = (row.try_get("stream")?, row.try_get("who")?);
             if row.try_get::<String, _>("what")? == "claim" {
-                return Ok(FenceEvent::Claim { stream, who });
+                let token = row.try_get("token")?;
+                return Ok(FenceEvent::Claim { stream, who, token });
             }
             let cursor = (row.try_get("lane")?, row.try_get("detour")?);
             Ok(FenceEvent::Checkpoint {
                 stream,
                 who,
+                under: row.try_get("token")?,
+                valid: row.try_get("valid")?,
                 cursor,
                 last_seq: row.try_get("last_seq")?,
             })

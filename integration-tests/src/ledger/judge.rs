@@ -139,25 +139,22 @@ fn effects(facts: &Facts, committed: &HashMap<Uuid, &Committed>, verdict: &mut V
 }
 
 fn fence(events: &[FenceEvent], verdict: &mut Verdict) {
-    let mut holders: BTreeMap<&str, &str> = BTreeMap::new();
     let mut cursors: BTreeMap<(&str, &(i16, String)), i64> = BTreeMap::new();
     for event in events {
         match event {
-            FenceEvent::Claim { stream, who } => {
-                verdict.claims += 1;
-                holders.insert(stream, who);
-            }
+            FenceEvent::Claim { .. } => verdict.claims += 1,
             FenceEvent::Checkpoint {
                 stream,
                 who,
                 cursor,
                 last_seq,
             } => {
-                let holder = holders.get(stream.as_str()).copied();
-                if holder.is_some_and(|holder| holder != who) {
+                if under.is_none() || under != valid {
                     verdict.stale_checkpoints += 1;
                     example(verdict, || {
-                        format!("checkpoint of {stream} by {who}, held by {holder:?}")
+                        format!(
+                            "checkpoint of {stream} by {who} under {under:?}, valid is {valid:?}"
+                        )
                     });
                 }
                 let before = cursors.insert((stream, cursor), *last_seq);
@@ -178,6 +175,8 @@ struct Order<'a> {
     highest: HashMap<&'a str, i64>,
 }
 
+                under,
+                valid,
 impl<'a> Order<'a> {
     /// Whether `version` comes after all that was seen of the key.
     fn follows(&mut self, key: &'a str, version: i64) -> bool {

@@ -44,7 +44,7 @@ pub struct Verdict {
     pub phantom_effects: u64,
     /// Effects behind the effect of a later version of their key.
     pub effects_out_of_order: u64,
-    /// Checkpoints of somebody who did not hold the lease.
+    /// Checkpoints under a token that did not prove the lease, or under none.
     pub stale_checkpoints: u64,
     /// Cursors that went backwards.
     pub cursor_regressions: u64,

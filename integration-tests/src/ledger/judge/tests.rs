@@ -33,25 +33,28 @@ fn clean() -> Facts {
         facts.committed.push(one);
     }
     facts.fence = vec![
-        claim("one"),
-        checkpoint("one", 3),
-        claim("two"),
-        checkpoint("two", 6),
+        claim(1),
+        checkpoint(Some(1), Some(1), 3),
+        claim(2),
+        checkpoint(Some(2), Some(2), 6),
     ];
     facts
 }
 
-fn claim(who: &str) -> FenceEvent {
+fn claim(token: u128) -> FenceEvent {
     FenceEvent::Claim {
         stream: "events".into(),
-        who: who.into(),
+        who: "a relay".into(),
+        token: id(token),
     }
 }
 
-fn checkpoint(who: &str, last_seq: i64) -> FenceEvent {
+fn checkpoint(under: Option<u128>, valid: Option<u128>, last_seq: i64) -> FenceEvent {
     FenceEvent::Checkpoint {
         stream: "events".into(),
-        who: who.into(),
+        who: "a relay".into(),
+        under: under.map(id),
+        valid: valid.map(id),
         cursor: (1, String::new()),
         last_seq,
     }
@@ -174,16 +177,23 @@ fn effects_out_of_order_are_found() {
 }
 
 #[test]
-fn a_checkpoint_after_the_lease_was_lost_is_found() {
-    only("stale checkpoints", |facts| {
-        facts.fence.push(checkpoint("one", 6))
-    });
+fn a_checkpoint_under_another_token_than_the_valid_one_is_found() {
+    for (under, valid) in [
+        (Some(1), Some(2)),
+        (None, Some(2)),
+        (Some(2), None),
+        (None, None),
+    ] {
+        only("stale checkpoints", |facts| {
+            facts.fence.push(checkpoint(under, valid, 6))
+        });
+    }
 }
 
 #[test]
 fn a_cursor_that_goes_back_is_found() {
     only("cursor regressions", |facts| {
-        facts.fence.push(checkpoint("two", 5))
+        facts.fence.push(checkpoint(Some(2), Some(2), 5))
     });
 }
 
