@@ -15,6 +15,7 @@ mod failpoints;
 mod full_load;
 mod guard;
 mod kills;
+mod mix;
 mod network;
 mod old_copies;
 mod outage;
