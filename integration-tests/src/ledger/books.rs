@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::facts::{Committed, Facts};
+use super::facts::{Arrival, Committed, Facts};
 use super::tap::{Tap, TapError};
 use super::verdict::Verdict;
 use super::{effects, fence, judge, workload};
@@ -35,6 +35,7 @@ pub struct Ledger {
     watches_fence: bool,
     excused: BTreeSet<Uuid>,
     duplicates_allowed: Option<u64>,
+    only_takeovers_repeat: bool,
     unordered: bool,
 }
 
@@ -52,6 +53,7 @@ impl Ledger {
             watches_fence: false,
             excused: BTreeSet::new(),
             duplicates_allowed: None,
+            only_takeovers_repeat: false,
             unordered: false,
         }
     }
@@ -99,6 +101,14 @@ impl Ledger {
     /// More copies than this are wrong: the window of a relay times the interruptions of the run.
     pub fn allow_duplicates(&mut self, window: u64, interruptions: u64) {
         self.duplicates_allowed = Some(window.saturating_mul(interruptions));
+    }
+
+    /// Nothing but a takeover repeats messages in this run: each may repeat once what the cursor that it began at had not
+    /// passed, and every other copy is wrong. Not where a broker goes away, refuses messages or has some replayed: a session that
+    /// begins again repeats what it had no report of. The fence must be watched.
+    pub fn only_takeovers_repeat(&mut self) {
+        assert!(self.watches_fence, "claims are noted by the fence");
+        self.only_takeovers_repeat = true;
     }
 
     /// How far the run has come.
@@ -202,6 +212,11 @@ impl Ledger {
         } else {
             Vec::new()
         };
+        let repeats = if self.only_takeovers_repeat {
+            Some(fence::repeats(&self.business, &repeated(&arrivals)).await?)
+        } else {
+            None
+        };
         let (excused, duplicates_allowed) = (self.excused.clone(), self.duplicates_allowed);
         Ok(Facts {
             committed,
@@ -210,7 +225,19 @@ impl Ledger {
             fence,
             excused,
             duplicates_allowed,
+            repeats,
             unordered: self.unordered,
         })
     }
+}
+
+/// What arrived more than once.
+fn repeated(arrivals: &[Arrival]) -> Vec<Uuid> {
+    let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+    for id in arrivals.iter().filter_map(|arrival| arrival.id) {
+        if !seen.insert(id) {
+            repeated.insert(id);
+        }
+    }
+    repeated.into_iter().collect()
 }

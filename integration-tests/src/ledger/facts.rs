@@ -1,6 +1,6 @@
 //! What the ledger knows: three independent lists, and who moved the cursors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -86,4 +86,6 @@ pub struct Facts {
     pub unordered: bool,
     /// How many copies the interruptions of the run explain; `None` is not checked.
     pub duplicates_allowed: Option<u64>,
+    /// How many takeovers may have repeated a message, none for one that is not named; `None` is not checked.
+    pub repeats: Option<HashMap<Uuid, u64>>,
 }

@@ -5,9 +5,15 @@
 //! connection. So what a checkpoint is made under is the token that its connection was told last, whatever its statement
 //! asks for; a session that claims is made to remember it. It is compared with the token in the stream's row, in the
 //! transaction of the checkpoint.
+//!
+//! With each claim it notes the stored cursors, at which whoever claims begins. So it is known of each message whether a
+//! claim may have had it published once more: when it was committed by then, and a cursor of its lane had not passed it.
+
+use std::collections::HashMap;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgPool;
+use uuid::Uuid;
 
 use super::facts::FenceEvent;
 
@@ -27,12 +33,28 @@ create table ledger.fence (
   last_seq bigint
 );
 
+create table ledger.begins (
+  claim bigint not null references ledger.fence,
+  lane smallint not null,
+  last_seq bigint not null,
+  snapshot pg_snapshot not null,
+  seen pg_snapshot not null
+);
+
 create function ledger.saw_claim() returns trigger language plpgsql security definer as $$
+declare
+  claim bigint;
 begin
   if new.lease_token is not null and (tg_op = 'INSERT' or new.lease_token is distinct from old.lease_token) then
     perform set_config('ledger.token_' || new.stream, new.lease_token::text, false);
     insert into ledger.fence (what, stream, who, token)
-    values ('claim', new.stream, current_setting('application_name'), new.lease_token);
+    values ('claim', new.stream, current_setting('application_name'), new.lease_token)
+    returning n into claim;
+    -- None at the first claim of a stream: there was nobody before, whose messages it could repeat.
+    insert into ledger.begins (claim, lane, last_seq, snapshot, seen)
+    select claim, lane, last_seq, snapshot, pg_current_snapshot()
+    from onceward.cursors
+    where stream = new.stream;
   end if;
   return null;
 end $$;
@@ -88,4 +110,26 @@ pub(super) async fn all(pool: &PgPool) -> Result<Vec<FenceEvent>, sqlx::Error> {
             })
         })
         .collect()
+}
+
+/// How many claims may have had each of these messages published once more. What a cursor has passed of late rows in the
+/// middle of its pages counts as not passed.
+pub(super) async fn repeats(
+    pool: &PgPool,
+    messages: &[Uuid],
+) -> Result<HashMap<Uuid, u64>, sqlx::Error> {
+    let statement = "
+        select m.id, count(distinct b.claim)
+        from onceward.messages m
+        join ledger.begins b on b.lane = m.lane
+          and pg_visible_in_snapshot(m.txid, b.seen)
+          and (m.seq > b.last_seq or not pg_visible_in_snapshot(m.txid, b.snapshot))
+        where m.id = any($1)
+        group by m.id";
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(statement)
+        .bind(messages)
+        .fetch_all(pool)
+        .await?;
+    let counted = |(id, claims)| (id, u64::try_from(claims).unwrap_or(0));
+    Ok(rows.into_iter().map(counted).collect())
 }

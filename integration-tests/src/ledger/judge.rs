@@ -21,6 +21,7 @@ pub fn judge(facts: &Facts) -> Verdict {
         ..Verdict::default()
     };
     arrivals(facts, &committed, &mut verdict);
+    copies(facts, &committed, &mut verdict);
     effects(facts, &committed, &mut verdict);
     fence(&facts.fence, &mut verdict);
     verdict
@@ -74,6 +75,33 @@ fn arrivals(facts: &Facts, committed: &HashMap<Uuid, &Committed>, verdict: &mut 
     verdict.unexplained_duplicates = facts
         .duplicates_allowed
         .map_or(0, |allowed| verdict.duplicates.saturating_sub(allowed));
+}
+
+/// Each message may come again as often as takeovers may have repeated it.
+fn copies(facts: &Facts, committed: &HashMap<Uuid, &Committed>, verdict: &mut Verdict) {
+    let Some(repeats) = &facts.repeats else {
+        return;
+    };
+    let mut seen: HashMap<Uuid, u64> = HashMap::new();
+    let known = |arrival: &Arrival| arrival.id.and_then(|id| committed.get(&id).copied());
+    for arrival in &facts.arrivals {
+        let Some(origin) = known(arrival).filter(|one| !facts.excused.contains(&one.id)) else {
+            continue;
+        };
+        let before = seen.entry(origin.id).or_default();
+        let takeovers = repeats.get(&origin.id).copied().unwrap_or(0);
+        if *before > takeovers {
+            verdict.copies_without_takeover += 1;
+            example(verdict, || {
+                format!(
+                    "copy without a takeover: {} at {}, which {takeovers} may have repeated",
+                    label(origin),
+                    place(arrival)
+                )
+            });
+        }
+        *before += 1;
+    }
 }
 
 /// Every copy must carry what was committed, not only the first.
@@ -146,6 +174,8 @@ fn fence(events: &[FenceEvent], verdict: &mut Verdict) {
             FenceEvent::Checkpoint {
                 stream,
                 who,
+                under,
+                valid,
                 cursor,
                 last_seq,
             } => {
@@ -175,8 +205,6 @@ struct Order<'a> {
     highest: HashMap<&'a str, i64>,
 }
 
-                under,
-                valid,
 impl<'a> Order<'a> {
     /// Whether `version` comes after all that was seen of the key.
     fn follows(&mut self, key: &'a str, version: i64) -> bool {

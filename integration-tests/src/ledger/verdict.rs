@@ -36,6 +36,8 @@ pub struct Verdict {
     pub key_mismatch: u64,
     /// Copies beyond those allowed.
     pub unexplained_duplicates: u64,
+    /// Copies of messages beyond the takeovers that may have repeated them.
+    pub copies_without_takeover: u64,
     /// Committed without an effect.
     pub missing_effects: u64,
     /// Effects beyond the first of each message.
@@ -68,7 +70,7 @@ impl Verdict {
 
     /// The name and count of each kind of wrong.
     #[must_use]
-    pub fn wrongs(&self) -> [(&'static str, u64); 13] {
+    pub fn wrongs(&self) -> [(&'static str, u64); 14] {
         [
             ("lost", self.lost),
             ("phantom", self.phantom),
@@ -77,6 +79,7 @@ impl Verdict {
             ("payload mismatch", self.payload_mismatch),
             ("key mismatch", self.key_mismatch),
             ("unexplained duplicates", self.unexplained_duplicates),
+            ("copies without takeover", self.copies_without_takeover),
             ("missing effects", self.missing_effects),
             ("doubled effects", self.doubled_effects),
             ("phantom effects", self.phantom_effects),

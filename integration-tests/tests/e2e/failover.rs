@@ -76,6 +76,7 @@ async fn a_promoted_standby_takes_over_without_phantoms_while_the_old_relay_live
     others.stop().await;
 
     stage.ledger.allow_duplicates(WINDOW, 1);
+    stage.ledger.only_takeovers_repeat();
     let verdict = stage.must_be_green(&[&heir, &consumer, &old]).await;
     assert!(verdict.claims >= 2, "{verdict}");
     assert!(rows(stage.log.pool()).await > 0);

@@ -69,6 +69,7 @@ async fn kill_in_the_middle(stage: Stage) {
     writer.await.unwrap();
 
     stage.ledger.allow_duplicates(WINDOW, u64::from(KILLS));
+    stage.ledger.only_takeovers_repeat();
     let [one, other] = &relays;
     let verdict = stage.must_be_green(&[one, other]).await;
     assert!(verdict.claims >= u64::from(KILLS), "{verdict}");

@@ -118,6 +118,7 @@ pub(crate) async fn kill_both(mut stage: Stage, cycles: u32, consumers: &Changes
         writers.stop().await;
     }
     stage.ledger.allow_duplicates(WINDOW, u64::from(cycles));
+    stage.ledger.only_takeovers_repeat();
     let [one, other] = &relays;
     let [this, that] = &members;
     let verdict = stage.must_be_green(&[one, other, this, that]).await;

@@ -42,6 +42,7 @@ async fn three_streams_of_a_relay_that_is_killed_again_and_again_publish_a_topic
     writers.stop().await;
 
     stage.ledger.allow_duplicates(WINDOW, 3 * u64::from(KILLS));
+    stage.ledger.only_takeovers_repeat();
     let verdict = stage.must_be_green(&[&relay]).await;
     // Some lives end before each of the three leases of the life before has run out.
     assert!(verdict.claims >= u64::from(KILLS), "{verdict}");

@@ -12,9 +12,11 @@ use onceward_testkit::{unique, wait};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection as _, Row as _};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
+
+mod takeovers;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -275,94 +277,4 @@ async fn one_transaction_of_many_messages_is_in_order() {
         committed.into_iter().map(|(_, id)| id).collect::<Vec<_>>(),
         logged
     );
-}
-
-/// Connections of one process: none but their claims tells them apart.
-async fn connections<const N: usize>(database: &Database) -> [PgConnection; N] {
-    let mut connections = Vec::new();
-    for _ in 0..N {
-        let url = format!("{}?application_name=relay", database.url());
-        connections.push(PgConnection::connect(&url).await.unwrap());
-    }
-    connections.try_into().unwrap()
-}
-
-async fn run(connection: &mut PgConnection, statement: &'static str) {
-    sqlx::raw_sql(statement).execute(connection).await.unwrap();
-}
-
-const CLAIM: &str = "update onceward.streams set lease_token = gen_random_uuid()";
-const RENEW: &str = "update onceward.streams set lease_until = clock_timestamp()";
-const FORWARD: &str = "update onceward.cursors set last_seq = last_seq + 1";
-const BACK: &str = "update onceward.cursors set last_seq = last_seq - 1";
-
-/// A database whose ledger watches a stream that nobody has claimed.
-async fn fenced() -> (Database, Ledger) {
-    let (database, nats) = (database().await, Nats::shared().await);
-    let stream = stream(nats).await;
-    let ledger = Ledger::open(database.pool(), Tap::nats(nats.url(), &[&stream]))
-        .await
-        .with_fence()
-        .await;
-    let [mut connection] = connections(&database).await;
-    let begin = "
-        insert into onceward.streams (stream) values ('s');
-        insert into onceward.cursors (stream, lane, snapshot) values ('s', 1, pg_current_snapshot())";
-    run(&mut connection, begin).await;
-    (database, ledger)
-}
-
-#[tokio::test]
-async fn a_checkpoint_under_the_token_of_an_earlier_claim_turns_the_ledger_red() {
-    let (database, ledger) = fenced().await;
-    let [mut old, mut new] = connections(&database).await;
-
-    run(&mut old, CLAIM).await;
-    run(&mut old, FORWARD).await;
-    // The process claims its own lease over another connection.
-    run(&mut new, CLAIM).await;
-    run(&mut new, RENEW).await;
-    run(&mut new, FORWARD).await;
-    assert!(ledger.verdict().await.is_green());
-
-    run(&mut old, BACK).await;
-
-    let verdict = ledger.verdict().await;
-    assert_eq!(
-        (
-            verdict.claims,
-            verdict.stale_checkpoints,
-            verdict.cursor_regressions
-        ),
-        (2, 1, 1),
-        "{verdict}"
-    );
-}
-
-#[tokio::test]
-async fn a_checkpoint_without_a_valid_lease_turns_the_ledger_red() {
-    let (database, ledger) = fenced().await;
-    let [mut holder, mut stranger, mut late] = connections(&database).await;
-    let stale = async || ledger.verdict().await.stale_checkpoints;
-
-    run(&mut holder, CLAIM).await;
-    run(&mut stranger, FORWARD).await;
-    assert_eq!(stale().await, 1);
-
-    // A claim that is rolled back gives no right.
-    run(&mut late, "begin").await;
-    run(&mut late, CLAIM).await;
-    run(&mut late, "rollback").await;
-    run(&mut late, FORWARD).await;
-    assert_eq!(stale().await, 2);
-
-    run(&mut holder, FORWARD).await;
-    assert_eq!(stale().await, 2);
-    run(
-        &mut holder,
-        "update onceward.streams set lease_token = null",
-    )
-    .await;
-    run(&mut holder, FORWARD).await;
-    assert_eq!(stale().await, 3);
 }

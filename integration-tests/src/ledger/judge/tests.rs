@@ -135,6 +135,24 @@ fn a_copy_may_follow_at_any_time_as_far_as_it_is_explained() {
 }
 
 #[test]
+fn a_message_comes_again_as_often_as_takeovers_may_have_repeated_it() {
+    let copy = |n: usize| clean().arrivals[n].clone();
+    let plant = |facts: &mut Facts, copies: &[usize]| {
+        facts.duplicates_allowed = Some(10);
+        facts.repeats = Some(HashMap::from([(id(0), 2), (id(1), 1)]));
+        facts.arrivals.extend(copies.iter().map(|n| copy(*n)));
+    };
+    let mut facts = clean();
+    plant(&mut facts, &[0, 1, 0]);
+
+    assert!(judge(&facts).is_green());
+    only("copies without takeover", |facts| {
+        plant(facts, &[0, 1, 0, 1])
+    });
+    only("copies without takeover", |facts| plant(facts, &[0, 2]));
+}
+
+#[test]
 fn other_bytes_are_found_in_a_copy_too() {
     only("payload mismatch", |facts| {
         facts.arrivals[3].payload.push(0)
