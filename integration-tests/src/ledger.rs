@@ -4,8 +4,8 @@
 //! What was *published* is read from the broker as it lies there, copies and all. What *took effect* stands in a
 //! table without a unique constraint, written by the handler. The [`Verdict`] compares the three:
 //! nothing lost, nothing phantom, first arrivals of each key in the order of its commits, payloads byte for byte,
-//! each effect once; and no more copies than the interruptions explain, and no checkpoint of a relay that had lost
-//! its lease.
+//! each effect once; no more copies than the interruptions explain, each of a message that a takeover may have repeated;
+//! and no checkpoint under a token that does not prove the lease.
 //!
 //! ```no_run
 //! # async fn test(database: onceward_testkit::postgres::Database, nats: &onceward_testkit::nats::Nats) {

@@ -9,6 +9,8 @@ pub(crate) enum Bug {
     FollowersBeforePark,
     /// `detour-from-what-was-read`: a detour begins behind what its parent has read, not where that is stored.
     DetourFromWhatWasRead,
+    /// `begin-before-the-cursor`: a holder begins fifty numbers before the cursors that are stored.
+    BeginBeforeTheCursor,
 }
 
 /// A place where the process can be made to end as by SIGKILL. `ONCEWARD_FAILPOINT=name` ends it at the first passage,
@@ -73,6 +75,7 @@ mod switches {
             "checkpoint-before-confirm" => Some(Bug::CheckpointBeforeConfirm),
             "followers-before-park" => Some(Bug::FollowersBeforePark),
             "detour-from-what-was-read" => Some(Bug::DetourFromWhatWasRead),
+            "begin-before-the-cursor" => Some(Bug::BeginBeforeTheCursor),
             _ => None,
         };
         named.split(',').filter_map(known).collect()

@@ -11,7 +11,7 @@ use onceward_testkit::wait;
 use crate::failpoints::{LIMIT, TOO_LARGE};
 use crate::place::{behind, port};
 use crate::program::Program;
-use crate::stage::{Changes, SOON, Stage};
+use crate::stage::{Changes, SOON, Stage, WINDOW};
 
 async fn stage() -> Stage {
     Stage::nats(Postgres::shared().await, Nats::shared().await).await
@@ -99,6 +99,40 @@ async fn lost_fencing_turns_the_ledger_red() {
     let verdict = write_after_the_lease_is_lost("lost-fencing", 15).await;
 
     assert!(verdict.stale_checkpoints > 0, "{verdict}");
+}
+
+/// A relay that has stored how far it came is killed, and another one takes over. Judged by takeovers alone.
+async fn take_over_from_a_stored_cursor(fault: &'static str) -> Verdict {
+    let mut stage = stage().await;
+    let workload = Workload {
+        messages: 200,
+        ..stage.workload()
+    };
+    for _ in 0..2 {
+        let relay = stage.relay(&Changes::fault(fault));
+        stage.write_all(workload.clone()).await;
+        stage.wait_until_passed().await;
+        relay.kill();
+    }
+    stage.ledger.allow_duplicates(WINDOW, 2);
+    stage.ledger.only_takeovers_repeat();
+    stage.ledger.verdict().await
+}
+
+#[tokio::test]
+async fn a_takeover_repeats_nothing_that_the_stored_cursor_has_passed() {
+    let verdict = take_over_from_a_stored_cursor("").await;
+
+    assert!(verdict.is_green(), "{verdict}");
+    assert_eq!((verdict.claims, verdict.duplicates), (2, 0), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_takeover_that_begins_before_the_stored_cursor_turns_the_ledger_red() {
+    let verdict = take_over_from_a_stored_cursor("begin-before-the-cursor").await;
+
+    assert!(verdict.copies_without_takeover > 0, "{verdict}");
+    assert_eq!(verdict.unexplained_duplicates, 0, "{verdict}");
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use crate::writers::Writers;
 /// Within this much whatever is to happen next has happened, on a slow machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-/// The most messages that a relay of these tests has read and not checkpointed: what it may publish again after a kill.
+/// The most messages that a relay of these tests has read and not confirmed. What is confirmed and not stored yet comes on top of
+/// what it may publish again after a kill: which that is, the ledger knows of each message.
 pub(crate) const WINDOW: u64 = 600;
 
 /// How a relay differs from the usual.

@@ -24,6 +24,7 @@ use super::session::{Ending, Stage};
 use super::status::StatusHandle;
 use crate::destination::Destination;
 use crate::detours::Detours;
+use crate::faults::{Bug, planted};
 use crate::idle_lanes::IdleLanes;
 use crate::pace::Pace;
 use crate::pause::Pauses;
@@ -152,7 +153,6 @@ impl<D: Destination> Holder<D> {
     ) -> Option<Self> {
         let now = Instant::now();
         let lease = *keeper.lease()?;
-        let main = Lane::ALL.map(Line::main).into_iter();
         let mut holder = Self {
             jobs: JoinSet::new(),
             metrics: StreamMetrics::new(&settings.name),
@@ -160,7 +160,7 @@ impl<D: Destination> Holder<D> {
             clock: DatabaseClock::default(),
             reader: Some(Box::new(reader)),
             part: Arc::new(part),
-            cursors: main.zip(claimed.cursors).collect(),
+            cursors: begins(claimed.cursors),
             detours: Detours::default(),
             reading: Vec::new(),
             detour_turn: 0,
@@ -323,4 +323,16 @@ impl<D: Destination> Holder<D> {
         }
         self.jobs.shutdown().await;
     }
+}
+
+/// Where the lanes are read on: at the stored cursors.
+fn begins(stored: [Cursor; 3]) -> BTreeMap<Line, Cursor> {
+    let lanes = Lane::ALL.map(Line::main).into_iter();
+    let mut cursors: BTreeMap<Line, Cursor> = lanes.zip(stored).collect();
+    if planted(Bug::BeginBeforeTheCursor) {
+        for cursor in cursors.values_mut() {
+            cursor.last = (cursor.last - 50).max(0);
+        }
+    }
+    cursors
 }
