@@ -47,7 +47,8 @@ fn add_current(entry: &mut Entry) {
 #[cfg(not(feature = "trace-context"))]
 fn add_current(_: &mut Entry) {}
 
-#[cfg(all(test, feature = "trace-context"))]
+#[cfg(test)]
+#[cfg(feature = "trace-context")]
 mod tests {
     use onceward_core::{MAX_HEADERS, MAX_PAYLOAD, Message};
     use opentelemetry::Context;
