@@ -9,8 +9,11 @@ use onceward_core::{Route, TopicReport, TopicState};
 /// The most routes that one stream asks about; `onceward doctor` asks about all.
 const MOST_ROUTES: usize = 1_000;
 
-/// How long a route rests whose state was not told.
+/// How long a route rests whose state was not told, the first time.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// How often that rest is doubled at most: about an hour.
+const DOUBLED: u32 = 6;
 
 /// The most routes that are named together.
 const NAMED: usize = 5;
@@ -26,6 +29,8 @@ pub(super) struct Advice {
     /// Asked about in vain, and when they are asked about again.
     untold: Vec<Route>,
     again_at: Option<Instant>,
+    /// How often in a row something was not told.
+    in_vain: u32,
     /// What was told: once is enough.
     told: HashSet<(Route, String)>,
 }
@@ -75,7 +80,12 @@ impl Advice {
         let asked = std::mem::take(&mut self.asking).into_iter();
         self.untold
             .extend(asked.filter(|route| !told.contains(route)));
-        self.again_at = (!self.untold.is_empty()).then(|| now + AGAIN_AFTER);
+        if self.untold.is_empty() {
+            self.in_vain = 0;
+        } else if self.again_at.is_none() {
+            self.again_at = Some(now + AGAIN_AFTER * 2_u32.pow(self.in_vain.min(DOUBLED)));
+            self.in_vain = self.in_vain.saturating_add(1);
+        }
         let states = reports.iter().filter_map(|report| {
             let state = report.state.as_ref().ok()?;
             Some((&report.route, state))
@@ -174,6 +184,30 @@ mod tests {
         assert!(advice.next(now).is_empty());
         assert_eq!(advice.next(now + AGAIN_AFTER), [missing, silent]);
         assert_eq!(advice.due(), None);
+    }
+
+    #[test]
+    fn what_is_never_told_is_asked_more_and_more_seldom() {
+        let [silent, other] = routes();
+        let mut now = Instant::now();
+        let mut advice = Advice::default();
+        advice.meet(&silent);
+        let mut rests = Vec::new();
+        for _ in 0..9 {
+            advice.next(now);
+            advice.answered(&[], now);
+            let due = advice.due().unwrap();
+            rests.push((due - now).as_secs() / 60);
+            now = due;
+        }
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+
+        // One that is met meanwhile puts nothing off.
+        advice.meet(&other);
+        let before = now - Duration::from_secs(1);
+        assert_eq!(advice.next(before), std::slice::from_ref(&other));
+        advice.answered(&[report(&other, &[])], before);
+        assert_eq!(advice.due(), Some(now));
     }
 
     #[test]
