@@ -1,5 +1,6 @@
 //! Kafka (KRaft, one node): a shared broker, and brokers of a test's own to kill and to start again.
 
+mod absent;
 mod broker;
 
 use std::time::Duration;
@@ -183,11 +184,41 @@ impl Kafka {
     /// # Panics
     /// When the broker refuses it.
     pub async fn create_topic(&self, name: &str, partitions: u16, config: &[(&str, &str)]) {
+        let one = TopicReplication::Fixed(1);
+        self.create_replicated(name, partitions, one, config).await;
+    }
+
+    /// The same with a second replica of each partition on a broker that never comes, so that `min.insync.replicas` of 2
+    /// makes the topic refuse what is published.
+    ///
+    /// # Panics
+    /// When the broker refuses it.
+    pub async fn create_topic_short_of_a_replica(
+        &self,
+        name: &str,
+        partitions: u16,
+        config: &[(&str, &str)],
+    ) {
+        const REPLICAS: [i32; 2] = [1, 2];
+        self.own().register_absent(REPLICAS[1]).await;
+        let of_each = vec![&REPLICAS[..]; usize::from(partitions)];
+        let short = TopicReplication::Variable(&of_each);
+        self.create_replicated(name, partitions, short, config)
+            .await;
+    }
+
+    async fn create_replicated(
+        &self,
+        name: &str,
+        partitions: u16,
+        replication: TopicReplication<'_>,
+        config: &[(&str, &str)],
+    ) {
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .create()
             .expect("a configuration of one constant name is valid");
-        let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1));
+        let topic = NewTopic::new(name, i32::from(partitions), replication);
         let topic = config
             .iter()
             .fold(topic, |topic, (name, value)| topic.set(name, value));

@@ -108,9 +108,14 @@ impl Harness for OnKafka {
     async fn route(&self, partitions: u16) -> Route {
         let route = unique("route");
         let settings = [("max.message.bytes", NO_LIMIT)];
-        self.broker()
-            .create_topic(&route, partitions, &settings)
-            .await;
+        match &self.server {
+            Server::Shared(broker) => broker.create_topic(&route, partitions, &settings).await,
+            Server::Own { broker, .. } => {
+                broker
+                    .create_topic_short_of_a_replica(&route, partitions, &settings)
+                    .await;
+            }
+        }
         Route::new(&route)
     }
 
@@ -150,8 +155,8 @@ impl Harness for OnKafka {
                 let bytes = bytes.to_string();
                 alter(brokers, route.as_str(), &[("max.message.bytes", &bytes)]).await;
             }
-            (Control::Full { route, full }, _) => {
-                // With one replica, a second one in sync cannot be had: the broker refuses for as long as it is asked for.
+            (Control::Full { route, full }, Server::Own { .. }) => {
+                // The second replica is never in sync: the broker refuses for as long as it must be.
                 let in_sync = if full { "2" } else { "1" };
                 let settings = [
                     ("max.message.bytes", NO_LIMIT),
@@ -163,7 +168,10 @@ impl Harness for OnKafka {
                 forget_all_but(brokers, route.as_str(), i64::try_from(keep).unwrap()).await;
             }
             (Control::Put { route, record }, _) => self.put(route, record).await,
-            (Control::Stop | Control::Start | Control::Withhold(_), Server::Shared(_))
+            (
+                Control::Full { .. } | Control::Stop | Control::Start | Control::Withhold(_),
+                Server::Shared(_),
+            )
             | (Control::Misconfigure(_), _) => return Offer::NotOffered,
         }
         Offer::Done

@@ -9,7 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::net::TcpStream;
 
-use super::Options;
+use super::{Options, absent};
 use crate::process::Child;
 use crate::{Scratch, binaries, free_port, wait};
 
@@ -150,6 +150,10 @@ impl Broker {
         })
         .await;
         *self.locked() = Some(child);
+    }
+
+    pub(super) async fn register_absent(&self, id: i32) {
+        absent::register(self.controller, CLUSTER_ID, id).await;
     }
 
     pub(super) fn kill(&self) {

@@ -1,6 +1,7 @@
 //! Messages and moments that the broker refuses.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onceward_core::{ErrorKind, Fault, Order, Outcome, Outgoing, Publisher, Receipts, Route};
@@ -13,6 +14,7 @@ use crate::relay::Relay;
 use crate::{Control, Harness, Offer, Sharing, Verdict};
 
 const DEADLINE: Duration = Duration::from_secs(15);
+const CHUNK: usize = 30;
 const LIMIT: u32 = 20_000;
 const TOO_LARGE: usize = 50_000;
 
@@ -144,55 +146,101 @@ pub async fn a_session_sends_nothing_more_of_a_key_that_was_refused<H: Harness>(
     Verdict::Held
 }
 
-/// A route that is full for a moment, again and again, while batches are offered: no session leaves a gap, no message is
-/// blamed, and in the end all are stored in order.
+/// A route that is full for moments, again and again, and then until a batch is refused, while batches are offered: no session leaves
+/// a gap, no message is blamed, and in the end all are stored in order.
 pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Verdict {
     let broker = H::start(Sharing::Own).await;
     let route = broker.route(1).await;
-    let full = |full| Control::Full {
-        route: &route,
-        full,
-    };
-    if broker.control(full(false)).await == Offer::NotOffered {
+    if broker.control(full(&route, false)).await == Offer::NotOffered {
         return Verdict::not_promised("a route that is full for a moment");
     }
-    let messages: Vec<_> = (0..600_u32)
-        .map(|n| message(&route, Some(&format!("key-{}", n % 7)), n))
-        .collect();
-    let mut session = broker.publisher(DEADLINE).await;
+    // A broker's client may itself wait out what is full, until the deadline.
+    let mut session = broker.publisher(Duration::from_secs(5)).await;
     let order = session.capabilities().order;
+    let mut line = Line::of(&route);
 
-    let offering = async {
-        let mut all = Vec::new();
-        for chunk in messages.chunks(30) {
-            all.push(finish(session.offer(batch(chunk)).await).await);
-        }
-        all
-    };
-    let flapping = async {
-        loop {
-            let _done = broker.control(full(true)).await;
-            tokio::task::yield_now().await;
-            let _done = broker.control(full(false)).await;
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-    };
-    let receipts = tokio::select! {
-        receipts = offering => receipts,
-        () = flapping => Vec::new(),
-    };
-    let _done = broker.control(full(false)).await;
+    assert_all_confirmed(line.offer(&mut session).await);
+    offer_while_full_at_moments(&broker, &mut line, &mut session).await;
+    let _done = broker.control(full(&route, true)).await;
+    let mut tries = 0;
+    while line.offer(&mut session).await.all_confirmed() {
+        tries += 1;
+        assert!(tries < 300, "a route that is full refused nothing");
+    }
+    let _done = broker.control(full(&route, false)).await;
+    for _ in 0..5 {
+        line.offer(&mut session).await;
+    }
 
-    assert_prefixes(order, &broker.stored(&route).await, &messages);
-    let mut relay = Relay::of(&messages);
-    for (chunk, receipts) in messages.chunks(30).zip(&receipts) {
+    assert_prefixes(order, &broker.stored(&route).await, &line.offered);
+    let mut relay = Relay::of(&line.offered);
+    for (chunk, receipts) in line.offered.chunks(CHUNK).zip(&line.receipts) {
         relay.note(chunk, receipts);
     }
     relay.finish(&broker, DEADLINE).await;
     assert_eq!(relay.parked, BTreeSet::new());
-    let expected = all_but(&messages, &relay.parked);
+    let expected = all_but(&line.offered, &relay.parked);
     assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
+}
+
+fn full(route: &Route, full: bool) -> Control<'_> {
+    Control::Full { route, full }
+}
+
+/// Batches of some keys, each offered when the one before is answered.
+struct Line<'r> {
+    route: &'r Route,
+    offered: Vec<Outgoing>,
+    receipts: Vec<Receipts>,
+}
+
+impl<'r> Line<'r> {
+    fn of(route: &'r Route) -> Self {
+        Self {
+            route,
+            offered: Vec::new(),
+            receipts: Vec::new(),
+        }
+    }
+
+    async fn offer<P: Publisher>(&mut self, session: &mut P) -> &Receipts {
+        let first = self.receipts.len() * CHUNK;
+        let next = (first..first + CHUNK).filter_map(|n| u32::try_from(n).ok());
+        let next: Vec<_> = next
+            .map(|n| message(self.route, Some(&format!("key-{}", n % 7)), n))
+            .collect();
+        let receipts = finish(session.offer(batch(&next)).await).await;
+        self.offered.extend(next);
+        self.receipts.push(receipts);
+        self.receipts.last().expect("it was pushed")
+    }
+}
+
+/// Ten batches while the route is full for moments. Whether those hit a batch depends on chance.
+async fn offer_while_full_at_moments<H: Harness>(
+    broker: &H,
+    line: &mut Line<'_>,
+    session: &mut H::Publisher,
+) {
+    let route = line.route;
+    let offered = AtomicBool::new(false);
+    let offering = async {
+        for _ in 0..10 {
+            line.offer(session).await;
+        }
+        offered.store(true, Ordering::Relaxed);
+    };
+    // To its end: a change that is under way when it is dropped could come after those that follow.
+    let flapping = async {
+        while !offered.load(Ordering::Relaxed) {
+            let _done = broker.control(full(route, true)).await;
+            tokio::task::yield_now().await;
+            let _done = broker.control(full(route, false)).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    tokio::join!(offering, flapping);
 }
 
 /// A route that nobody made is named by `check`, and an offer to it is neither confirmed nor blamed on the message.
