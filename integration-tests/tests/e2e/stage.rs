@@ -393,9 +393,8 @@ fn topics(name: &str) -> Vec<String> {
 
 fn faults(command: &mut std::process::Command, changes: &Changes) {
     command.env("ONCEWARD_FAULTS", changes.faults);
-    if changes.failpoint.is_empty() {
-        command.env_remove("ONCEWARD_FAILPOINT");
-    } else {
-        command.env("ONCEWARD_FAILPOINT", &changes.failpoint);
-    }
+    match changes.failpoint.as_str() {
+        "" => command.env_remove("ONCEWARD_FAILPOINT"),
+        failpoint => command.env("ONCEWARD_FAILPOINT", failpoint),
+    };
 }
