@@ -13,7 +13,7 @@ use support::{Running, SOON, database, enqueue, numbered, relay, settings, store
 
 #[tokio::test]
 async fn another_relay_stands_by_and_takes_over_within_the_ttl() {
-    let ttl = Duration::from_secs(5);
+    let ttl = Duration::from_secs(8);
     let (database, broker) = (database().await, MemoryBroker::new());
     let (first, second) = holder_and_standby(&database, &broker, ttl).await;
 
