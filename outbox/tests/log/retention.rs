@@ -174,7 +174,7 @@ async fn a_producer_at_work_is_waited_for_only_briefly_and_never_lost() {
 async fn what_is_committed_while_the_emptying_waits_for_its_lock_keeps_the_slot() {
     let database = migrated().await;
     let slot = free_slot(&database).await;
-    // The database's own default would make the look after the lock see what was there before it.
+    // The look after the lock is to see the commit whatever isolation the database has as its default.
     execute(
         database.pool(),
         &format!(
