@@ -186,13 +186,12 @@ async fn measure(arguments: &Arguments) -> Outcome {
     relay::look_for(&arguments.relay)?;
     let world = World::start().await;
     let mut results = Results::default();
+    broker::warm_up(&world, arguments.messages).await?;
     let mut laps = Laps {
         arguments,
         machine: Machine::look(&world).await?,
         begun: Instant::now(),
     };
-    broker::warm_up(&world, arguments.messages).await?;
-    laps.begun = Instant::now();
     if arguments.wants("W1") {
         drain::measure(&world, arguments, &mut results).await?;
         laps.end("W1", &results)?;

@@ -186,7 +186,9 @@ async fn a_table_that_may_hide_change_or_lose_rows_is_refused() {
     run("create trigger tell after insert on onceward.dead_letters execute function lose()").await;
     run(
         "create trigger off before insert on onceward.retries execute function lose();
-         alter table onceward.retries disable trigger off",
+         alter table onceward.retries disable trigger off;
+         create trigger everywhere before insert on onceward.processed_messages for each row execute function lose();
+         alter table onceward.processed_messages disable trigger everywhere",
     )
     .await;
     let settled = until_idle(&stage, stage.builder().on("*", write_effect)).await;

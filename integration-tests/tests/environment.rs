@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::env;
-use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -15,11 +14,14 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 /// Set where this test runs as a process that is to use what its environment names.
 const INNER: &str = "ONCEWARD_TESTKIT_INNER";
 /// What it makes on each.
 const MADE: &str = "made";
+const TAKES_AT_MOST: Duration = Duration::from_secs(120);
 const NAME: &str = "servers_that_the_environment_names_are_the_shared_ones";
 
 /// In a process of its own: tests beside this one have the environment as it is.
@@ -33,15 +35,17 @@ async fn servers_that_the_environment_names_are_the_shared_ones() {
     let kafka = Kafka::start(kafka::Options::default()).await;
     let sqs = Sqs::start().await;
 
-    let output = Command::new(env::current_exe().unwrap())
+    let mut inner = Command::new(env::current_exe().unwrap());
+    inner
+        .kill_on_drop(true)
         .args(["--exact", NAME])
         .env(INNER, "1")
         .env("ONCEWARD_TEST_POSTGRES_URL", postgres.url("postgres"))
         .env("ONCEWARD_TEST_NATS_URL", nats.url())
         .env("ONCEWARD_TEST_KAFKA_BROKERS", kafka.brokers())
-        .env("ONCEWARD_TEST_SQS_URL", sqs.url())
-        .output()
-        .unwrap();
+        .env("ONCEWARD_TEST_SQS_URL", sqs.url());
+    let output = timeout(TAKES_AT_MOST, inner.output()).await;
+    let output = output.unwrap().unwrap();
 
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");

@@ -47,6 +47,7 @@ fn add_current(entry: &mut Entry) {
 #[cfg(not(feature = "trace-context"))]
 fn add_current(_: &mut Entry) {}
 
+// Apart: Clippy knows tests by `cfg(test)` alone.
 #[cfg(test)]
 #[cfg(feature = "trace-context")]
 mod tests {

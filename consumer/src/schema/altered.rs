@@ -8,7 +8,7 @@ use crate::ConsumerError;
 
 /// What one table has that it must not have. A trigger that runs after rows are written is let be: it may only tell others of them. Bits 2
 /// and 64 of a trigger's type: before the row or statement, and in place of it. `D`: disabled; the copies that a table's partitions have of
-/// its trigger may be enabled still, and are not in the catalog as such before PostgreSQL 15.
+/// its trigger may be enabled still, and are internal before PostgreSQL 15.
 ///
 /// By the catalog's own indexes. $1 names of tables, to which their partitions are added.
 const ALTERED: &str = "
@@ -17,7 +17,7 @@ with named as (
   from unnest($1::text[]) as w (name)
 ),
 ours as (
-  select c.oid, c.relname::text as name, c.relrowsecurity, c.relpersistence, c.relkind
+  select c.oid, c.relname::text as name, c.relrowsecurity, c.relpersistence
   from (
     select oid
     from named
@@ -40,7 +40,14 @@ select o.name, 'the trigger ' || t.tgname || ', which may change or drop rows'
 from ours o
 join pg_trigger t on t.tgrelid = o.oid
 where not t.tgisinternal
-  and (t.tgenabled <> 'D' or o.relkind = 'p')
+  and (
+    t.tgenabled <> 'D'
+    or exists (
+      select from pg_trigger copy
+      where copy.tgparentid = t.oid
+        and copy.tgenabled <> 'D'
+    )
+  )
   and t.tgtype & (2 | 64) <> 0
 union all
 select o.name, 'the rule ' || r.rulename || ', which may change or drop rows'

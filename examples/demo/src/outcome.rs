@@ -86,7 +86,7 @@ impl fmt::Display for Outcome {
         self.oddities(f)?;
         let verdict = if self.kept {
             "The promise was kept."
-        } else if self.ledger.is_green() && !proves(&self.ledger, &self.course) {
+        } else if self.ledger.is_green() && self.course.dead_letters == 0 {
             "NOTHING IS PROVEN: the run did not go as it should."
         } else {
             "THE PROMISE WAS BROKEN."
@@ -234,6 +234,19 @@ mod tests {
         assert!(!outcome.kept);
         let told = outcome.to_string();
         assert!(told.contains("no relay was killed") && told.contains("NOTHING IS PROVEN"));
+    }
+
+    #[test]
+    fn a_dead_letter_breaks_the_promise_whoever_was_killed() {
+        let course = Course {
+            dead_letters: 1,
+            left_out: vec!["no relay was killed: none was at work"],
+            ..Course::default()
+        };
+
+        let told = Outcome::new(&facts(), course).to_string();
+
+        assert!(told.contains("THE PROMISE WAS BROKEN"), "{told}");
     }
 
     #[test]

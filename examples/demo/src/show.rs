@@ -116,6 +116,9 @@ impl Show<'_> {
             }
             self.screen.show(&self.board);
         }
+        while let Some(step) = plot.due(settings.load()) {
+            self.perform(step);
+        }
         Ok(())
     }
 

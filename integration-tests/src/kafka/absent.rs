@@ -1,7 +1,12 @@
 //! Makes a broker known to a cluster that never comes: one request of Kafka's protocol to the controller.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const TAKES_AT_MOST: Duration = Duration::from_secs(30);
 
 /// `BrokerRegistration`, and the version of it that is spoken here.
 const REGISTRATION: [i16; 2] = [62, 4];
@@ -19,6 +24,13 @@ const FEATURES: [&str; 7] = [
 
 /// Registers broker `id` with the controller on that port.
 pub(super) async fn register(controller: u16, cluster: &str, id: i32) {
+    let registered = timeout(TAKES_AT_MOST, ask(controller, cluster, id)).await;
+    let error = registered.expect("the controller answers in time");
+    assert_eq!(error, 0, "the controller refuses broker {id}");
+}
+
+/// The code of the controller's answer.
+async fn ask(controller: u16, cluster: &str, id: i32) -> i16 {
     let request = request(cluster, id);
     let mut connection = TcpStream::connect(("127.0.0.1", controller))
         .await
@@ -33,8 +45,7 @@ pub(super) async fn register(controller: u16, cluster: &str, id: i32) {
     let mut answer = [0; 15];
     let read = connection.read_exact(&mut answer).await;
     read.expect("the controller answers");
-    let error = i16::from_be_bytes([answer[13], answer[14]]);
-    assert_eq!(error, 0, "the controller refuses broker {id}");
+    i16::from_be_bytes([answer[13], answer[14]])
 }
 
 fn request(cluster: &str, id: i32) -> Vec<u8> {

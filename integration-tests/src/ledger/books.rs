@@ -105,7 +105,8 @@ impl Ledger {
 
     /// Nothing but a takeover repeats messages in this run: each may repeat once what the cursor that it began at had not
     /// passed, and every other copy is wrong. Not where a broker goes away, refuses messages or has some replayed: a session that
-    /// begins again repeats what it had no report of. The fence must be watched.
+    /// begins again repeats what it had no report of. So does one that ends as its broker does not answer for some seconds. The fence must
+    /// be watched.
     pub fn only_takeovers_repeat(&mut self) {
         assert!(self.watches_fence, "claims are noted by the fence");
         self.only_takeovers_repeat = true;

@@ -49,8 +49,6 @@ pub enum FenceEvent {
         stream: String,
         /// The `application_name` of who took it.
         who: String,
-        /// What proves it from now on.
-        token: Uuid,
     },
     /// Somebody moved a cursor.
     Checkpoint {

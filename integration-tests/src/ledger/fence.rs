@@ -96,8 +96,7 @@ pub(super) async fn all(pool: &PgPool) -> Result<Vec<FenceEvent>, sqlx::Error> {
         .map(|row| {
             let (stream, who) = (row.try_get("stream")?, row.try_get("who")?);
             if row.try_get::<String, _>("what")? == "claim" {
-                let token = row.try_get("token")?;
-                return Ok(FenceEvent::Claim { stream, who, token });
+                return Ok(FenceEvent::Claim { stream, who });
             }
             let cursor = (row.try_get("lane")?, row.try_get("detour")?);
             Ok(FenceEvent::Checkpoint {

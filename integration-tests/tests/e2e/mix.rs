@@ -8,10 +8,11 @@ use onceward_testkit::postgres::Postgres;
 
 use crate::stage::{Changes, Stage};
 
-/// What the large transaction writes: so many keys, and so many messages of each.
+/// What the large transaction writes: so many messages of so many keys, in turns.
 const KEYS: i32 = 50;
-const OF_A_KEY: i32 = 1_000;
-/// How many messages of others are published while it writes each tenth of that, and while it stays open behind it.
+const TURNS: i32 = 20;
+const OF_A_TURN: i32 = 50;
+/// How many messages of others are published while it writes a turn, and five times as many while it stays open behind the last one.
 const MEANWHILE: u64 = 20;
 
 /// Small transactions of every kind. Those that stay open do so for some seconds; there are enough of them that no kind is missing.
@@ -36,15 +37,15 @@ fn small(stage: &Stage) -> Workload {
 /// Writes the large transaction while the small ones go on, and holds it open until many of them have passed it.
 async fn write_large(stage: &Stage) {
     let mut transaction = stage.log.pool().begin().await.unwrap();
-    for key in 0..KEYS {
-        let topic = &stage.topics()[0];
-        append_many(&mut transaction, topic, &format!("large-{key}"), OF_A_KEY)
-            .await
-            .unwrap();
-        if key % 10 == 0 {
-            let before = stage.published().await;
-            stage.wait_until_published(before + MEANWHILE).await;
+    let topic = &stage.topics()[0];
+    for _ in 0..TURNS {
+        for key in 0..KEYS {
+            let key = format!("large-{key}");
+            let appended = append_many(&mut transaction, topic, &key, OF_A_TURN).await;
+            appended.unwrap();
         }
+        let before = stage.published().await;
+        stage.wait_until_published(before + MEANWHILE).await;
     }
     let before = stage.published().await;
     stage.wait_until_published(before + 5 * MEANWHILE).await;
@@ -55,7 +56,7 @@ async fn write_large(stage: &Stage) {
 async fn fifty_thousand_messages_of_one_commit_among_open_aborted_and_prepared_ones_take_effect_once_and_in_order()
  {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
-    let stage = stage.consumed().await;
+    let stage = stage.consumed().await.ttl("30s");
     let relay = stage.relay(&Changes {
         window: Some(15_000),
         ..Changes::default()
@@ -68,8 +69,12 @@ async fn fifty_thousand_messages_of_one_commit_among_open_aborted_and_prepared_o
     let writers = stage.write(small(&stage));
 
     write_large(&stage).await;
-    let large = u64::try_from(KEYS * OF_A_KEY).unwrap();
-    stage.wait_until_published(large).await;
+    let turn = u64::try_from(KEYS * OF_A_TURN).unwrap();
+    let mut large = 0;
+    for _ in 0..TURNS {
+        large += turn;
+        stage.wait_until_published(large).await;
+    }
     let written = writers.stop().await;
 
     assert!(

@@ -85,12 +85,18 @@ pub(super) async fn read(
         "with user_triggers as (
            -- A partition's copy of its table's trigger is that trigger, and may be enabled where the table's is not.
            -- (Servers that are too old, and are told so, have no such column.)
-           select tgrelid, tgname, tgtype
+           select t.tgrelid, t.tgname, t.tgtype
            from pg_trigger t
-           join pg_class c on c.oid = t.tgrelid
-           where not tgisinternal
-             and (tgenabled <> 'D' or c.relkind = 'p')
+           where not t.tgisinternal
              and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
+             and (
+               t.tgenabled <> 'D'
+               or exists (
+                 select from pg_trigger copy
+                 where to_jsonb(copy) ->> 'tgparentid' = t.oid::text
+                   and copy.tgenabled <> 'D'
+               )
+             )
          )
          select c.relname::text as name,
                 c.relrowsecurity as row_security,

@@ -52,6 +52,8 @@ async fn a_trigger_or_a_rule_that_is_disabled_is_no_fault() {
         "create function drop_it() returns trigger language plpgsql as 'begin return null; end'",
         "create trigger off before insert on onceward.messages_3 for each row execute function drop_it()",
         "alter table onceward.messages_3 disable trigger off",
+        "create trigger everywhere before insert on onceward.messages for each row execute function drop_it()",
+        "alter table onceward.messages disable trigger everywhere",
         "create rule off as on insert to onceward.parked do also nothing",
         "alter table onceward.parked disable rule off",
     ] {
