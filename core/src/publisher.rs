@@ -53,6 +53,9 @@ pub struct TopicState {
     pub max_message: Option<u64>,
     /// Settings of the broker that could lose or reorder messages, each with what to change.
     pub warnings: Vec<String>,
+    /// Why such settings could not be read this time, if they could not: it can be published to, and what was not read is worth
+    /// another question later.
+    pub unread: Option<String>,
 }
 
 /// One session to one destination.

@@ -1,6 +1,10 @@
 //! What a relay tells of the settings of its destination, on a real PostgreSQL.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where it stands"
+)]
 
 mod support;
 
@@ -11,7 +15,7 @@ use std::time::Duration;
 
 use onceward::LogDatabase;
 use onceward_core::{
-    Batch, Capabilities, PublishError, Publisher, Route, Schema, TopicReport, TopicState,
+    Batch, Capabilities, ErrorKind, PublishError, Publisher, Route, Schema, TopicReport, TopicState,
 };
 use onceward_memory::{MemoryBroker, MemoryPending, MemoryPublisher};
 use onceward_relay::{Destination, Relay, Role, StreamSettings};
@@ -23,11 +27,26 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const ADVICE: &str = "old messages are removed unread; set discard = new";
 
-/// A broker whose topics may lose messages, or that does not answer when asked about them.
+/// What becomes of a question about topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Answered,
+    /// The first one is answered, no other.
+    AnsweredOnce,
+    Unanswered,
+    /// The broker is away for each topic.
+    Unavailable,
+    /// The session that is opened first, which is the one to ask in, never opens.
+    Unopened,
+    Panics,
+}
+
+/// A broker whose topics may lose messages.
 #[derive(Clone)]
 struct Careless {
     broker: MemoryBroker,
-    answers: bool,
+    question: Question,
+    opened: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -37,14 +56,20 @@ struct Session {
 }
 
 impl Careless {
-    fn new(broker: &MemoryBroker, answers: bool) -> Self {
+    fn new(broker: &MemoryBroker, question: Question) -> Self {
         Self {
             broker: broker.clone(),
-            answers,
+            question,
+            opened: Arc::default(),
             asked: Arc::default(),
         }
     }
 
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// How many topics were asked about.
     fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
@@ -54,6 +79,10 @@ impl Destination for Careless {
     type Publisher = Session;
 
     async fn open(&self) -> Result<Session, PublishError> {
+        let first = self.opened.fetch_add(1, Ordering::Relaxed) == 0;
+        if first && self.question == Question::Unopened {
+            std::future::pending::<()>().await;
+        }
         Ok(Session {
             inner: self.broker.publisher(),
             of: self.clone(),
@@ -73,18 +102,30 @@ impl Publisher for Session {
     }
 
     async fn check(&mut self, routes: &[Route]) -> Vec<TopicReport> {
-        self.of.asked.fetch_add(routes.len(), Ordering::Relaxed);
-        if !self.of.answers {
-            std::future::pending::<()>().await;
+        let before = self.of.asked.fetch_add(routes.len(), Ordering::Relaxed);
+        match self.of.question {
+            Question::Unanswered => std::future::pending().await,
+            Question::AnsweredOnce if before > 0 => std::future::pending().await,
+            Question::Panics => panic!("a library panicked"),
+            Question::Unavailable => {
+                let away = || PublishError::new(ErrorKind::Unavailable, "away");
+                let report = |route: &Route| TopicReport {
+                    route: route.clone(),
+                    state: Err(away()),
+                };
+                routes.iter().map(report).collect()
+            }
+            Question::Answered | Question::AnsweredOnce | Question::Unopened => {
+                let report = |route: &Route| TopicReport {
+                    route: route.clone(),
+                    state: Ok(TopicState {
+                        warnings: vec![ADVICE.to_owned()],
+                        ..TopicState::default()
+                    }),
+                };
+                routes.iter().map(report).collect()
+            }
         }
-        let report = |route: &Route| TopicReport {
-            route: route.clone(),
-            state: Ok(TopicState {
-                max_message: None,
-                warnings: vec![ADVICE.to_owned()],
-            }),
-        };
-        routes.iter().map(report).collect()
     }
 
     async fn abandon(&mut self) {
@@ -148,6 +189,8 @@ fn of_topics(topics: &[&str]) -> StreamSettings {
     let globs = topics.iter().map(|glob| (*glob).try_into().unwrap());
     StreamSettings {
         topics: globs.collect(),
+        // One that a slow machine loses would be held anew, and ask again.
+        lease_ttl: Duration::from_secs(40),
         ..settings()
     }
 }
@@ -158,7 +201,7 @@ async fn settings_that_could_lose_messages_are_told_at_the_start_while_there_is_
     let (database, broker) = (database().await, MemoryBroker::new());
     let log = Log::default();
     let _listening = log.listen();
-    let destination = Careless::new(&broker, true);
+    let destination = Careless::new(&broker, Question::Answered);
 
     let running = relay(&database, destination, of_topics(&["orders", "stock"]));
 
@@ -177,7 +220,7 @@ async fn a_topic_of_a_pattern_is_asked_about_once_it_is_met_and_each_is_told_of_
     let (database, broker) = (database().await, MemoryBroker::new());
     let log = Log::default();
     let _listening = log.listen();
-    let destination = Careless::new(&broker, true);
+    let destination = Careless::new(&broker, Question::Answered);
     let running = relay(&database, destination.clone(), of_topics(&["orders.*"]));
     enqueue(&database, numbered("orders.paid", 0..10)).await;
     stores(&broker, "orders.paid", 10).await;
@@ -187,15 +230,17 @@ async fn a_topic_of_a_pattern_is_asked_about_once_it_is_met_and_each_is_told_of_
     .await;
 
     // The stream is claimed anew.
-    sqlx::query(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
-    )
-    .execute(database.pool())
-    .await
-    .ok();
     let mut status = running.status.clone();
     let failing = status.wait_for(|status| matches!(status.role, Role::Failing(_)));
-    tokio::time::timeout(SOON, failing).await.unwrap().unwrap();
+    let ended = sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
+    );
+    let (ended, failing) = tokio::join!(
+        ended.execute(database.pool()),
+        tokio::time::timeout(SOON, failing)
+    );
+    ended.unwrap();
+    drop(failing.unwrap().unwrap());
     let held = status.wait_for(|status| status.role == Role::Holder);
     tokio::time::timeout(SOON, held).await.unwrap().unwrap();
     enqueue(&database, numbered("orders.paid", 10..20)).await;
@@ -213,16 +258,109 @@ async fn a_topic_of_a_pattern_is_asked_about_once_it_is_met_and_each_is_told_of_
 }
 
 #[tokio::test]
+async fn what_is_told_of_some_topics_does_not_wait_for_the_others() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let log = Log::default();
+    let _listening = log.listen();
+    let destination = Careless::new(&broker, Question::AnsweredOnce);
+
+    let running = relay(&database, destination, many());
+
+    until_true(SOON, "a warning", async || {
+        !log.lines_with(ADVICE).is_empty()
+    })
+    .await;
+    running.stop().await;
+}
+
+/// More topics than are asked about at a time.
+fn many() -> StreamSettings {
+    let topics: Vec<String> = (0..100).map(|n| format!("orders.{n}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    of_topics(&topics)
+}
+
+/// Whatever becomes of the question, messages are published and nothing is paused or held anew.
+async fn is_not_held_up(running: &Running, database: &Database, broker: &MemoryBroker) {
+    enqueue(database, numbered("orders.1", 0..500)).await;
+    stores(broker, "orders.1", 500).await;
+    let status = running.status.borrow();
+    assert_eq!(status.role, Role::Holder);
+    assert_eq!(status.destination_paused, None);
+}
+
+#[tokio::test]
 async fn a_destination_that_never_answers_what_it_is_asked_holds_nothing_up() {
     let (database, broker) = (database().await, MemoryBroker::new());
-    let destination = Careless::new(&broker, false);
-    let running = relay(&database, destination.clone(), of_topics(&["orders"]));
+    let destination = Careless::new(&broker, Question::Unanswered);
+    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
     until_true(SOON, "a question", async || destination.asked() > 0).await;
 
-    enqueue(&database, numbered("orders", 0..500)).await;
+    is_not_held_up(&running, &database, &broker).await;
 
-    stores(&broker, "orders", 500).await;
-    assert_eq!(running.status.borrow().destination_paused, None);
     running.stop().await;
     assert_eq!(destination.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_session_to_ask_in_that_never_opens_holds_nothing_up() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let destination = Careless::new(&broker, Question::Unopened);
+    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
+    until_true(SOON, "a session", async || destination.opened() > 0).await;
+
+    is_not_held_up(&running, &database, &broker).await;
+
+    running.stop().await;
+    assert_eq!((destination.opened(), destination.asked()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_destination_that_is_away_is_not_asked_about_all_its_topics() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let destination = Careless::new(&broker, Question::Unavailable);
+    let running = relay(&database, destination.clone(), many());
+    until_true(SOON, "a question", async || destination.asked() > 0).await;
+
+    is_not_held_up(&running, &database, &broker).await;
+
+    running.stop().await;
+    assert_eq!(destination.asked(), 10);
+}
+
+#[tokio::test]
+async fn a_question_that_panics_is_logged_and_the_stream_stays_held() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let log = Log::default();
+    let _listening = log.listen();
+    let destination = Careless::new(&broker, Question::Panics);
+    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
+    until_true(SOON, "a panic", async || {
+        !log.lines_with("panicked").is_empty()
+    })
+    .await;
+
+    is_not_held_up(&running, &database, &broker).await;
+
+    running.stop().await;
+    assert_eq!(log.lines_with("panicked").len(), 1);
+    assert!(log.lines_with("database failed").is_empty());
+    assert_eq!(destination.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_question_that_is_open() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let destination = Careless::new(&broker, Question::Unanswered);
+    let settings = StreamSettings {
+        drain: Duration::from_secs(60),
+        ..of_topics(&["orders"])
+    };
+    let running = relay(&database, destination.clone(), settings);
+    until_true(SOON, "a question", async || destination.asked() > 0).await;
+
+    // Sooner than the question is given up.
+    let stopped = tokio::time::timeout(Duration::from_secs(10), running.stop()).await;
+
+    assert!(stopped.is_ok(), "the stop waited");
 }

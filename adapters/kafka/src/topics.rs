@@ -108,10 +108,9 @@ impl Topics {
         found: &Found,
         settings: Result<ConfigResource, RDKafkaErrorCode>,
     ) -> TopicState {
-        let mut warnings = Vec::new();
+        let (mut warnings, mut unread) = (Vec::new(), None);
         let mut known = self.locked();
-        let known = known.entry(route.clone()).or_default();
-        let before = known.partitions.replace(found.partitions);
+        let before = known.get(route).and_then(|known| known.partitions);
         if let Some(before) = before.filter(|before| *before != found.partitions) {
             warn!(%route, before, now = found.partitions, "a topic's partition count has changed; keys may have moved");
             warnings.push(format!(
@@ -121,16 +120,25 @@ impl Topics {
         }
         match settings {
             Ok(settings) => {
-                known.limit = limit(&settings);
+                known.entry(route.clone()).or_default().limit = limit(&settings);
                 warnings.extend(questionable(&settings, found.replicas));
             }
-            Err(error) => warnings.push(format!(
-                "its settings cannot be read ({error}): grant DescribeConfigs on the topic, so that limits are known before the broker refuses"
-            )),
+            Err(error) if errors::kind(error) == ErrorKind::Unauthorized => {
+                known.entry(route.clone()).or_default();
+                warnings.push(format!(
+                    "its settings cannot be read ({error}): grant DescribeConfigs on the topic, so that limits are known before the broker refuses"
+                ));
+            }
+            // A topic that is not known yet stays so: a session that meets it reads its limit.
+            Err(error) => unread = Some(format!("its settings cannot be read now ({error})")),
+        }
+        if let Some(known) = known.get_mut(route) {
+            known.partitions = Some(found.partitions);
         }
         TopicState {
-            max_message: known.limit,
+            max_message: known.get(route).and_then(|known| known.limit),
             warnings,
+            unread,
         }
     }
 
@@ -240,4 +248,84 @@ fn questionable(settings: &ConfigResource, replicas: usize) -> Vec<String> {
         );
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+
+    use super::*;
+
+    const FOUND: Found = Found {
+        partitions: 3,
+        replicas: 3,
+    };
+
+    fn topics() -> Topics {
+        Topics {
+            admin: None,
+            known: Mutex::default(),
+        }
+    }
+
+    fn settings(name: &str, value: &str) -> ConfigResource {
+        ConfigResource {
+            specifier: OwnedResourceSpecifier::Topic("orders".to_owned()),
+            entries: vec![ConfigEntry {
+                name: name.to_owned(),
+                value: Some(value.to_owned()),
+                source: ConfigSource::DynamicTopic,
+                is_read_only: false,
+                is_default: false,
+                is_sensitive: false,
+            }],
+        }
+    }
+
+    #[test]
+    fn settings_that_could_not_be_read_this_time_are_no_lack_of_rights_and_are_read_later() {
+        let (topics, route) = (topics(), Route::new("orders"));
+
+        for code in [
+            RDKafkaErrorCode::OperationTimedOut,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            RDKafkaErrorCode::CoordinatorLoadInProgress,
+        ] {
+            let state = topics.report(&route, &FOUND, Err(code));
+
+            assert!(state.warnings.is_empty(), "{:?}", state.warnings);
+            assert!(state.unread.is_some(), "{code:?}");
+            assert_eq!(topics.limit(&route), None, "{code:?}");
+        }
+        let state = topics.report(&route, &FOUND, Ok(settings("max.message.bytes", "1000")));
+        assert_eq!((state.max_message, state.unread), (Some(1_000), None));
+    }
+
+    #[test]
+    fn a_limit_that_was_read_outlasts_a_question_that_failed() {
+        let (topics, route) = (topics(), Route::new("orders"));
+        topics.report(&route, &FOUND, Ok(settings("max.message.bytes", "1000")));
+        let more = Found {
+            partitions: 6,
+            replicas: 3,
+        };
+
+        let state = topics.report(&route, &more, Err(RDKafkaErrorCode::OperationTimedOut));
+
+        assert_eq!(state.max_message, Some(1_000));
+        assert_eq!(topics.limit(&route), Some(Some(1_000)));
+        assert!(state.warnings[0].contains("from 3 to 6"), "{state:?}");
+    }
+
+    #[test]
+    fn who_may_not_read_settings_is_told_which_right_is_missing() {
+        let (topics, route) = (topics(), Route::new("orders"));
+        let refused = Err(RDKafkaErrorCode::TopicAuthorizationFailed);
+
+        let state = topics.report(&route, &FOUND, refused);
+
+        assert!(state.warnings[0].contains("DescribeConfigs"), "{state:?}");
+        assert_eq!(state.unread, None);
+        assert_eq!(topics.limit(&route), Some(None));
+    }
 }

@@ -75,6 +75,7 @@ impl State {
             Ok(topic) => Ok(TopicState {
                 max_message: topic.limit,
                 warnings: Vec::new(),
+                unread: None,
             }),
             Err(error) => Err(error),
         };

@@ -1,19 +1,21 @@
 //! Decides which routes a destination is asked about beside publishing, and what of its answers is news. Pure: the caller brings
 //! the clock.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use onceward_core::{Route, TopicReport, TopicState};
+use onceward_core::{Fault, Route, TopicReport, TopicState};
+
+use crate::pause::CHECKED_AT_A_TIME;
 
 /// The most routes that one stream asks about; `onceward doctor` asks about all.
 const MOST_ROUTES: usize = 1_000;
 
-/// How long a route rests whose state was not told, the first time.
+/// How long a route rests whose state was not told, the first time; and how long all rest when the destination does not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// How often that rest is doubled at most: about an hour.
-const DOUBLED: u32 = 6;
+/// How often a route's rest is doubled at most: to about an hour.
+const DOUBLED_AT_MOST: u32 = 6;
 
 /// The most routes that are named together.
 const NAMED: usize = 5;
@@ -22,15 +24,14 @@ const NAMED: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Advice {
     met: HashSet<Route>,
-    /// Met, and not asked about yet.
-    new: Vec<Route>,
+    /// Met, and not told yet: when each is asked about.
+    untold: BTreeSet<(Instant, Route)>,
     /// Being asked about.
     asking: Vec<Route>,
-    /// Asked about in vain, and when they are asked about again.
-    untold: Vec<Route>,
-    again_at: Option<Instant>,
-    /// How often in a row something was not told.
-    in_vain: u32,
+    /// How often each was asked about in vain.
+    in_vain: HashMap<Route, u32>,
+    /// The destination did not answer: nothing is asked before.
+    rests_until: Option<Instant>,
     /// What was told: once is enough.
     told: HashSet<(Route, String)>,
 }
@@ -44,47 +45,54 @@ pub(super) struct News {
 
 impl Advice {
     /// The stream is held anew: what was being asked then gets no answer.
-    pub(super) fn begin(&mut self) {
-        self.new.append(&mut self.asking);
+    pub(super) fn begin(&mut self, now: Instant) {
+        let cut_off = self.asking.drain(..).map(|route| (now, route));
+        self.untold.extend(cut_off);
     }
 
     /// Takes note of a route that is published to.
-    pub(super) fn meet(&mut self, route: &Route) {
+    pub(super) fn meet(&mut self, route: &Route, now: Instant) {
         if self.met.len() < MOST_ROUTES && self.met.insert(route.clone()) {
-            self.new.push(route.clone());
+            self.untold.insert((now, route.clone()));
         }
     }
 
-    /// The routes to ask about now: none while others are being asked about.
+    /// A few routes to ask about now: none while others are being asked about.
     pub(super) fn next(&mut self, now: Instant) -> Vec<Route> {
-        if self.asking.is_empty() {
-            self.asking.append(&mut self.new);
-            if self.again_at.is_some_and(|at| at <= now) {
-                self.again_at = None;
-                self.asking.append(&mut self.untold);
-            }
-            return self.asking.clone();
+        if self.due().is_none_or(|due| due > now) {
+            return Vec::new();
         }
-        Vec::new()
+        while self.asking.len() < CHECKED_AT_A_TIME
+            && self.untold.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, route)) = self.untold.pop_first()
+        {
+            self.asking.push(route);
+        }
+        self.asking.clone()
     }
 
-    /// When routes are asked about again.
+    /// When routes are asked about.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.again_at.filter(|_| self.asking.is_empty())
+        let (first, _) = self.untold.first().filter(|_| self.asking.is_empty())?;
+        Some(self.rests_until.map_or(*first, |until| until.max(*first)))
     }
 
     /// The destination was asked, and said this.
     pub(super) fn answered(&mut self, reports: &[TopicReport], now: Instant) -> Vec<News> {
-        let told = reports.iter().filter(|report| report.state.is_ok());
+        // One that says nothing of these routes would say nothing of the others.
+        let silent = !reports.iter().any(is_answer);
+        self.rests_until = silent.then_some(now + AGAIN_AFTER);
+        let told = reports.iter().filter(|report| is_told(report));
         let told: HashSet<&Route> = told.map(|report| &report.route).collect();
-        let asked = std::mem::take(&mut self.asking).into_iter();
-        self.untold
-            .extend(asked.filter(|route| !told.contains(route)));
-        if self.untold.is_empty() {
-            self.in_vain = 0;
-        } else if self.again_at.is_none() {
-            self.again_at = Some(now + AGAIN_AFTER * 2_u32.pow(self.in_vain.min(DOUBLED)));
-            self.in_vain = self.in_vain.saturating_add(1);
+        for route in std::mem::take(&mut self.asking) {
+            if told.contains(&route) {
+                self.in_vain.remove(&route);
+            } else {
+                let times = self.in_vain.entry(route.clone()).or_default();
+                let rest = AGAIN_AFTER * 2_u32.pow(*times);
+                *times = DOUBLED_AT_MOST.min(*times + 1);
+                self.untold.insert((now + rest, route));
+            }
         }
         let states = reports.iter().filter_map(|report| {
             let state = report.state.as_ref().ok()?;
@@ -113,6 +121,20 @@ impl Advice {
     }
 }
 
+/// Whether all was told about a route.
+fn is_told(report: &TopicReport) -> bool {
+    let state = report.state.as_ref();
+    state.is_ok_and(|state| state.unread.is_none())
+}
+
+/// Whether the destination said anything about the route itself.
+fn is_answer(report: &TopicReport) -> bool {
+    match &report.state {
+        Ok(state) => state.unread.is_none(),
+        Err(error) => error.kind.fault() != Fault::Destination,
+    }
+}
+
 impl News {
     /// The routes for people: the first few, and how many more.
     pub(super) fn names(&self) -> String {
@@ -135,9 +157,16 @@ mod tests {
         TopicReport {
             route: route.clone(),
             state: Ok(TopicState {
-                max_message: None,
                 warnings: warnings.iter().map(|text| (*text).to_owned()).collect(),
+                ..TopicState::default()
             }),
+        }
+    }
+
+    fn refused(route: &Route, kind: ErrorKind) -> TopicReport {
+        TopicReport {
+            route: route.clone(),
+            state: Err(PublishError::new(kind, "refused")),
         }
     }
 
@@ -145,38 +174,86 @@ mod tests {
         std::array::from_fn(|n| Route::new(&format!("topic-{n}")))
     }
 
+    fn met(routes: &[Route], now: Instant) -> Advice {
+        let mut advice = Advice::default();
+        for route in routes {
+            advice.meet(route, now);
+        }
+        advice
+    }
+
     #[test]
     fn each_route_is_asked_about_once_and_one_question_is_open_at_a_time() {
         let [first, second] = routes();
         let now = Instant::now();
         let mut advice = Advice::default();
-        advice.meet(&first);
-        advice.meet(&first);
+        advice.meet(&first, now);
+        advice.meet(&first, now);
 
         assert_eq!(advice.next(now), std::slice::from_ref(&first));
-        advice.meet(&second);
+        advice.meet(&second, now);
         assert!(advice.next(now).is_empty(), "the first is being asked");
         advice.answered(&[report(&first, &[])], now);
 
         assert_eq!(advice.next(now), std::slice::from_ref(&second));
         advice.answered(&[report(&second, &[])], now);
-        advice.meet(&first);
+        advice.meet(&first, now);
         assert!(advice.next(now + AGAIN_AFTER).is_empty());
         assert_eq!(advice.due(), None);
+    }
+
+    #[test]
+    fn a_few_routes_are_asked_about_at_a_time_while_the_destination_answers() {
+        let all: [Route; 2 * CHECKED_AT_A_TIME] = routes();
+        let now = Instant::now();
+        let mut advice = met(&all, now);
+
+        let first = advice.next(now);
+        advice.answered(&[refused(&first[0], ErrorKind::UnknownTopic)], now);
+        let second = advice.next(now);
+
+        assert_eq!(first.len(), CHECKED_AT_A_TIME);
+        assert_eq!(second.len(), CHECKED_AT_A_TIME);
+        assert!(second.iter().all(|route| !first.contains(route)));
+    }
+
+    #[test]
+    fn a_destination_that_does_not_answer_is_asked_about_nothing_for_a_while() {
+        let all: [Route; 2 * CHECKED_AT_A_TIME] = routes();
+        let now = Instant::now();
+        let away = |route: &Route| refused(route, ErrorKind::Unavailable);
+        let unread = |route: &Route| TopicReport {
+            route: route.clone(),
+            state: Ok(TopicState {
+                unread: Some("no time".to_owned()),
+                ..TopicState::default()
+            }),
+        };
+        let silences: [&dyn Fn(&[Route]) -> Vec<TopicReport>; 3] = [
+            &|_| Vec::new(),
+            &|asked| asked.iter().map(away).collect(),
+            &|asked| asked.iter().map(unread).collect(),
+        ];
+        for silence in silences {
+            let mut advice = met(&all, now);
+            let first = advice.next(now);
+
+            assert!(advice.answered(&silence(&first), now).is_empty());
+
+            assert!(advice.next(now).is_empty());
+            assert_eq!(advice.due(), Some(now + AGAIN_AFTER));
+            let second = advice.next(now + AGAIN_AFTER);
+            assert!(second.iter().all(|route| !first.contains(route)));
+        }
     }
 
     #[test]
     fn what_was_not_told_is_asked_again_a_while_later() {
         let [missing, silent] = routes();
         let now = Instant::now();
-        let mut advice = Advice::default();
-        advice.meet(&missing);
-        advice.meet(&silent);
+        let mut advice = met(&[missing.clone(), silent.clone()], now);
         advice.next(now);
-        let refused = TopicReport {
-            route: missing.clone(),
-            state: Err(PublishError::new(ErrorKind::UnknownTopic, "no such topic")),
-        };
+        let refused = refused(&missing, ErrorKind::UnknownTopic);
 
         assert!(advice.answered(&[refused], now).is_empty());
 
@@ -187,26 +264,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_told_is_asked_more_and_more_seldom() {
-        let [silent, other] = routes();
+    fn what_is_never_told_is_asked_more_and_more_seldom_and_puts_off_no_other() {
+        let [missing, other] = routes();
         let mut now = Instant::now();
-        let mut advice = Advice::default();
-        advice.meet(&silent);
+        let mut advice = met(std::slice::from_ref(&missing), now);
         let mut rests = Vec::new();
         for _ in 0..9 {
             advice.next(now);
-            advice.answered(&[], now);
+            advice.answered(&[refused(&missing, ErrorKind::UnknownTopic)], now);
             let due = advice.due().unwrap();
             rests.push((due - now).as_secs() / 60);
             now = due;
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
 
-        // One that is met meanwhile puts nothing off.
-        advice.meet(&other);
-        let before = now - Duration::from_secs(1);
+        // One that is met meanwhile has a rest of its own, and changes none.
+        let before = now - Duration::from_secs(600);
+        advice.meet(&other, before);
         assert_eq!(advice.next(before), std::slice::from_ref(&other));
-        advice.answered(&[report(&other, &[])], before);
+        advice.answered(&[], before);
+        let again = before + AGAIN_AFTER;
+        assert_eq!(advice.due(), Some(again));
+        assert_eq!(advice.next(again), std::slice::from_ref(&other));
+        advice.answered(&[report(&other, &[])], again);
         assert_eq!(advice.due(), Some(now));
     }
 
@@ -214,11 +294,10 @@ mod tests {
     fn a_question_that_a_lost_lease_cut_off_is_asked_again() {
         let [route] = routes();
         let now = Instant::now();
-        let mut advice = Advice::default();
-        advice.meet(&route);
+        let mut advice = met(std::slice::from_ref(&route), now);
         advice.next(now);
 
-        advice.begin();
+        advice.begin(now);
 
         assert_eq!(advice.next(now), [route]);
     }
@@ -249,11 +328,12 @@ mod tests {
 
     #[test]
     fn no_more_routes_are_asked_about_than_are_kept() {
+        let now = Instant::now();
         let mut advice = Advice::default();
         for n in 0..=MOST_ROUTES {
-            advice.meet(&Route::new(&n.to_string()));
+            advice.meet(&Route::new(&n.to_string()), now);
         }
 
-        assert_eq!(advice.next(Instant::now()).len(), MOST_ROUTES);
+        assert_eq!(advice.untold.len(), MOST_ROUTES);
     }
 }

@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onceward_core::TopicReport;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::advice::News;
 use super::holder::Holder;
 use super::jobs;
 use crate::destination::Destination;
+use crate::plan::chain;
 
 impl<D: Destination> Holder<D> {
     /// Takes note of the routes that the settings name whole.
-    pub(super) fn begin_advice(&mut self) {
-        self.advice.begin();
+    pub(super) fn begin_advice(&mut self, now: Instant) {
+        self.advice.begin(now);
         for route in self.settings.known_routes(&[]) {
-            self.advice.meet(&route);
+            self.advice.meet(&route, now);
         }
     }
 
@@ -27,7 +28,7 @@ impl<D: Destination> Holder<D> {
         }
         for routes in self.routing.take_met() {
             for route in routes.iter() {
-                self.advice.meet(route);
+                self.advice.meet(route, now);
             }
         }
         let routes = self.advice.next(now);
@@ -39,6 +40,16 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn on_advised(&mut self, reports: &[TopicReport]) {
+        for report in reports {
+            let why = match &report.state {
+                Ok(state) => state.unread.clone(),
+                Err(error) => Some(chain(error)),
+            };
+            if let Some(why) = why {
+                let (stream, route) = (&self.settings.name, &report.route);
+                debug!(%stream, %route, error = %why, "settings not told; will ask again");
+            }
+        }
         let news = self.advice.answered(reports, Instant::now());
         self.tell(&news);
     }

@@ -199,7 +199,7 @@ impl<D: Destination> Holder<D> {
             destination,
         };
         holder.add_detours(claimed.detours);
-        holder.begin_advice();
+        holder.begin_advice(now);
         Some(holder)
     }
 

@@ -1,14 +1,17 @@
 //! What a stream waits for: each job takes its tool along and brings it back with the result.
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use onceward::{Brought, Keeper, LogError, LogReader, Quiet, Snapshot};
 use onceward_core::{PublishError, Publisher, Receipts, Route, TopicReport};
 use tokio::time::timeout;
+use tracing::{debug, error, warn};
 
 use super::keeping::Kept;
 use crate::destination::Destination;
-use crate::pause::CHECKED_AT_A_TIME;
+use crate::plan::chain;
 use crate::window::{Line, Offer};
 
 /// How long looks go on by themselves.
@@ -47,7 +50,7 @@ pub(super) enum Done<P: Publisher> {
     Receipts(Offer, Receipts, Duration),
     /// What the destination says about routes; none in time.
     Checked(P, Vec<Route>, Option<Vec<TopicReport>>),
-    /// What the destination says about its settings, of those routes that it told about.
+    /// What the destination says about its settings, a report per route; none if it did not answer at all.
     Advised(Vec<TopicReport>),
     /// A session ended.
     Ended,
@@ -124,26 +127,34 @@ pub(super) async fn check<P: Publisher>(mut publisher: P, routes: Vec<Route>) ->
     Done::Checked(publisher, routes, reports.ok())
 }
 
-/// Asks about the settings of routes in a session of its own, a few routes at a time, until the destination does not answer.
+/// Asks about the settings of a few routes. No publishing depends on it, so not even a panic ends the time of holding.
 pub(super) async fn advise<D: Destination>(
     destination: &D,
     routes: &[Route],
 ) -> Done<D::Publisher> {
-    let mut reports = Vec::new();
-    let Ok(Ok(mut session)) = timeout(CHECK_DEADLINE, destination.open()).await else {
-        return Done::Advised(reports);
-    };
-    for some in routes.chunks(CHECKED_AT_A_TIME) {
-        match timeout(CHECK_DEADLINE, session.check(some)).await {
-            Ok(answer) => reports.extend(answer),
-            Err(_) => break,
+    let asked = AssertUnwindSafe(ask(destination, routes)).catch_unwind();
+    Done::Advised(asked.await.unwrap_or_else(|_| {
+        error!("a question about settings of the destination panicked; will ask again");
+        Vec::new()
+    }))
+}
+
+/// Asks about routes in a session of its own; no reports if there is no answer.
+async fn ask<D: Destination>(destination: &D, routes: &[Route]) -> Vec<TopicReport> {
+    let mut session = match timeout(CHECK_DEADLINE, destination.open()).await {
+        Ok(Ok(session)) => session,
+        Ok(Err(error)) => {
+            debug!(error = %chain(&error), "no session to ask about settings in");
+            return Vec::new();
         }
-    }
+        Err(_) => return Vec::new(),
+    };
+    let reports = timeout(CHECK_DEADLINE, session.check(routes)).await;
     // Nothing was offered: a session that does not end in time is dropped.
     timeout(CLOSE_DEADLINE, session.close(Duration::ZERO))
         .await
         .ok();
-    Done::Advised(reports)
+    reports.unwrap_or_default()
 }
 
 /// Ends a session: nothing that is not on the wire yet leaves any more.
@@ -154,7 +165,7 @@ pub(super) async fn end<P: Publisher>(mut publisher: P, within: Duration) -> Don
     };
     // A session that does not end in time is dropped, which ends it too.
     if timeout(within + CLOSE_DEADLINE, ended).await.is_err() {
-        tracing::warn!("a session did not close in time; it was dropped");
+        warn!("a session did not close in time; it was dropped");
     }
     Done::Ended
 }

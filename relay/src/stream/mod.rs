@@ -56,9 +56,9 @@ pub(crate) struct Stream<D> {
     pub(crate) reads: SharedReads,
 }
 
-/// What outlasts failures of the database.
+/// What is carried over from one time of holding to the next.
 #[derive(Debug, Default)]
-struct Kept {
+struct CarriedOver {
     /// A lease of our own need not be waited out.
     lease: Option<LeaseToken>,
     /// What was told of the destination's settings is not told again.
@@ -72,12 +72,12 @@ impl<D: Destination> Stream<D> {
     /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
         let (mut failures, mut times) = (0, 1);
-        let mut kept = Kept::default();
+        let mut carried = CarriedOver::default();
         while !stop.is_cancelled() {
-            let before = kept.lease;
-            let ended = self.turn(&mut kept, times, &stop).await;
+            let before = carried.lease;
+            let ended = self.turn(&mut carried, times, &stop).await;
             self.status.let_go();
-            if kept.lease != before {
+            if carried.lease != before {
                 failures = 0;
             }
             let error = match ended {
@@ -106,7 +106,7 @@ impl<D: Destination> Stream<D> {
     /// Stands by until the lease is ours, then holds it until it ends. Reads may take so many times as long as usual.
     async fn turn(
         &self,
-        kept: &mut Kept,
+        carried: &mut CarriedOver,
         times: u32,
         stop: &CancellationToken,
     ) -> Result<End, LogError> {
@@ -114,10 +114,10 @@ impl<D: Destination> Stream<D> {
         // Before the claim: a lease that waits for a connection runs out.
         let reader = LogReader::connect(&self.database.slower(times)).await?;
         keeper.check_reader(&reader)?;
-        let Some(claimed) = self.claim(&mut keeper, kept.lease, stop).await? else {
+        let Some(claimed) = self.claim(&mut keeper, carried.lease, stop).await? else {
             return Ok(End::Stopped);
         };
-        kept.lease = keeper.token();
+        carried.lease = keeper.token();
         pass(Failpoint::AfterClaim);
         info!(stream = %self.settings.name, owner = %self.owner, "lease claimed");
         self.status.update(|status| status.role = Role::Holder);
@@ -125,7 +125,7 @@ impl<D: Destination> Stream<D> {
         let destination = Arc::clone(&self.destination);
         let status = self.status.clone();
         let reader = (reader, self.reads.take_part());
-        let advice = std::mem::take(&mut kept.advice);
+        let advice = std::mem::take(&mut carried.advice);
         let holder = Holder::new(
             settings,
             destination,
@@ -139,7 +139,7 @@ impl<D: Destination> Stream<D> {
             return Ok(End::Fenced);
         };
         let (end, advice) = holder.run(stop).await;
-        kept.advice = advice;
+        carried.advice = advice;
         Ok(end)
     }
 

@@ -39,6 +39,7 @@ async fn state(
         None => Ok(TopicState {
             max_message: Some(largest(&info, max_payload)),
             warnings: warnings::warnings(&info),
+            unread: None,
         }),
     }
 }

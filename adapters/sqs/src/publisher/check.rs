@@ -31,6 +31,7 @@ async fn state(client: &Client, order: Order, route: &Route) -> Result<TopicStat
     Ok(TopicState {
         max_message: Some(queue.attributes.limit),
         warnings: queue.attributes.warnings(&name),
+        unread: None,
     })
 }
 

@@ -36,6 +36,8 @@ pub(in crate::cli) struct Asked {
     route: String,
     max_message: Option<u64>,
     warnings: Vec<String>,
+    /// Why its settings could not be read, if they could not.
+    unread: Option<String>,
     error: Option<Refused>,
 }
 
@@ -122,11 +124,13 @@ fn asked(stream: &StreamConfig, report: TopicReport) -> Asked {
             route,
             max_message: state.max_message,
             warnings: state.warnings,
+            unread: state.unread,
             error: None,
         },
         Err(error) => Asked {
             max_message: None,
             warnings: Vec::new(),
+            unread: None,
             error: Some(refused(&route, &error)),
             route,
         },
@@ -160,6 +164,11 @@ pub(in crate::cli) fn findings(destination: &Destination) -> Vec<Finding> {
         for warning in &asked.warnings {
             let text = format!("{route}: {warning}");
             let remedy = "change it on the broker, or accept what it means";
+            findings.push(of(Severity::Warning, "route_settings", text, remedy));
+        }
+        if let Some(unread) = &asked.unread {
+            let text = format!("{route}: {unread}");
+            let remedy = "look again in a while; if it stays so, look at the broker's log";
             findings.push(of(Severity::Warning, "route_settings", text, remedy));
         }
     }
@@ -202,6 +211,7 @@ mod tests {
                 route: "orders".to_owned(),
                 max_message: Some(1_000),
                 warnings: warnings.iter().map(|w| (*w).to_owned()).collect(),
+                unread: None,
                 error: error.map(|kind| {
                     let error = PublishError::new(kind, "no such topic");
                     Refused::new(&error, "create it".to_owned())
@@ -222,6 +232,23 @@ mod tests {
                 .contains("events (kafka): orders: no such topic")
         );
         assert_eq!(setting[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn settings_that_were_not_read_are_a_warning_of_their_own() {
+        let mut destination = destination(None, &[]);
+        destination.routes[0].unread = Some("its settings cannot be read now".to_owned());
+
+        let found = findings(&destination);
+
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].severity, Severity::Warning);
+        assert!(
+            found[0]
+                .text
+                .contains("orders: its settings cannot be read now")
+        );
+        assert!(found[0].remedy.starts_with("look again"));
     }
 
     #[test]
