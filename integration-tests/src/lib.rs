@@ -31,6 +31,7 @@ pub mod cpu;
 mod elsewhere;
 pub mod kafka;
 pub mod ledger;
+mod log;
 mod names;
 pub mod nats;
 mod ports;
@@ -42,6 +43,7 @@ mod spawner;
 pub mod sqs;
 pub mod wait;
 
+pub use log::Log;
 pub use names::unique;
 pub use ports::free_port;
 pub use scratch::Scratch;

@@ -8,9 +8,8 @@
 
 mod support;
 
-use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onceward::LogDatabase;
@@ -19,11 +18,10 @@ use onceward_core::{
 };
 use onceward_memory::{MemoryBroker, MemoryPending, MemoryPublisher};
 use onceward_relay::{Destination, Relay, Role, StreamSettings};
+use onceward_testkit::Log;
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until_true;
 use support::{Running, SOON, database, enqueue, numbered, settings, stores};
-use tracing::Level;
-use tracing_subscriber::fmt::MakeWriter;
 
 const ADVICE: &str = "old messages are removed unread; set discard = new";
 
@@ -137,45 +135,6 @@ impl Publisher for Session {
     }
 }
 
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn lines_with(&self, part: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().filter(|line| line.contains(part));
-        lines.map(str::to_owned).collect()
-    }
-
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(Level::WARN)
-            .with_writer(self.clone());
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 fn relay(database: &Database, destination: Careless, settings: StreamSettings) -> Running {
     let log = LogDatabase::new(database.url().parse().unwrap(), Schema::default());
     let relay = Relay::new(log).stream(settings, destination);
@@ -199,8 +158,7 @@ fn of_topics(topics: &[&str]) -> StreamSettings {
 async fn settings_that_could_lose_messages_are_told_at_the_start_while_there_is_nothing_to_publish()
 {
     let (database, broker) = (database().await, MemoryBroker::new());
-    let log = Log::default();
-    let _listening = log.listen();
+    let log = Log::of_this_thread();
     let destination = Careless::new(&broker, Question::Answered);
 
     let running = relay(&database, destination, of_topics(&["orders", "stock"]));
@@ -218,8 +176,7 @@ async fn settings_that_could_lose_messages_are_told_at_the_start_while_there_is_
 #[tokio::test]
 async fn a_topic_of_a_pattern_is_asked_about_once_it_is_met_and_each_is_told_of_once() {
     let (database, broker) = (database().await, MemoryBroker::new());
-    let log = Log::default();
-    let _listening = log.listen();
+    let log = Log::of_this_thread();
     let destination = Careless::new(&broker, Question::Answered);
     let running = relay(&database, destination.clone(), of_topics(&["orders.*"]));
     enqueue(&database, numbered("orders.paid", 0..10)).await;
@@ -260,8 +217,7 @@ async fn a_topic_of_a_pattern_is_asked_about_once_it_is_met_and_each_is_told_of_
 #[tokio::test]
 async fn what_is_told_of_some_topics_does_not_wait_for_the_others() {
     let (database, broker) = (database().await, MemoryBroker::new());
-    let log = Log::default();
-    let _listening = log.listen();
+    let log = Log::of_this_thread();
     let destination = Careless::new(&broker, Question::AnsweredOnce);
 
     let running = relay(&database, destination, many());
@@ -280,72 +236,59 @@ fn many() -> StreamSettings {
     of_topics(&topics)
 }
 
-/// Whatever becomes of the question, messages are published and nothing is paused or held anew.
-async fn is_not_held_up(running: &Running, database: &Database, broker: &MemoryBroker) {
-    enqueue(database, numbered("orders.1", 0..500)).await;
-    stores(broker, "orders.1", 500).await;
-    let status = running.status.borrow();
+/// Whatever becomes of the question, messages are published and nothing is paused or held anew. How many sessions were opened, and how many
+/// topics were asked about.
+async fn is_not_held_up(question: Question, settings: StreamSettings) -> (usize, usize) {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let destination = Careless::new(&broker, question);
+    let running = relay(&database, destination.clone(), settings);
+    let asks = if question == Question::Unopened {
+        Careless::opened
+    } else {
+        Careless::asked
+    };
+    until_true(SOON, "a question", async || asks(&destination) > 0).await;
+
+    enqueue(&database, numbered("orders.1", 0..500)).await;
+    stores(&broker, "orders.1", 500).await;
+
+    let status = running.status.borrow().clone();
     assert_eq!(status.role, Role::Holder);
     assert_eq!(status.destination_paused, None);
+    running.stop().await;
+    (destination.opened(), destination.asked())
 }
 
 #[tokio::test]
 async fn a_destination_that_never_answers_what_it_is_asked_holds_nothing_up() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    let destination = Careless::new(&broker, Question::Unanswered);
-    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
-    until_true(SOON, "a question", async || destination.asked() > 0).await;
+    let (_, asked) = is_not_held_up(Question::Unanswered, of_topics(&["orders.1"])).await;
 
-    is_not_held_up(&running, &database, &broker).await;
-
-    running.stop().await;
-    assert_eq!(destination.asked(), 1);
+    assert_eq!(asked, 1);
 }
 
 #[tokio::test]
 async fn a_session_to_ask_in_that_never_opens_holds_nothing_up() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    let destination = Careless::new(&broker, Question::Unopened);
-    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
-    until_true(SOON, "a session", async || destination.opened() > 0).await;
+    let counts = is_not_held_up(Question::Unopened, of_topics(&["orders.1"])).await;
 
-    is_not_held_up(&running, &database, &broker).await;
-
-    running.stop().await;
-    assert_eq!((destination.opened(), destination.asked()), (2, 0));
+    assert_eq!(counts, (2, 0));
 }
 
 #[tokio::test]
 async fn a_destination_that_is_away_is_not_asked_about_all_its_topics() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    let destination = Careless::new(&broker, Question::Unavailable);
-    let running = relay(&database, destination.clone(), many());
-    until_true(SOON, "a question", async || destination.asked() > 0).await;
+    let (_, asked) = is_not_held_up(Question::Unavailable, many()).await;
 
-    is_not_held_up(&running, &database, &broker).await;
-
-    running.stop().await;
-    assert_eq!(destination.asked(), 10);
+    assert_eq!(asked, 10);
 }
 
 #[tokio::test]
 async fn a_question_that_panics_is_logged_and_the_stream_stays_held() {
-    let (database, broker) = (database().await, MemoryBroker::new());
-    let log = Log::default();
-    let _listening = log.listen();
-    let destination = Careless::new(&broker, Question::Panics);
-    let running = relay(&database, destination.clone(), of_topics(&["orders.1"]));
-    until_true(SOON, "a panic", async || {
-        !log.lines_with("panicked").is_empty()
-    })
-    .await;
+    let log = Log::of_this_thread();
 
-    is_not_held_up(&running, &database, &broker).await;
+    let (_, asked) = is_not_held_up(Question::Panics, of_topics(&["orders.1"])).await;
 
-    running.stop().await;
     assert_eq!(log.lines_with("panicked").len(), 1);
     assert!(log.lines_with("database failed").is_empty());
-    assert_eq!(destination.asked(), 1);
+    assert_eq!(asked, 1);
 }
 
 #[tokio::test]

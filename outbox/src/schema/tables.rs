@@ -84,7 +84,8 @@ pub(super) async fn read(
     sqlx::query_as(
         "with user_triggers as (
            -- A partition's copy of its table's trigger is that trigger, and may be enabled where the table's is not.
-           -- (Servers that are too old, and are told so, have no such column.)
+           -- (Servers that are too old, and are told so, have no such column.) Copies are looked for among all triggers, and only where one
+           -- is disabled.
            select t.tgrelid, t.tgname, t.tgtype
            from pg_trigger t
            where not t.tgisinternal

@@ -79,44 +79,11 @@ pub(super) async fn find(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use onceward_testkit::unique;
+    use onceward_testkit::{Log, unique};
     use serde_json::json;
-    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
     use crate::{Sqs, SqsConfig};
-
-    /// What was logged.
-    #[derive(Debug, Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Log {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
-
-    impl Log {
-        fn taken(&self) -> String {
-            String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
-        }
-    }
 
     #[tokio::test]
     async fn a_queue_that_gives_messages_up_before_the_consumer_does_is_warned_of() {
@@ -133,24 +100,20 @@ mod tests {
         server
             .create_queue(&queue, &[("RedrivePolicy", &policy.to_string())])
             .await;
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(log.clone())
-            .with_ansi(false);
-        let _ours = tracing::subscriber::set_default(subscriber.finish());
+        let log = Log::of_this_thread();
         let names = [QueueName::parse(&queue).unwrap()];
         let client = Sqs::new(SqsConfig::emulator(server.url())).client().await;
 
-        find(&client, &names, 5).await.unwrap();
-        let warned = log.taken();
         find(&client, &names, 4).await.unwrap();
-        let silent = log.taken();
+        let silent = log.lines_with("WARN");
+        find(&client, &names, 5).await.unwrap();
+        let warned = log.lines_with("WARN");
 
-        assert!(warned.contains("WARN"), "{warned}");
+        assert!(silent.is_empty(), "{silent:?}");
+        assert_eq!(warned.len(), 1, "{warned:?}");
         for word in [queue.as_str(), "after 5 receives", "its 5 attempts"] {
-            assert!(warned.contains(word), "{word}: {warned}");
+            assert!(warned[0].contains(word), "{word}: {warned:?}");
         }
-        assert!(!silent.contains("WARN"), "{silent}");
     }
 
     #[test]
