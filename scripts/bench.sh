@@ -42,7 +42,7 @@ bench=target/release/onceward-bench
 case "$mode" in
     given) exec "$bench" "$@" ;;
     short)
-        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 300000 --seconds 3
+        "$bench" --only W1,W2,W3,W4,W6 --repeats 3 --messages 200000 --seconds 2
         exec "$bench" report
         ;;
     peers)

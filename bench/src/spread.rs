@@ -32,7 +32,7 @@ use crate::results::Results;
 use crate::world::World;
 
 /// Messages of one run.
-const MESSAGES: u64 = 2_000;
+const MESSAGES: u64 = 1_000;
 
 const PARTITIONS: usize = 8;
 

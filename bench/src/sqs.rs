@@ -23,7 +23,7 @@ use crate::results::{OURS, Results};
 use crate::world::World;
 
 /// Messages of one run: the emulator is slow.
-const MESSAGES: u64 = 4_000;
+const MESSAGES: u64 = 3_000;
 /// Calls at a time, as the adapter makes them.
 const CALLS: usize = 32;
 /// Polls at a time, as the adapter makes them.
