@@ -11,6 +11,7 @@ use clap::Args;
 use crate::broker::{self, Broker};
 use crate::consume::{self, Manner};
 use crate::drain;
+use crate::machine::{self, Machines};
 use crate::outcome::Outcome;
 use crate::producer;
 use crate::relay::look_for;
@@ -23,12 +24,15 @@ const LEAST: f64 = 0.4;
 /// How often a ratio may be found too low before that is a failure.
 const TRIES: usize = 3;
 
+/// Messages of the backlog where neither an argument nor what is recorded says so.
+const MESSAGES: u64 = 500_000;
+
 /// How the guard measures.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Messages of the backlog that is drained: as many as what is recorded had, as shares of a ceiling depend on it.
-    #[arg(long, default_value_t = 500_000)]
-    messages: u64,
+    /// Messages of the backlog that is drained [default: as many as the recorded W1 had, as shares of a ceiling depend on it].
+    #[arg(long)]
+    messages: Option<u64>,
     /// Seconds that each of both producers writes.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
@@ -38,6 +42,17 @@ pub(crate) struct Settings {
     /// The recorded results.
     #[arg(long, default_value = "bench/results.json")]
     results: PathBuf,
+    /// What they were measured on.
+    #[arg(long, default_value = "bench/machine.json")]
+    machine: PathBuf,
+}
+
+impl Settings {
+    /// Messages of the backlog.
+    fn messages(&self, machines: &Machines) -> u64 {
+        let recorded = machines.get("W1").and_then(|run| run.messages);
+        self.messages.or(recorded).unwrap_or(MESSAGES)
+    }
 }
 
 /// What is looked at.
@@ -107,8 +122,8 @@ impl Subject {
         }
     }
 
-    async fn measure(self, world: &World, settings: &Settings) -> Outcome<f64> {
-        let (relay, messages) = (settings.relay.as_path(), settings.messages);
+    async fn measure(self, world: &World, settings: &Settings, messages: u64) -> Outcome<f64> {
+        let relay = settings.relay.as_path();
         match self {
             Self::DrainToKafka => drain::share(world, relay, (Broker::Kafka, 12), messages).await,
             Self::DrainToNats => drain::share(world, relay, (Broker::Nats, 1), messages).await,
@@ -148,8 +163,9 @@ const fn words(verdict: Verdict) -> &'static str {
 pub(crate) async fn run(settings: &Settings) -> Outcome {
     look_for(&settings.relay)?;
     let rows = results::read(&settings.results)?;
+    let messages = settings.messages(&machine::read(&settings.machine)?);
     let world = World::start().await;
-    broker::warm_up(&world, settings.messages).await?;
+    broker::warm_up(&world, messages).await?;
     let mut left: Vec<(Subject, Vec<f64>)> =
         Subject::ALL.map(|subject| (subject, Vec::new())).into();
     let mut slow = Vec::new();
@@ -158,7 +174,7 @@ pub(crate) async fn run(settings: &Settings) -> Outcome {
         let mut again = Vec::new();
         for (subject, mut tries) in left {
             let (ratio, recorded) = (
-                subject.measure(&world, settings).await?,
+                subject.measure(&world, settings, messages).await?,
                 subject.recorded(&rows),
             );
             tries.push(ratio);
@@ -196,6 +212,10 @@ fn print(subject: Subject, ratio: f64, recorded: Option<f64>, verdict: Verdict) 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -227,6 +247,26 @@ mod tests {
     #[test]
     fn what_is_not_recorded_fails_nothing() {
         assert_eq!(verdict(None, &[0.0, 0.0, 0.0]), Verdict::NotRecorded);
+    }
+
+    #[test]
+    fn the_backlog_is_as_large_as_the_recorded_one() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let messages = |arguments: &[&str], machines: &Machines| {
+            let line = ["guard"].iter().chain(arguments);
+            Line::parse_from(line).settings.messages(machines)
+        };
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut machines = machine::read(&here.join("machine.json")).unwrap();
+        machines.get_mut("W1").unwrap().messages = Some(7);
+
+        assert_eq!(messages(&[], &machines), 7);
+        assert_eq!(messages(&["--messages", "9"], &machines), 9);
+        assert_eq!(messages(&[], &Machines::new()), MESSAGES);
     }
 
     #[test]

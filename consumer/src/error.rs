@@ -12,13 +12,13 @@ use crate::schema::Right;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The name is none.
+    /// The consumer's name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// A pattern of types is none.
+    /// A handler's pattern of types is not valid.
     #[error("a handler's pattern of types is not valid")]
     Pattern(#[source] InvalidGlob),
-    /// The topic for dead letters is none.
+    /// The topic for dead letters is not valid.
     #[error("the topic for dead letters is not valid")]
     Topic(#[source] InvalidTopic),
     /// Two handlers have the same pattern.

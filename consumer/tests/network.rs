@@ -12,20 +12,43 @@ use common::{
 };
 use onceward_consumer::{BatchTx, HandlerError, HandlerSettings, Tx};
 use onceward_testkit::wait;
+use sqlx::{Postgres, Transaction};
 
-/// Waits until a backend of this database sleeps.
-async fn sleeps(stage: &Stage) {
-    wait::until_true(SOON, "a backend that sleeps", || async {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and wait_event = 'PgSleep'",
-        )
-        .fetch_one(stage.pool())
-        .await
-        .unwrap();
-        count > 0
-    })
-    .await;
+/// Holds up each COMMIT that has written an effect, so that something can happen while it runs.
+struct Held(Transaction<'static, Postgres>);
+
+impl Held {
+    async fn commits_of(stage: &Stage) -> Self {
+        let setup = "create function wait_to_go_on() returns trigger language plpgsql as $$
+            begin perform pg_advisory_xact_lock_shared(1); return null; end $$;
+            create constraint trigger at_commit after insert on effects
+            deferrable initially deferred for each row execute function wait_to_go_on()";
+        sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
+        let mut holder = stage.pool().begin().await.unwrap();
+        sqlx::raw_sql("select pg_advisory_xact_lock(1)")
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        Self(holder)
+    }
+
+    /// Waits until a COMMIT is held up.
+    async fn one(&self, stage: &Stage) {
+        wait::until_true(SOON, "a COMMIT that is held up", || async {
+            let waits =
+                "select exists (select from pg_locks where locktype = 'advisory' and not granted
+                and database = (select oid from pg_database where datname = current_database()))";
+            sqlx::query_scalar(waits)
+                .fetch_one(stage.pool())
+                .await
+                .unwrap()
+        })
+        .await;
+    }
+
+    async fn let_go(self) {
+        self.0.rollback().await.unwrap();
+    }
 }
 
 /// Waits for a permit, and then asks the database once more.
@@ -37,26 +60,18 @@ async fn asks_after(gate: &Gate, tx: &mut Tx) -> Result<(), HandlerError> {
     Ok(())
 }
 
-/// COMMIT takes its time from now on, so that something can happen while it runs.
-async fn commit_dawdles(stage: &Stage) {
-    let setup = "create function dawdle() returns trigger language plpgsql as $$
-        begin perform pg_sleep(1); return null; end $$;
-        create constraint trigger at_commit after insert on effects
-        deferrable initially deferred for each row execute function dawdle()";
-    sqlx::raw_sql(setup).execute(stage.pool()).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_connection_breaks_at_commit_the_mark_tells() {
     let stage = Stage::new().await;
-    commit_dawdles(&stage).await;
+    let held = Held::commits_of(&stage).await;
     let (mut proxy, pool) = through_proxy(&stage).await;
     stage.publish(1, Some(1));
 
     let builder = stage.builder().pool(pool).on("*", write_effect);
     let running = stage.run(builder.with(quick(1)));
-    sleeps(&stage).await;
+    held.one(&stage).await;
     proxy.cut().await;
+    held.let_go().await;
     stage.settled(1).await;
     proxy.heal().await;
     stage.publish(2, Some(1));
@@ -79,19 +94,21 @@ async fn when_the_answer_to_the_commit_of_a_batch_is_lost_its_marks_tell() {
         for order in 0..2 {
             stage.publish(order, Some(order));
         }
-        commit_dawdles(&stage).await;
+        let held = Held::commits_of(&stage).await;
 
         let builder = stage.builder().pool(pool).on_batch("*", write_all);
         let running = stage.run(builder.with(quick(1)));
-        sleeps(&stage).await;
+        held.one(&stage).await;
         if silent {
             proxy.swallow_answers();
+            held.let_go().await;
             wait::until_true(SOON, "the effects", || async {
                 stage.effects().await.len() == 2
             })
             .await;
         } else {
             proxy.cut().await;
+            held.let_go().await;
             stage.settled(2).await;
         }
         proxy.heal().await;
@@ -111,14 +128,15 @@ async fn when_the_answer_to_the_commit_of_a_batch_is_lost_its_marks_tell() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_to_commit_that_never_comes_does_not_keep_the_key_for_long() {
     let stage = Stage::new().await;
-    commit_dawdles(&stage).await;
+    let held = Held::commits_of(&stage).await;
     let (mut proxy, pool) = through_proxy(&stage).await;
     stage.publish(1, Some(1));
 
     let builder = stage.builder().pool(pool).on("*", write_effect);
     let running = stage.run(builder.with(quick(1)));
-    sleeps(&stage).await;
+    held.one(&stage).await;
     proxy.swallow_answers();
+    held.let_go().await;
     wait::until_true(SOON, "the effect of the first", || async {
         stage.effects().await == [1]
     })
@@ -224,15 +242,16 @@ fn deferring() -> HandlerSettings {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_answer_to_the_commit_of_a_retry_is_lost_its_line_tells() {
     let stage = Stage::new().await;
-    commit_dawdles(&stage).await;
+    let held = Held::commits_of(&stage).await;
     let (mut proxy, pool) = through_proxy(&stage).await;
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
 
     let builder = stage.builder().pool(pool).on("*", second_time);
     let running = stage.run(builder.with(deferring()));
-    sleeps(&stage).await;
+    held.one(&stage).await;
     proxy.cut().await;
+    held.let_go().await;
     wait::until_true(SOON, "the effect", || async {
         stage.effects().await == [1]
     })

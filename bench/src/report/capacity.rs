@@ -139,7 +139,7 @@ fn postgres(page: &mut String, costs: &Costs, machine_cores: Option<usize>) {
     line(
         page,
         format_args!(
-            "| messages/s, one a transaction | machines like that for the writers | log added, MB/s | cores of PostgreSQL, the writers' part included | cores of the relay (Kafka) |\n|---:|---:|---:|---:|---:|"
+            "| messages/s, one a transaction | machines like that for the writers | write-ahead log added, MB/s | cores of PostgreSQL, the writers' part included | cores of the relay (Kafka) |\n|---:|---:|---:|---:|---:|"
         ),
     );
     for rate in [100.0, 1_000.0, 5_000.0, 20_000.0, 100_000.0] {

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 
 use crate::sql;
 
-/// What to change of a dead letter; what is none stays.
+/// What to change of a dead letter: a field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edit {
     /// What it is about.
@@ -28,7 +28,8 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// Refuses what enqueueing would refuse, before anything is changed.
+    /// Refuses what enqueueing would refuse of each part, before anything is changed. Not what the message would be with it: the payload may
+    /// have any size, and whether there is a key to a sequence, if the key is not changed, nobody asks.
     ///
     /// # Errors
     /// The first part that is not valid.

@@ -10,7 +10,8 @@ use crate::ConsumerError;
 /// and 64 of a trigger's type: before the row or statement, and in place of it. `D`: disabled; the copies that a table's partitions have of
 /// its trigger may be enabled still, and are internal before PostgreSQL 15.
 ///
-/// Served by the catalog's indexes, but for the copies of a disabled trigger, for which all triggers are gone through; locks nothing. $1 names of tables, to which their partitions are added.
+/// Served by the catalog's indexes, but for the copies of a disabled trigger, for which all triggers are gone through; locks nothing. $1
+/// names of tables, to which their partitions are added.
 const ALTERED: &str = "
 with named as (
   select distinct name::regclass as oid

@@ -1,14 +1,18 @@
 //! Which message of a paused type is tried, by whom and when.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use onceward_consumer::{FailingTypes, HandlerError, HandlerSettings, Limits, Tx};
 use onceward_testkit::wait;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use crate::common::{self, Order, SOON, Stage, effect, quick};
+use crate::common::{self, Gate, Order, SOON, Stage, effect, pass_the_gate, quick};
 use crate::{
     Dependency, builder, depends, let_wait, pause_by_hand, paused, publish_failing, wait_for_calls,
     wait_for_effects, wait_until_forgotten,
@@ -72,56 +76,68 @@ async fn one_that_has_expired_tells_nothing_and_the_next_one_is_tried_at_once() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_try_that_takes_long_is_the_only_one_of_all_members() {
-    async fn slow_once_paused(
-        (running, most, calls): (Arc<AtomicU32>, Arc<AtomicU32>, Arc<AtomicU32>),
+    async fn waits(
+        (running, gate): (Arc<AtomicU32>, Arc<Gate>),
         _: Order,
         tx: &mut Tx,
     ) -> Result<(), HandlerError> {
-        let paused: bool = sqlx::query_scalar("select exists (select from onceward.paused_types)")
-            .fetch_one(&mut **tx)
-            .await?;
-        if paused {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            sqlx::query("select pg_sleep(0.4)")
-                .execute(&mut **tx)
-                .await?;
-            running.fetch_sub(1, Ordering::SeqCst);
-            calls.fetch_add(1, Ordering::SeqCst);
-        }
-        Err("the dependency is down".into())
+        running.fetch_add(1, Ordering::SeqCst);
+        let passed = pass_the_gate(&gate, tx).await;
+        running.fetch_sub(1, Ordering::SeqCst);
+        passed.and(Err("the dependency is down".into()))
     }
+    const MEMBERS: [&str; 2] = ["one member", "another member"];
     let stage = Stage::new().await;
-    publish_failing(&stage, 30);
-    let state: (Arc<AtomicU32>, Arc<AtomicU32>, Arc<AtomicU32>) = Default::default();
+    let_wait(&stage, "paused", 30).await;
+    pause_by_hand(&stage, "paused", 0).await;
+    let (running, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Gate::new()));
     let often = FailingTypes {
         probe_every: Duration::from_millis(100),
         ..FailingTypes::default()
     };
-    let builder = || {
-        let builder = stage.builder().defaults(quick(1_000));
-        builder
-            .failing_types(often.clone())
-            .on_with("*", state.clone(), slow_once_paused)
-    };
 
-    let members = [stage.run(builder()), stage.run(builder())];
-    stage.wait_for_retries(30).await;
-    // Those that had begun before the pause was known to all have ended after one more.
-    wait_for_calls_of(&state.2, state.2.load(Ordering::SeqCst) + 2).await;
-    state.1.store(0, Ordering::SeqCst);
-    wait_for_calls_of(&state.2, state.2.load(Ordering::SeqCst) + 6).await;
+    let mut members = Vec::new();
+    for name in MEMBERS {
+        let options: PgConnectOptions = stage.database.url().parse().unwrap();
+        let pool = PgPool::connect_lazy_with(options.application_name(name));
+        let builder = stage.builder().pool(pool).failing_types(often.clone());
+        let state = (running.clone(), gate.clone());
+        members.push(stage.run(builder.on_with("*", state, waits)));
+    }
+    for _ in 0..3 {
+        gate.has_a_handler().await;
+        for _ in 0..3 {
+            wait_until_all_have_looked(&stage, &MEMBERS).await;
+        }
+        assert_eq!(running.load(Ordering::SeqCst), 1);
+        gate.add_permits(1);
+    }
+    gate.add_permits(99);
     for member in members {
         member.stop().await;
     }
-
-    assert_eq!(state.1.load(Ordering::SeqCst), 1);
 }
 
-async fn wait_for_calls_of(calls: &AtomicU32, count: u32) {
-    wait::until_true(SOON, "some calls", || async {
-        calls.load(Ordering::SeqCst) >= count
-    })
-    .await;
+/// Waits until each of these members has looked once more which types are paused and may be tried.
+async fn wait_until_all_have_looked(stage: &Stage, members: &[&str]) {
+    let now: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    let mut left: HashSet<String> = members.iter().map(|&member| member.to_owned()).collect();
+    let looks = "select application_name from pg_stat_activity
+        where datname = current_database() and query_start > $1 and query like '%probe_at <= clock_timestamp()%'
+        and query not like '%for no key update%'";
+    let until = tokio::time::Instant::now() + SOON;
+    while !left.is_empty() {
+        assert!(tokio::time::Instant::now() < until, "no look of {left:?}");
+        let looked: Vec<String> = sqlx::query_scalar(looks)
+            .bind(now)
+            .fetch_all(stage.pool())
+            .await
+            .unwrap();
+        left.retain(|member| !looked.contains(member));
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod enqueue;
 mod marks;
 mod migrate;
 mod order;
+mod refused;
 mod rights;
 mod shape;
 

@@ -8,7 +8,7 @@ use super::LogAdmin;
 use crate::log::LogError;
 use crate::sql::render;
 
-/// What to change of a parked message; what is none stays.
+/// What to change of a parked message: a field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParkedEdit {
     /// What it is about.
@@ -26,7 +26,8 @@ pub struct ParkedEdit {
 }
 
 impl ParkedEdit {
-    /// Refuses what enqueueing would refuse, before anything is changed.
+    /// Refuses what enqueueing would refuse of each part, before anything is changed. Not what the message would be with it: how large the
+    /// payload may be the broker says, and whether there is a key to a sequence, if neither is changed, nobody asks.
     ///
     /// # Errors
     /// The first part that is not valid.

@@ -200,7 +200,7 @@ impl LogAdmin {
             .map_err(|error| LogError::malformed(LISTING, error))
     }
 
-    /// One parked message with all it holds; none if there is none.
+    /// One parked message with everything it holds, or `None` if there is no such message.
     ///
     /// # Errors
     /// That the database failed.

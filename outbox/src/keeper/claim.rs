@@ -118,7 +118,8 @@ insert into {{schema}}.streams (stream)
 values ($1)
 on conflict do nothing";
 
-/// Locks the stream's row; a second claim waits here, and then finds the lease taken.
+/// Locks the stream's row; a second claim waits here, and then finds the lease taken. What an earlier holder had paused may be over: whoever
+/// claims finds out anew.
 const TAKE: &str = "
 update {{schema}}.streams
 set lease_token = gen_random_uuid(),
@@ -126,6 +127,7 @@ set lease_token = gen_random_uuid(),
   lease_until = clock_timestamp() + make_interval(secs => $3),
   topics = $4,
   unrouted = $5,
+  paused = '[]',
   system_identifier = $6,
   timeline = $7
 where stream = $1 and (lease_until is null or lease_until <= clock_timestamp() or lease_token = $8)

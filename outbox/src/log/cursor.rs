@@ -34,7 +34,7 @@ pub struct Cursor {
 /// Ids are given in order and so are numbers, and a transaction has its id before it takes a number. So whoever has this id or a later one took
 /// its numbers later than that one, and they are above it.
 ///
-/// It spares a read work and changes nothing of its answer. A cursor that has come further goes by none.
+/// It only saves work: the rows that a read gives stay the same. It is ignored once the cursor's `last` is above that number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct LateBelow(Option<(i64, u64)>);
 
@@ -117,8 +117,8 @@ impl Cursor {
         }
     }
 
-    /// Takes note of the transaction `txid`, whose id was given after the number `given` had been. Any other loses rows. Says nothing to a
-    /// cursor that has come further than that number.
+    /// Takes note of a transaction. `txid` must be one whose id was given after the number `given` had been: with any other, later reads miss
+    /// rows. Ignored if `last` is above `given`.
     pub fn learn(&mut self, given: i64, txid: u64) {
         let known = self.known_late_below();
         if self.last <= given && known.is_none_or(|known| txid < known) {

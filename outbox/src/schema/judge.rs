@@ -8,7 +8,7 @@ mod tables;
 
 use std::time::Duration;
 
-pub use streams::{is_read, unread};
+pub use streams::{UNROUTED_REMEDY, is_read, unread};
 
 use onceward_core::TopicGlob;
 
@@ -37,7 +37,7 @@ pub struct Expected {
     pub standbys: Vec<String>,
     /// A transaction that is open for longer is worth a warning.
     pub long_transaction: Duration,
-    /// A stream whose lease ran out before this time is forgotten.
+    /// A stream whose lease ran out longer ago than this counts as forgotten. 24 hours unless changed.
     pub forgotten_after: Duration,
 }
 

@@ -1,10 +1,10 @@
 //! What `doctor` and `status` ask of the database: facts read by one query each, and a pure judgement over them.
 //!
 //! ```no_run
-//! # async fn example(connection: &mut sqlx::PgConnection) -> Result<(), onceward::schema::InspectError> {
+//! # async fn example(connection: &mut sqlx::PgConnection, known_version: i32) -> Result<(), onceward::schema::InspectError> {
 //! use onceward::{Schema, schema};
 //! let facts = schema::inspect(connection, &Schema::default(), schema::Duty::Relay).await?;
-//! for finding in schema::judge(&facts, &schema::Expected { known_version: 4, ..Default::default() }) {
+//! for finding in schema::judge(&facts, &schema::Expected { known_version, ..Default::default() }) {
 //!     println!("{}: {}", finding.text, finding.remedy);
 //! }
 //! # Ok(())
@@ -28,7 +28,7 @@ mod topics;
 
 pub use activity::{OpenTransaction, PreparedTransaction};
 pub use finding::{Finding, Severity};
-pub use judge::{ConfiguredStream, Expected, is_read, judge, unread};
+pub use judge::{ConfiguredStream, Expected, UNROUTED_REMEDY, is_read, judge, unread};
 pub use overview::{
     CursorOverview, ParkedCount, StreamOverview, UnroutedTopic, overview, unrouted,
 };

@@ -42,7 +42,8 @@ use output::Output;
 #[command(
     after_help = "Settings come from onceward.toml and from variables such as ONCEWARD__DATABASE__URL.
 Exit codes: 0 done, also where nothing was to be done; 1 failed, found a problem, or what was named is not there;
-2 wrong usage or configuration."
+2 wrong usage or configuration.
+Pages that are named as docs/… are at https://github.com/onceward/onceward."
 )]
 struct Cli {
     /// The configuration file [default: onceward.toml, if there is one]

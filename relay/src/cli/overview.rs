@@ -1,5 +1,7 @@
 //! A stream as the commands show it.
 
+use std::collections::BTreeMap;
+
 use onceward::schema::{CursorOverview, StreamOverview};
 use onceward_core::Lane;
 use serde::Serialize;
@@ -84,6 +86,16 @@ impl Stream {
             unrouted: stream.unrouted,
             owner: stream.owner,
         }
+    }
+
+    /// How many messages of the log it has not passed at most: by lanes, as each has its own, of which a detour may lie behind the main cursor.
+    pub(super) fn not_passed(&self) -> i64 {
+        let mut lanes = BTreeMap::new();
+        for cursor in &self.lanes {
+            let furthest = lanes.entry(cursor.lane).or_insert(0);
+            *furthest = cursor.depth.max(*furthest);
+        }
+        lanes.into_values().fold(0, i64::saturating_add)
     }
 
     /// What a person has to decide about, and the command to run next; none if nothing waits.

@@ -104,17 +104,15 @@ impl Drop {
         let mut admin = database::deciding_admin(context, "onceward stream").await?;
         confirm(&question(stream), self.yes)?;
         // Whoever was asked may have thought for long.
-        let depth = known(context)
-            .await?
-            .into_iter()
-            .find(|known| known.stream == *name);
-        let depth = depth.map_or(stream.depth, |stream| stream.depth);
+        let latest = known(context).await?;
+        let latest = latest.iter().find(|known| known.stream == *name);
+        let not_passed = latest.unwrap_or(stream).not_passed();
         let dropped = admin.drop_stream(name, self.force).await;
         match dropped.map_err(database::failed("dropping the stream"))? {
             DropStream::Dropped { waiting, decided } => {
                 let answer = Dropped {
                     stream: name.clone(),
-                    unpublished_at_most: depth,
+                    unpublished_at_most: not_passed,
                     parked: waiting,
                     decided,
                 };
@@ -141,10 +139,10 @@ impl Drop {
 }
 
 fn question(stream: &Known) -> String {
-    let (name, depth, aside) = (&stream.stream, stream.depth, stream.parked + stream.due);
+    let (name, aside) = (&stream.stream, stream.parked + stream.due);
     format!(
         "Drop the stream {name}? Up to {} of the log that it has not passed will not be published by it, and {} that it has parked or due will be forgotten.",
-        counted(depth, "message"),
+        counted(stream.not_passed(), "message"),
         counted(aside, "message")
     )
 }

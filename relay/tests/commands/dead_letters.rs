@@ -78,7 +78,7 @@ async fn dead_letters_are_changed_replayed_and_discarded() {
         .await;
 
     assert_eq!(edited, json!({ "id": 2, "edited": true, "replayed": true }));
-    again.assert_refused(1, &["does not wait for a person: it was replayed"]);
+    again.assert_refused(1, &["does not wait for a person: it is replayed"]);
     nothing.assert_refused(2, &["--payload"]);
     reserved.assert_refused(2, &["reserved"]);
     assert_eq!(replayed["ids"], json!([1, 3]), "oldest first");

@@ -25,9 +25,9 @@ pub(super) use rule::Ask;
 /// How long a reader waits for the answer to another one's ask, before it reads itself. Less than a read may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a reader that only passes over what comes lets one that publishes it read, each time that it has passed as many numbers as it
-/// asks for messages. Past one that publishes fewer than 50,000 a second it goes on by itself, with chunks of 2,500; for longer it would
-/// hold up what comes behind.
+/// How long a reader that publishes nothing of what comes waits for one that does, to take that one's answer, for each chunk that it passes.
+/// One that publishes fewer than 50,000 messages a second (chunks of 2,500 in 50 ms) is overtaken: who waited longer would hold up what comes
+/// behind.
 const COURTESY: Duration = Duration::from_millis(50);
 
 /// The same in its first [`SETTLING`]: one that publishes opens its sessions then, and may have begun a moment later.

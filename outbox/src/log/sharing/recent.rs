@@ -9,8 +9,11 @@ use super::rule::{Answer, Ask};
 /// Answers kept at most.
 const MOST: usize = 16;
 
-/// What all answers kept may weigh, in bytes.
-const MOST_BYTES: usize = 16 << 20;
+/// What all answers kept may weigh, in bytes; more only where the newest one does so alone.
+const MOST_BYTES: usize = 4 << 20;
+
+/// What the newest one may weigh, in bytes.
+const LARGEST: usize = 16 << 20;
 
 /// How long an answer is kept. What is older would be true still; but whoever comes later than that is not in step.
 const MOST_AGE: Duration = Duration::from_secs(2);
@@ -30,7 +33,7 @@ impl Recent {
     pub(super) fn keep(&mut self, answer: &Arc<Answer>, now: Instant) {
         self.forget(now);
         let weight = answer.weight();
-        if answer.is_empty() || weight > MOST_BYTES {
+        if answer.is_empty() || weight > LARGEST {
             return;
         }
         while self.answers.len() >= MOST || self.bytes + weight > MOST_BYTES {

@@ -33,6 +33,10 @@ fn at(last: i64, seen: &str) -> Cursor {
 }
 
 fn row(seq: i64) -> LogRow {
+    row_with(seq, &[0; 100])
+}
+
+fn row_with(seq: i64, payload: &[u8]) -> LogRow {
     let stored = Stored {
         seq,
         id: Uuid::nil(),
@@ -40,7 +44,7 @@ fn row(seq: i64) -> LogRow {
         key: None,
         kind: "orders",
         headers: b"\x01{}",
-        payload: &[0; 100],
+        payload,
         created_at: OffsetDateTime::UNIX_EPOCH,
     };
     LogRow {
@@ -67,7 +71,10 @@ fn ask(cursor: &Cursor) -> Ask {
 }
 
 fn answer(ask: Ask, rows: &[i64], after: Cursor) -> Answer {
-    let rows = rows.iter().map(|seq| row(*seq)).collect();
+    of_rows(ask, rows.iter().map(|seq| row(*seq)).collect(), after)
+}
+
+fn of_rows(ask: Ask, rows: Vec<LogRow>, after: Cursor) -> Answer {
     let read = Read {
         steps: vec![Step {
             rows,
@@ -227,6 +234,38 @@ fn the_oldest_answers_go_when_there_are_many() {
     for last in 2..=17 {
         assert!(recent.find(&behind(last), now).is_some(), "{last}");
     }
+}
+
+#[test]
+fn heavy_answers_are_kept_one_at_a_time() {
+    let now = Instant::now();
+    let mut recent = Recent::default();
+    let behind = |last: i64| {
+        but(ask(&at(last, "10:12:10")), |ask| {
+            ask.reads[0].bytes = 1 << 30
+        })
+    };
+    let heavy = |last: i64, megabytes: usize| {
+        let rows = vec![row_with(last + 1, &vec![0; megabytes * 1_000_000])];
+        Arc::new(of_rows(behind(last), rows, at(last + 1, "14:16:14")))
+    };
+
+    recent.keep(&heavy(1, 2), now);
+    recent.keep(&heavy(2, 2), now);
+    assert!(
+        recent.find(&behind(1), now).is_some(),
+        "both are light enough"
+    );
+    recent.keep(&heavy(3, 15), now);
+    assert!(recent.find(&behind(1), now).is_none());
+    assert!(recent.find(&behind(2), now).is_none());
+    assert!(recent.find(&behind(3), now).is_some());
+    recent.keep(&heavy(4, 17), now);
+    assert!(
+        recent.find(&behind(4), now).is_none(),
+        "that is too heavy for any"
+    );
+    assert!(recent.find(&behind(3), now).is_some());
 }
 
 #[test]

@@ -5,6 +5,9 @@ use onceward_core::{Topic, TopicGlob};
 use super::{ConfiguredStream, Expected};
 use crate::schema::{Facts, Finding, ParkedCount, StreamOverview};
 
+/// What to do about messages whose topic no stream reads. The streams that are there have passed them.
+pub const UNROUTED_REMEDY: &str = "give it a new stream with start = \"earliest\" (one that has passed its messages does not read them again), or set unrouted = \"discard\"";
+
 /// What is wrong or worth knowing about the streams.
 pub(super) fn judge(facts: &Facts, expected: &Expected) -> Vec<Finding> {
     let mut findings = forgotten(facts, expected);
@@ -212,7 +215,7 @@ fn unrouted(facts: &Facts) -> Vec<Finding> {
                     "the topic {} lies in {} slots and no stream asks for it: these slots are kept",
                     topic.topic, topic.slots
                 ),
-                "add it to a stream's topics, or set unrouted = \"discard\"",
+                UNROUTED_REMEDY,
             )
         })
         .collect()

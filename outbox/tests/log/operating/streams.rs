@@ -7,7 +7,7 @@ use onceward::{DropStream, LogAdmin, LogDatabase, PausedTopic, Schema};
 use time::OffsetDateTime;
 
 use super::{hold, streams, with_parked};
-use crate::support::{connection, enqueue, execute, migrated, stream};
+use crate::support::{claim, claim_of, connection, enqueue, execute, migrated, stream};
 
 #[tokio::test]
 async fn the_state_of_a_stream_tells_depth_age_holder_and_what_is_paused() {
@@ -41,6 +41,27 @@ async fn the_state_of_a_stream_tells_depth_age_holder_and_what_is_paused() {
     assert_eq!(depths, [(0, 0), (1, 3), (2, 0)]);
     let ages = |lane: usize| stream.cursors[lane].oldest_seconds;
     assert!(ages(1).is_some() && ages(0).is_none());
+}
+
+/// The broker may have been mended in between: the next holder would not know that it has to say so.
+#[tokio::test]
+async fn what_an_earlier_holder_had_paused_is_not_told_after_the_next_claim() {
+    let database = migrated().await;
+    let (_reader, mut keeper, _) = stream(&database).await;
+    let paused = PausedTopic {
+        topic: "orders".to_owned(),
+        reason: "unknown_topic".to_owned(),
+        since: OffsetDateTime::now_utc(),
+    };
+    keeper.store_paused(&[paused]).await.unwrap();
+    keeper.release().await.unwrap();
+
+    claim(&mut keeper, &claim_of("events", Duration::from_secs(60))).await;
+
+    assert_eq!(
+        streams(&database).await[0].paused,
+        serde_json::Value::Array(Vec::new())
+    );
 }
 
 #[tokio::test]

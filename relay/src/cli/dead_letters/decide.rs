@@ -100,25 +100,30 @@ impl Replay {
         let by = who(context);
         let ids = self.chosen.numbers(context, &reached).await?;
         answer.matched = ids.len();
+        let mut failed = None;
         for id in ids {
             let replay = dead_letter::replay(&reached.pool, &config.schema, id, to, &by);
-            match reached.ask("replaying a dead letter", replay).await? {
-                Replayed::Done(message) => {
+            match reached.ask("replaying a dead letter", replay).await {
+                Ok(Replayed::Done(message)) => {
                     answer.ids.push(id);
                     answer.messages.extend(message);
                 }
-                Replayed::NotThere => answer.left.push(id),
-                Replayed::NoType => {
+                Ok(Replayed::NotThere) => answer.left.push(id),
+                Ok(Replayed::NoType) => {
                     stuck.unreadable.push(id);
                     answer.left.push(id);
                 }
-                Replayed::NoStream { topic } => {
+                Ok(Replayed::NoStream { topic }) => {
                     stuck.unread.push((id, topic));
                     answer.left.push(id);
                 }
+                Err(failure) => {
+                    failed = Some(failure);
+                    break;
+                }
             }
         }
-        self.chosen.answer(context, answer, &stuck)
+        self.chosen.answer(context, answer, &stuck, failed)
     }
 }
 
@@ -142,7 +147,7 @@ impl Discard {
             matched: ids.len(),
             ids: done,
         };
-        self.chosen.answer(context, answer, &Stuck::default())
+        self.chosen.answer(context, answer, &Stuck::default(), None)
     }
 }
 
@@ -183,12 +188,22 @@ impl Chosen {
         }
     }
 
-    fn answer(&self, context: &Context, answer: Answer, stuck: &Stuck) -> Result<(), Failure> {
+    /// Tells what was done, also before it failed.
+    fn answer(
+        &self,
+        context: &Context,
+        answer: Answer,
+        stuck: &Stuck,
+        failed: Option<Failure>,
+    ) -> Result<(), Failure> {
         context.output.answer(&answer, |answer| {
             let count = answer.ids.len();
             self.which
                 .sentence(&counted(count, "dead letter"), answer.done, count)
         })?;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
         // With --all others decide meanwhile; what cannot be replayed is told in any case.
         let left = if self.which.all {
             stuck.ids()

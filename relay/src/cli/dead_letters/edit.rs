@@ -49,7 +49,7 @@ impl Edit {
             let letter = reached.ask("reading the dead letter", shown).await?;
             let state = letter.ok_or_else(|| not_there(id))?.summary.state;
             return Err(Failure::failed(format!(
-                "dead letter {id} does not wait for a person: it was {state}"
+                "dead letter {id} does not wait for a person: it is {state}"
             ))
             .remedy("`onceward dead-letters show` tells where it stands"));
         }

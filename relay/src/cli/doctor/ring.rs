@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onceward::schema::{Finding, Settings, Severity, StreamOverview};
+use onceward::schema::{Finding, Settings, Severity, StreamOverview, UNROUTED_REMEDY};
 use onceward::{Reason, Ring, SlotReport};
 
 use crate::config::show_duration;
@@ -108,7 +108,7 @@ fn say(reason: &Reason, streams: &[StreamOverview]) -> Option<(String, String)> 
         ),
         Reason::Unrouted { topic } => (
             format!("no stream reads the topic {topic}"),
-            "add it to a stream's topics, or set unrouted = \"discard\"".to_owned(),
+            UNROUTED_REMEDY.to_owned(),
         ),
     };
     Some((why, remedy))

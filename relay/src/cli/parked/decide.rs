@@ -70,15 +70,35 @@ struct Answer {
     left: Vec<i64>,
 }
 
+/// What was decided about, and why no more.
+#[derive(Debug, Default)]
+struct Changed {
+    numbers: Vec<i64>,
+    failed: Option<Failure>,
+}
+
+impl Changed {
+    /// Adds a page. False: it failed, and so would the next one.
+    fn add(&mut self, page: Result<Vec<i64>, Failure>) -> bool {
+        match page {
+            Ok(numbers) => self.numbers.extend(numbers),
+            Err(failure) => self.failed = Some(failure),
+        }
+        self.failed.is_none()
+    }
+}
+
 impl Replay {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut admin = database::deciding_admin(context, "onceward parked").await?;
         let numbers = self.chosen.numbers(context, &mut admin).await?;
         let (stream, by) = (&self.chosen.stream, who(context));
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         for page in numbers.chunks(PAGE) {
             let due = admin.replay_parked(stream, page, &by).await;
-            changed.extend(due.map_err(database::failed("making messages due"))?);
+            if !changed.add(due.map_err(database::failed("making messages due"))) {
+                break;
+            }
         }
         self.chosen.answer(context, "due", &numbers, changed)
     }
@@ -96,10 +116,12 @@ impl Discard {
                 self.yes,
             )?;
         }
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         for page in numbers.chunks(PAGE) {
             let discarded = admin.discard_parked(stream, page, &by).await;
-            changed.extend(discarded.map_err(database::failed("discarding messages"))?);
+            if !changed.add(discarded.map_err(database::failed("discarding messages"))) {
+                break;
+            }
         }
         self.chosen.answer(context, "discarded", &numbers, changed)
     }
@@ -133,25 +155,30 @@ impl Chosen {
         }
     }
 
+    /// Tells what was done, also before it failed.
     fn answer(
         self,
         context: &Context,
         done: &'static str,
         asked: &[i64],
-        changed: Vec<i64>,
+        changed: Changed,
     ) -> Result<(), Failure> {
-        let messages = counted(changed.len(), "message");
+        let Changed { numbers, failed } = changed;
+        let messages = counted(numbers.len(), "message");
         let things = format!("{messages} of the stream {}", self.stream);
         let answer = Answer {
             stream: self.stream,
             done,
-            left: self.which.left(asked, &changed),
-            numbers: changed,
+            left: self.which.left(asked, &numbers),
+            numbers,
             matched: asked.len(),
         };
         context.output.answer(&answer, |answer| {
             self.which.sentence(&things, done, answer.numbers.len())
         })?;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
         refuse_left(
             &answer.left,
             "they are not there, or in another state: see `onceward parked show`",

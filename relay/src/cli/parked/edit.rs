@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use onceward::{Edited, ParkedEdit, ParkedMessage};
+use onceward::{Edited, LogAdmin, ParkedEdit, ParkedMessage};
 use serde::Serialize;
 
 use super::not_there;
@@ -58,11 +58,7 @@ impl Edit {
         let edited = admin.edit_parked(&stream, number, &edit, &by).await;
         let edited = edited.map_err(database::failed("changing the parked message"))?;
         let Some(Edited { frees_key }) = edited else {
-            let state = message.summary.state.name();
-            return Err(Failure::failed(format!(
-                "message {number} of the stream {stream} does not wait for a person: it was {state}"
-            ))
-            .remedy("`onceward parked show` tells where it stands"));
+            return Err(not_waiting(&mut admin, &stream, number).await);
         };
         let mut answer = Answer {
             stream,
@@ -79,6 +75,19 @@ impl Edit {
         }
         context.output.answer(&answer, people)
     }
+}
+
+/// Somebody else may have decided in between.
+async fn not_waiting(admin: &mut LogAdmin, stream: &str, number: i64) -> Failure {
+    let state = match admin.parked_message(stream, number).await {
+        Ok(Some(message)) => format!("it is {}", message.summary.state.name()),
+        Ok(None) => "it is gone".to_owned(),
+        Err(error) => return database::failed("reading the parked message")(error),
+    };
+    Failure::failed(format!(
+        "message {number} of the stream {stream} does not wait for a person: {state}"
+    ))
+    .remedy("`onceward parked show` tells where it stands")
 }
 
 fn people(answer: &Answer) -> String {

@@ -53,8 +53,8 @@ fn refuse_problems(what: &str, findings: Vec<Finding>) -> Result<(), Failure> {
             remedy,
         } = finding;
         match severity {
-            Severity::Note => info!(code, remedy, "{text}"),
-            Severity::Warning => warn!(code, remedy, "{text}"),
+            Severity::Note => info!(code, finding = text, remedy, "worth knowing"),
+            Severity::Warning => warn!(code, finding = text, remedy, "worth knowing"),
             Severity::Problem => problems.push((text, remedy)),
         }
     }
