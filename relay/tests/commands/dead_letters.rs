@@ -231,3 +231,22 @@ async fn a_reason_that_there_is_not_is_refused_with_the_one_that_was_meant() {
     }
     assert_eq!(none["dead_letters"], json!([]));
 }
+
+#[tokio::test]
+async fn what_was_replayed_before_an_error_is_told() {
+    let (database, shell) = with_dead_letters().await;
+    let refuse = "
+        create function refuse() returns trigger language plpgsql as $$
+        begin if new.id = 3 then raise 'no'; end if; return new; end $$;
+        create trigger refuse before update on onceward.dead_letters for each row execute function refuse()";
+    execute(database.pool(), refuse).await;
+
+    let failed = shell
+        .run(&["--json", "dead-letters", "replay", "1", "3", "2"])
+        .await;
+
+    failed.assert_refused(1, &["replaying a dead letter could not be done", "no"]);
+    let told: serde_json::Value = serde_json::from_str(&failed.out).unwrap();
+    assert_eq!(told["ids"], json!([1]), "{told}");
+    assert_eq!(told["matched"], 3);
+}

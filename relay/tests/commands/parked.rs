@@ -175,3 +175,29 @@ async fn who_decides_is_the_person_or_else_the_user_of_the_database() {
     assert_eq!(by_nobody, "database user postgres");
     assert!(shown.contains("made due by ann"), "{shown}");
 }
+
+#[tokio::test]
+async fn what_was_decided_before_an_error_is_told() {
+    let (database, shell) = with_parked().await;
+    let more = "
+        insert into onceward.parked (stream, seq, lane, id, topic, type, headers, payload, created_at, error_kind, error)
+        select 'events', n, 1, gen_random_uuid(), 't', 't', '{}', '', clock_timestamp(), 'too_large', ''
+        from generate_series(1001, 1600) n;
+        create function refuse() returns trigger language plpgsql as $$
+        begin if new.seq = 1600 then raise 'no'; end if; return new; end $$;
+        create trigger refuse before update on onceward.parked for each row execute function refuse()";
+    execute(database.pool(), more).await;
+
+    let failed = shell
+        .run(&["--json", "parked", "replay", "events", "--all"])
+        .await;
+
+    failed.assert_refused(1, &["making messages due could not be done"]);
+    let told: serde_json::Value = serde_json::from_str(&failed.out).unwrap();
+    assert_eq!(
+        told["numbers"].as_array().unwrap().len(),
+        500,
+        "the first page"
+    );
+    assert_eq!(told["matched"], 602);
+}
