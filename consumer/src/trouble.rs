@@ -2,6 +2,11 @@
 
 use std::error::Error;
 
+use onceward_core::Chain;
+
+/// The longest text of an error that is kept, in characters.
+const LONGEST: usize = 2_000;
+
 /// What can be decided by of a database error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -73,18 +78,8 @@ pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
 
 /// An error and its sources in one line, at most 2,000 characters, without what Postgres cannot store.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        // Some libraries repeat their source in their own text.
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = source.source();
-    }
-    clean(&text).chars().take(2_000).collect()
+    let text = Chain(error).to_string();
+    clean(&text).chars().take(LONGEST).collect()
 }
 
 /// Text as Postgres takes it: without NUL.
@@ -135,5 +130,17 @@ mod tests {
 
         assert!(text.starts_with("the invoice was not written: "), "{text}");
         assert!(!text.contains('\0'));
+    }
+
+    #[test]
+    fn a_chain_is_one_line_of_bounded_length_whatever_the_error_says() {
+        let long = "x".repeat(LONGEST);
+        let error = Domain(sqlx::Error::Protocol(format!("two\nlines\r\n{long}")));
+
+        let text = chain(&error);
+
+        assert!(text.contains("two; lines; xxx"), "{text}");
+        assert!(!text.contains(['\n', '\r']), "{text}");
+        assert_eq!(text.chars().count(), LONGEST);
     }
 }
