@@ -372,8 +372,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         self.waiting.end(number);
         self.flights.remove(number);
         self.positions.gone(number);
-        if let Some((partition, paused)) = self.shares.gone(number) {
-            self.ask(Ask::Pause(partition, paused));
+        if let Some(partition) = self.shares.gone(number) {
+            self.ask(Ask::Pause(partition, false));
         }
     }
 

@@ -35,6 +35,8 @@ struct Share {
     fresh: Fresh,
     revoking: bool,
     paused: bool,
+    /// It is somebody else's. What of it is still in work holds memory, but nothing more of it comes.
+    lost: bool,
 }
 
 impl Shares {
@@ -59,6 +61,7 @@ impl Shares {
     ) -> Option<Partition> {
         let limit = self.limit();
         let share = self.shares.entry(partition.clone()).or_default();
+        share.lost = false;
         share.open.insert(number, share.delivered);
         share.delivered += 1;
         let owner = Owner {
@@ -75,7 +78,7 @@ impl Shares {
     }
 
     /// A delivery is acked, or left. Gives the partition if it is to be read again.
-    pub(super) fn gone(&mut self, number: u64) -> Option<(Partition, bool)> {
+    pub(super) fn gone(&mut self, number: u64) -> Option<Partition> {
         let limit = self.limit();
         let Owner {
             partition,
@@ -89,14 +92,15 @@ impl Shares {
         // At half of it, so that it does not flutter.
         if share.paused && !share.is_full(limit.div_ceil(2), self.ahead.div_ceil(2)) {
             share.paused = false;
-            return Some((partition, false));
+            return Some(partition);
         }
         None
     }
 
     /// With several partitions none may take all the room: a full one must not stop the others.
     fn limit(&self) -> usize {
-        if self.shares.len() > 1 {
+        let owned = self.shares.values().filter(|share| !share.lost);
+        if owned.take(2).count() > 1 {
             self.messages.div_ceil(2)
         } else {
             self.messages
@@ -108,6 +112,7 @@ impl Shares {
         share.fresh = Fresh::default();
         share.revoking = false;
         share.paused = false;
+        share.lost = false;
     }
 
     /// A delivery was settled that nobody had settled before.
@@ -144,6 +149,7 @@ impl Shares {
             share.ownership += 1;
             share.open.clear();
             share.revoking = false;
+            share.lost = true;
             std::mem::take(&mut share.paused)
         })
     }
@@ -173,6 +179,8 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     fn partition(name: &str) -> Partition {
@@ -198,7 +206,7 @@ mod tests {
         }
         assert_eq!(shares.arrive(&p, 4, alone()), Some(p.clone()));
         assert_eq!(shares.gone(4), None, "1 is still stuck");
-        assert_eq!(shares.gone(1), Some((p, false)));
+        assert_eq!(shares.gone(1), Some(p));
     }
 
     #[test]
@@ -213,7 +221,36 @@ mod tests {
 
         assert_eq!(paused, [false, false, false, true]);
         assert_eq!((shares.gone(1), shares.gone(2)), (None, None));
-        assert_eq!(shares.gone(3), Some((p, false)));
+        assert_eq!(shares.gone(3), Some(p));
+    }
+
+    /// How many of the partition arrive before it is paused, of those with these numbers.
+    fn until_paused(shares: &mut Shares, of: &Partition, mut numbers: Range<u64>) -> Option<usize> {
+        let full = numbers.position(|number| shares.arrive(of, number, alone()).is_some());
+        full.map(|place| place + 1)
+    }
+
+    #[test]
+    fn the_only_partition_that_is_left_has_all_the_room_whatever_is_in_work_of_those_before() {
+        let (p, q) = (partition("p"), partition("q"));
+        let mut shares = Shares::new(8, 1_000, 1);
+        for one in [&p, &q] {
+            shares.assigned(one);
+        }
+        shares.arrive(&q, 0, alone());
+        assert_eq!(until_paused(&mut shares, &p, 1..100), Some(4));
+
+        shares.lost(&q);
+        assert_eq!(shares.gone(0), None);
+        assert_eq!(shares.gone(1), Some(p.clone()), "3 of 8 are held");
+        assert_eq!(until_paused(&mut shares, &p, 100..200), Some(5));
+
+        // With another one it has half of it again.
+        for number in 1..200 {
+            shares.gone(number);
+        }
+        shares.assigned(&q);
+        assert_eq!(until_paused(&mut shares, &p, 200..300), Some(4));
     }
 
     #[test]
