@@ -210,7 +210,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             .filter_map(|number| Some((number, self.flights.token(number)?)))
             .collect();
         if !tokens.is_empty() {
-            self.errand(Errand::Extend(tokens));
+            self.errands.run(Errand::Extend(tokens));
         }
         let tick = self.timers.tick(now);
         if tick != Tick::None && self.shop.health.is_up() {

@@ -36,7 +36,7 @@ use crate::trial::Trial;
 use crate::work::{Done, Report, Then, Workshop};
 use crate::{ConsumerError, Limits};
 use batches::Batches;
-use errands::Errand;
+use errands::{Errand, Errands};
 use flights::Flights;
 use outage::Outage;
 use positions::Positions;
@@ -99,8 +99,7 @@ pub(crate) struct Member<T> {
     /// Ends the looks at paused types when it is dropped.
     pauses: Option<DropGuard>,
     records: UnboundedSender<Vec<(Partition, u64)>>,
-    /// Not bounded itself: what is in it is in flight, and that is.
-    errands: UnboundedSender<Errand<T>>,
+    errands: Errands<T>,
     events: UnboundedReceiver<Event<T>>,
 }
 
@@ -113,7 +112,6 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     ) -> Self {
         let outage = Outage::new(subscriber.capabilities().hold_limit);
         let (asks, asked) = unbounded_channel();
-        let (errands, run) = unbounded_channel();
         let (report, events) = unbounded_channel();
         let (looks, wanted) = unbounded_channel();
         let pauses = CancellationToken::new();
@@ -128,7 +126,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         );
         io.spawn(tries);
         io.spawn(recorder::run(shop.clone(), recorded, report.clone()));
-        io.spawn(errands::run(subscriber.acker(), run, report.clone()));
+        let errands = Errands::start(subscriber.acker(), &report, &mut io);
         io.spawn(reader::run(subscriber, asked, report));
         // Where the user has set none, also what has waited and what is tried has its places.
         let class_limits: Vec<usize> = shop
@@ -346,7 +344,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn ack(&mut self, number: u64) {
         match self.flights.token(number) {
             Some(token) if self.shares.is_ours(number) => {
-                self.errand(Errand::Ack(number, token));
+                self.errands.ack(number, token);
             }
             Some(_) | None => self.forget(number),
         }
@@ -360,7 +358,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             .filter_map(|number| self.flights.token(*number))
             .collect();
         if !tokens.is_empty() {
-            self.errand(Errand::GiveBack(tokens));
+            self.errands.run(Errand::GiveBack(tokens));
         }
         for number in numbers {
             self.forget(*number);
@@ -388,10 +386,5 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     fn ask(&self, ask: Ask) {
         // Fails only when the reader has ended, which the loop sees by itself.
         drop(self.asks.send(ask));
-    }
-
-    fn errand(&self, errand: Errand<T>) {
-        // As for `ask`.
-        drop(self.errands.send(errand));
     }
 }

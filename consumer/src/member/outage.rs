@@ -82,7 +82,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             Step::GiveBack => self.give_back_what_is_held(now),
             Step::ReadAgain => {
                 info!("the outage is over; the consumer receives again");
-                self.errand(Errand::Rest(false));
+                self.errands.run(Errand::Rest(false));
             }
         }
     }
@@ -90,7 +90,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     /// Of a key, what waits goes at once, and what is in work when its attempt has ended: until then the broker keeps the key
     /// from others, as it has a delivery of it that is neither settled nor given back.
     fn give_back_what_is_held(&mut self, now: Instant) {
-        self.errand(Errand::Rest(true));
+        self.errands.run(Errand::Rest(true));
         self.dissolve_batches();
         // Due lines are in the database, and others take them when their lease ends.
         let flights = &self.flights;
