@@ -330,7 +330,9 @@ pub(crate) enum Settling {
     IdConflict,
     /// Somebody else has taken it out of its line meanwhile.
     Elsewhere,
-    /// The database was out of reach, or somebody is inserting the mark, or anything else that waiting may mend.
+    /// The database is out of reach, or the answer to COMMIT was lost.
+    Outage,
+    /// Somebody is inserting the mark, or anything else that waiting may mend.
     Failed,
 }
 
@@ -346,7 +348,8 @@ pub(crate) fn after_settling(
         Settling::Duplicate => Next::Settled(Outcome::Duplicate),
         Settling::IdConflict => Next::GiveUp(DeadReason::IdConflict),
         Settling::Elsewhere => Next::Leave,
-        Settling::Failed => Next::Pause(OUTAGE.delay(failures, chance)),
+        Settling::Outage => Next::Pause(OUTAGE.delay(failures, chance)),
+        Settling::Failed => Next::Again(OUTAGE.delay(failures, chance)),
     }
 }
 

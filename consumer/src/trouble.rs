@@ -56,6 +56,12 @@ pub(crate) fn classify(error: &sqlx::Error) -> Trouble {
     }
 }
 
+/// Whether to wait until the database answers. That all connections of the pool are in use is no outage: somebody reaches the database
+/// by them.
+pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
+    !matches!(error, sqlx::Error::PoolTimedOut) && classify(error) == Trouble::Outage
+}
+
 /// Source: PostgreSQL's documentation, appendix "PostgreSQL Error Codes".
 fn by_sqlstate(code: &str) -> Trouble {
     match code {
@@ -89,6 +95,8 @@ pub(crate) fn clean(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -119,6 +127,66 @@ mod tests {
             ("57P04", Trouble::Other),
         ] {
             assert_eq!(by_sqlstate(code), trouble, "{code}");
+        }
+    }
+
+    /// An error of the server with this state.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Server(&'static str);
+
+    impl sqlx::error::DatabaseError for Server {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+    }
+
+    #[test]
+    fn an_outage_is_a_database_that_does_not_answer_and_not_one_that_refuses() {
+        for (state, outage) in [
+            ("08006", true),
+            ("57P01", true),
+            ("57P03", true),
+            ("55P03", false),
+            ("57014", false),
+            ("40001", false),
+            ("40P01", false),
+            ("23505", false),
+            ("42501", false),
+            ("53300", false),
+        ] {
+            let error = sqlx::Error::Database(Box::new(Server(state)));
+            assert_eq!(is_outage(&error), outage, "{state}");
+        }
+        let silent = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        for (error, outage) in [
+            (sqlx::Error::Io(silent), true),
+            (sqlx::Error::PoolClosed, true),
+            (sqlx::Error::Protocol(String::new()), true),
+            (sqlx::Error::PoolTimedOut, false),
+            (sqlx::Error::RowNotFound, false),
+        ] {
+            assert_eq!(is_outage(&error), outage, "{error}");
         }
     }
 

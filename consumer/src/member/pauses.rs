@@ -14,7 +14,7 @@ use super::Event;
 use crate::plan::failing::{TURN, goes_on};
 use crate::transaction::{PausedType, Turn};
 use crate::trial::{Ended, Trial};
-use crate::trouble::{Trouble, chain, classify};
+use crate::trouble::{chain, is_outage};
 use crate::work::Workshop;
 
 /// Between two looks, unless types are tried more often.
@@ -122,8 +122,7 @@ impl<T> Watch<'_, T> {
 
     fn tell(&self, error: &sqlx::Error) {
         let text = chain(error);
-        let all_in_use = matches!(error, sqlx::Error::PoolTimedOut);
-        if classify(error) == Trouble::Outage && !all_in_use {
+        if is_outage(error) {
             self.shop.health.outage(&text);
         } else {
             warn!(error = %text, "paused types could not be looked after; will retry");

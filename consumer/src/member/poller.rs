@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::warn;
 
 use super::Event;
-use crate::trouble::{Trouble, chain, classify};
+use crate::trouble::{chain, is_outage};
 use crate::work::Workshop;
 
 /// Serves the loop until it is gone. Reports once for each look.
@@ -23,8 +23,7 @@ pub(super) async fn run<T>(
             }
             Err(error) => {
                 let text = chain(&error);
-                let all_in_use = matches!(error, sqlx::Error::PoolTimedOut);
-                if classify(&error) == Trouble::Outage && !all_in_use {
+                if is_outage(&error) {
                     shop.health.outage(&text);
                 } else {
                     warn!(error = %text, "what is due could not be looked up; will retry");

@@ -7,7 +7,7 @@ use onceward_core::Message;
 use tracing::error;
 
 use super::told::{log_end, log_run};
-use super::{Body, Job, Past, Report, Then, Workshop, has_expired, is_doubtful, wait};
+use super::{Body, Job, Past, Report, SHORT, Then, Workshop, has_expired, is_doubtful, wait};
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
@@ -16,7 +16,7 @@ use crate::plan::failing::while_paused;
 use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Until};
 use crate::stored::Stored;
 use crate::transaction::{Guard, ID_CONFLICT, Order, Place, Ran, SettleAs, ToSettle, Waiting};
-use crate::trouble::chain;
+use crate::trouble::{chain, is_outage};
 
 /// When to look whether a message is due that was deferred for a type which may have been resumed meanwhile.
 const IN_CASE: Duration = Duration::from_millis(500);
@@ -278,27 +278,32 @@ impl Workshop {
         loop {
             let (settling, why) = match self.database.settle(settle).await {
                 Ok(settling) => (settling, String::new()),
+                Err(error) if is_outage(&error) => (Settling::Outage, chain(&error)),
                 Err(error) => (Settling::Failed, chain(&error)),
             };
             failures += 1;
-            match plan::after_settling(settling, outcome, failures, fastrand::f64()) {
+            if failures > SHORT && !why.is_empty() {
+                error!(mark = %job.mark.id, failures, error = %why, "a delivery cannot be settled; its key waits");
+            }
+            let goes_on = match plan::after_settling(settling, outcome, failures, fastrand::f64()) {
                 Next::Settled(settled) => {
                     log_end(job, &settle.what, settled);
                     return Ok(Some(settled));
                 }
-                Next::Pause(delay) | Next::Again(delay) | Next::Defer(delay) => {
-                    if failures > 3 {
-                        error!(mark = %job.mark.id, failures, error = %why, "a delivery cannot be settled; its key waits");
-                    }
-                    if self.pause(&why, delay, &job.leave).await.is_none() {
-                        return Ok(None);
-                    }
-                }
+                Next::Pause(delay) => self.pause(&why, delay, &job.leave).await,
+                Next::Again(delay) | Next::Defer(delay) => wait(delay, &job.leave).await,
                 Next::GiveUp(_) => return Err(IdConflict),
                 Next::Leave | Next::Expire | Next::Alone | Next::WaitForType => {
                     return Ok(None);
                 }
+            };
+            if goes_on.is_none() {
+                return Ok(None);
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "delivery_tests.rs"]
+mod tests;

@@ -5,6 +5,8 @@ mod delivery;
 mod guard;
 mod pause;
 mod retry;
+#[cfg(test)]
+mod testing;
 mod told;
 
 use std::sync::Arc;
@@ -50,6 +52,9 @@ pub(crate) struct Workshop {
     /// Where handlers run, beside one another or alone.
     pub(crate) room: &'static Room,
 }
+
+/// How many failures in a row to settle a message are not worth a word to a person: most troubles are short.
+const SHORT: u32 = 3;
 
 /// What was delivered.
 #[derive(Debug)]

@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, warn};
 
 use super::told::log_run;
-use super::{Errand, Past, Report, Then, Workshop, has_expired, wait};
+use super::{Errand, Past, Report, SHORT, Then, Workshop, has_expired, wait};
 use crate::HandlerSettings;
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
 use crate::history::History;
-use crate::plan::LEASE;
 use crate::plan::failing::{after_probe, while_paused};
-use crate::plan::{self, Came, DeadReason, Next, Outcome, Run, Settling, Tally};
+use crate::plan::{self, Came, DeadReason, LEASE, Next, OUTAGE, Outcome, Run, Settling, Tally};
 use crate::room::Stay;
 use crate::session::Session;
 use crate::transaction::{Claimed, DueLine, Follower, Guard, Order, Ran, Verdict};
-use crate::trouble::{Trouble, chain, classify};
+use crate::trouble::{chain, is_outage};
 
 /// How long a message may be looked at on the server.
 const LOOK: Duration = Duration::from_secs(5);
@@ -75,7 +74,7 @@ impl Workshop {
                     } else {
                         Verdict::WaitForType { kind, tried: false }
                     };
-                    return self.end(&claimed, &verdict, then).await;
+                    return self.end(errand, &claimed, &verdict, then).await;
                 }
                 return self.handle_waiting(errand, route, handler, then).await;
             }
@@ -90,7 +89,7 @@ impl Workshop {
                 ended: None,
             },
         };
-        self.end(&claimed, &verdict, then).await
+        self.end(errand, &claimed, &verdict, then).await
     }
 
     /// Runs the handler until the plan says what becomes of the message.
@@ -154,7 +153,7 @@ impl Workshop {
                     ended: ran.ended.as_deref(),
                 },
             };
-            return self.end(&claimed, &verdict, then).await;
+            return self.end(errand, &claimed, &verdict, then).await;
         }
     }
 
@@ -276,7 +275,7 @@ impl Workshop {
             Ok(None) => None,
             // All of them are in use: that is no outage, and the line is due again soon.
             Err(sqlx::Error::PoolTimedOut) => None,
-            Err(error) if classify(&error) == Trouble::Outage => {
+            Err(error) if is_outage(&error) => {
                 self.health.outage(&chain(&error));
                 None
             }
@@ -288,53 +287,90 @@ impl Workshop {
         }
     }
 
-    /// Writes what becomes of a message without its handler. None: it waits as before.
+    /// Writes what becomes of a message without its handler, however long that takes. None: it waits as before.
     async fn end(
         &self,
+        errand: &Errand,
         claimed: &Claimed,
         verdict: &Verdict<'_>,
         then: &mut Then,
     ) -> Option<Outcome> {
+        let mark = claimed.mark.id;
+        let mut failures = 0;
+        let (settling, next) = loop {
+            let error = match self.database.settle_claimed(claimed, verdict).await {
+                Ok(settled) => break settled,
+                Err(error) if is_outage(&error) => {
+                    // It is in the database, and found there when that answers.
+                    self.health.outage(&chain(&error));
+                    return None;
+                }
+                Err(error) => chain(&error),
+            };
+            failures += 1;
+            if failures > SHORT {
+                error!(%mark, failures, %error, "a message that waits cannot be settled; its key waits");
+            }
+            self.wait_in_line(errand, OUTAGE.delay(failures, fastrand::f64()))
+                .await?;
+        };
+        match settling {
+            Settling::Written => {
+                *then = Then::due(next);
+                self.on_written(claimed, verdict, next)
+            }
+            Settling::Duplicate => {
+                *then = Then::due(next);
+                Some(Outcome::Duplicate)
+            }
+            Settling::IdConflict | Settling::Elsewhere | Settling::Outage | Settling::Failed => {
+                None
+            }
+        }
+    }
+
+    /// Waits while the line stays ours: others would run the handler once more. None: it must be left.
+    async fn wait_in_line(&self, errand: &Errand, delay: Duration) -> Option<()> {
+        let until = Instant::now() + delay;
+        let stay = async {
+            while Instant::now() < until {
+                self.lease(errand, LEASE).await;
+                let left = until.saturating_duration_since(Instant::now());
+                tokio::time::sleep(left.min(LEASE / 3)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = errand.leave.cancelled() => None,
+            () = stay => Some(()),
+        }
+    }
+
+    /// A verdict is written; `next`: when the first of the line is due. Gives how the message was settled.
+    fn on_written(
+        &self,
+        claimed: &Claimed,
+        verdict: &Verdict<'_>,
+        next: Option<Duration>,
+    ) -> Option<Outcome> {
+        let mark = claimed.mark.id;
         let outcome = match verdict {
-            Verdict::Dead { .. } => Some(Outcome::Dead),
+            Verdict::Dead { letter, .. } => {
+                warn!(%mark, reason = letter.reason.code(), "dead letter");
+                return Some(Outcome::Dead);
+            }
+            // Its line waits for nothing: its type is handled again, and this member has not heard of it yet.
+            Verdict::WaitForType { kind, .. } if next == Some(Duration::ZERO) => {
+                self.types.resumed(kind);
+                return None;
+            }
             Verdict::Ignored => Some(Outcome::Ignored),
             Verdict::Expired => Some(Outcome::Expired),
             // It was deferred before, and still is.
             Verdict::PutOff { .. } | Verdict::WaitForType { .. } => None,
         };
-        let mark = claimed.mark.id;
-        match self.database.settle_claimed(claimed, verdict).await {
-            Ok((Settling::Written, next)) => {
-                *then = Then::due(next);
-                match verdict {
-                    Verdict::Dead { letter, .. } => {
-                        warn!(%mark, reason = letter.reason.code(), "dead letter");
-                    }
-                    // Its line waits for nothing: its type is handled again, and this member has not heard of it yet.
-                    Verdict::WaitForType { kind, .. } if next == Some(Duration::ZERO) => {
-                        self.types.resumed(kind);
-                    }
-                    Verdict::Ignored
-                    | Verdict::Expired
-                    | Verdict::PutOff { .. }
-                    | Verdict::WaitForType { .. } => {
-                        debug!(%mark, ?outcome, "settled without a handler");
-                    }
-                }
-                outcome
-            }
-            Ok((Settling::Duplicate, next)) => {
-                *then = Then::due(next);
-                Some(Outcome::Duplicate)
-            }
-            Ok((Settling::IdConflict | Settling::Elsewhere | Settling::Failed, _)) => None,
-            Err(error) => {
-                let error = chain(&error);
-                error!(%mark, %error, "a message that waits cannot be settled; its key waits");
-                self.health.outage(&error);
-                None
-            }
-        }
+        debug!(%mark, ?outcome, "settled without a handler");
+        outcome
     }
 }
 

@@ -1,53 +1,21 @@
 //! Tests of one message that has waited, in a real database.
 
 use onceward_testkit::postgres::Database as TestDatabase;
+use onceward_testkit::wait;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::super::testing::{refuse_letters, tries, without_handlers, workshop_with};
 use super::*;
 use crate::alarm::Alarm;
-use crate::clock::DatabaseClock;
-use crate::handler::Whole;
-use crate::health::Health;
 use crate::keeper::Keeper;
-use crate::meters::Meters;
-use crate::room::Room;
-use crate::router::Route;
-use crate::transaction::{DueLine, testing};
-use crate::types::Types;
-use crate::{FailingTypes, Handler, HandlerError, Tx};
+use crate::transaction::DueLine;
 
 const KIND: &str = "t";
 
-struct Nothing;
-
-impl Handler for Nothing {
-    async fn handle(&self, _: &onceward_core::Message, _: &mut Tx) -> Result<(), HandlerError> {
-        Ok(())
-    }
-}
-
 async fn workshop() -> (TestDatabase, Arc<Workshop>) {
     workshop_with(Keeper::new().0).await
-}
-
-async fn workshop_with(keeper: Keeper) -> (TestDatabase, Arc<Workshop>) {
-    let (test, database) = testing::database().await;
-    let clock = DatabaseClock::ask(&database.pool).await.unwrap();
-    let shop = Workshop {
-        meters: Meters::new(&database.consumer),
-        database,
-        routes: vec![Route::new("*", Some(Arc::new(Whole(Nothing)))).unwrap()],
-        defaults: HandlerSettings::default(),
-        clock,
-        health: Health::new(),
-        kill: CancellationToken::new(),
-        types: Types::new(FailingTypes::default()),
-        keeper,
-        room: Room::of_process(),
-    };
-    (test, Arc::new(shop))
 }
 
 /// A line of one message, which is due.
@@ -245,4 +213,42 @@ async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_
     assert_eq!(ended.unwrap().outcome, None);
     // Else it takes 15 seconds.
     assert!(left.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn what_has_waited_and_cannot_be_settled_is_settled_later_and_is_no_outage() {
+    let (_test, shop) = without_handlers().await;
+    let errand = errand(due_line(&shop).await);
+    refuse_letters(&shop, 2).await;
+
+    let report = shop.clone().retry(errand).await;
+
+    assert_eq!(report.outcome, Some(Outcome::Dead));
+    assert_eq!(report.then, Then::Nothing, "the line has ended");
+    assert_eq!(tries(&shop).await, 3);
+    assert!(shop.health.is_up());
+}
+
+#[tokio::test]
+async fn what_has_waited_and_cannot_be_settled_is_left_as_it_was_at_a_stop() {
+    let (_test, shop) = without_handlers().await;
+    let errand = errand(due_line(&shop).await);
+    let leave = errand.leave.clone();
+    refuse_letters(&shop, i64::MAX).await;
+
+    let long = Duration::from_secs(60);
+    let retry = tokio::time::timeout(long, shop.clone().retry(errand));
+    let stop = async {
+        wait::until_true(long, "another try", || async { tries(&shop).await >= 2 }).await;
+        leave.cancel();
+    };
+    let (report, ()) = futures_util::future::join(retry, stop).await;
+
+    assert_eq!(report.unwrap().outcome, None);
+    let attempts: Vec<i32> = sqlx::query_scalar("select attempts from onceward.retries")
+        .fetch_all(&shop.database.pool)
+        .await
+        .unwrap();
+    assert_eq!(attempts, [0]);
+    assert!(shop.health.is_up());
 }
