@@ -7,6 +7,8 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::within::{Borrowed, START, within};
+
 /// The database's clock, since it last told the time. Workers read what the look for due messages sets.
 #[derive(Debug)]
 pub(crate) struct DatabaseClock(watch::Sender<CarriedTime>);
@@ -14,9 +16,10 @@ pub(crate) struct DatabaseClock(watch::Sender<CarriedTime>);
 impl DatabaseClock {
     /// Asks the database.
     pub(crate) async fn ask(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        let told = sqlx::query_scalar("select clock_timestamp()")
-            .fetch_one(pool)
-            .await?;
+        let mut borrowed = Borrowed::of(pool).await?;
+        let ask = sqlx::query_scalar("select clock_timestamp()").fetch_one(borrowed.connection());
+        let told = within(START, ask).await?;
+        borrowed.give_back();
         let time = CarriedTime::new(told, Instant::now());
         Ok(Self(watch::Sender::new(time)))
     }

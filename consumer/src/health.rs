@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::trouble::chain;
+use crate::within::within;
 
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -80,14 +81,12 @@ async fn probe(pool: &PgPool) -> Result<(), sqlx::Error> {
             .fetch_one(&mut connection)
             .await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(standby)
+        Ok(standby)
     };
-    match tokio::time::timeout(PROBE, asked).await {
-        Ok(Ok(false)) => Ok(()),
-        Ok(Ok(true)) => Err(sqlx::Error::Protocol(
+    if within(PROBE, asked).await? {
+        return Err(sqlx::Error::Protocol(
             "the server is a standby and takes no writes".to_owned(),
-        )),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        ));
     }
+    Ok(())
 }

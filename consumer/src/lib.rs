@@ -49,6 +49,7 @@ mod trouble;
 mod tx;
 mod typed;
 mod types;
+mod within;
 mod work;
 
 pub use batch::{BatchFn, BatchHandler, BatchSettings, BatchStateFn, BatchTx};

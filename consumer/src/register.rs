@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::session::Session;
 use crate::trouble::chain;
+use crate::within::within;
 use crate::{ConsumerName, sql};
 
 /// How long it may take, with its connection.
@@ -30,10 +31,7 @@ set started_at = clock_timestamp()";
 
 /// Says that a member of the consumer starts, which has the rights to. If that fails, it starts all the same.
 pub(crate) async fn register(pool: &PgPool, schema: &Schema, consumer: &ConsumerName) {
-    let registered = tokio::time::timeout(LIMIT, write(pool, schema, consumer)).await;
-    let registered = registered
-        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
-    if let Err(error) = registered {
+    if let Err(error) = within(LIMIT, write(pool, schema, consumer)).await {
         warn!(%consumer, error = %chain(&error), "the consumer could not be noted in the table consumers; `onceward dead-letters` may not know its name");
     }
 }

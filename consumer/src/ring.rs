@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use onceward_core::Schema;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
 use crate::session::Session;
 use crate::sql;
 use crate::trouble::{Trouble, chain, classify};
+use crate::within::{Borrowed, within};
 
 /// How long marks are kept. Kafka keeps messages for 7 days unless told otherwise.
 pub(crate) const RETENTION: Duration = Duration::from_secs(8 * 24 * 3600);
@@ -26,7 +27,12 @@ const AFTER_LOCK: Duration = Duration::from_secs(60);
 const BATCH: i64 = 2_000;
 const BATCHES: u32 = 50;
 
-const STATEMENT: Duration = Duration::from_secs(30);
+/// For a statement outside of a transaction. A slot may be large and its index full of what was deleted, but no such statement takes
+/// minutes: so long takes only a connection that is dead. The next round begins after as long in any case.
+const STATEMENT: Duration = BETWEEN;
+
+/// For one in a transaction, of which [`BEGIN`] lets the server take 30 s, and for its commit.
+const IN_TRANSACTION: Duration = Duration::from_secs(35);
 const ROLL_BACK: Duration = Duration::from_secs(1);
 
 /// The database's clock, not ours.
@@ -126,18 +132,13 @@ pub(crate) async fn sweep(
     schema: &Schema,
     retention: Duration,
 ) -> Result<Swept, sqlx::Error> {
-    let (slots, now): (i16, OffsetDateTime) = sqlx::query_as(sql::over(schema, SLOTS))
-        .fetch_one(pool)
-        .await?;
+    let (slots, now) = slots(pool, schema).await?;
     let mut swept = Swept::default();
     for slot in 0..slots {
-        let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
-            .fetch_one(pool)
-            .await?;
-        let needed = sqlx::query_scalar(sql::over(schema, NEEDED))
-            .bind(slot)
-            .fetch_one(pool)
-            .await?;
+        let mut borrowed = Borrowed::of(pool).await?;
+        let look = look(borrowed.connection(), STATEMENT, schema, slot);
+        let (oldest, newest, needed) = look.await?;
+        borrowed.give_back();
         match judge(now, retention, oldest, newest, needed) {
             Verdict::Keep => {}
             Verdict::Empty => match empty(pool, schema, slot, now, retention).await {
@@ -151,14 +152,49 @@ pub(crate) async fn sweep(
             }
         }
     }
-    sqlx::query(sql::over(schema, OLD_STARTS))
-        .bind(now - retention)
-        .execute(pool)
-        .await?;
+    forget_starts(pool, schema, now - retention).await?;
     if swept != Swept::default() {
         info!(?swept, "old marks were removed");
     }
     Ok(swept)
+}
+
+/// How many slots there are, and the database's time.
+async fn slots(pool: &PgPool, schema: &Schema) -> Result<(i16, OffsetDateTime), sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let ask = sqlx::query_as(sql::over(schema, SLOTS)).fetch_one(borrowed.connection());
+    let slots = within(STATEMENT, ask).await?;
+    borrowed.give_back();
+    Ok(slots)
+}
+
+/// The times of a slot's oldest and newest marks, and whether a message waits whose mark is in it. `limit`: of each statement.
+async fn look(
+    connection: &mut PgConnection,
+    limit: Duration,
+    schema: &Schema,
+    slot: i16,
+) -> Result<(Option<OffsetDateTime>, Option<OffsetDateTime>, bool), sqlx::Error> {
+    let ends = sqlx::query_as(sql::over_slot(schema, slot, ENDS)).fetch_one(&mut *connection);
+    let (oldest, newest) = within(limit, ends).await?;
+    let needed = sqlx::query_scalar(sql::over(schema, NEEDED))
+        .bind(slot)
+        .fetch_one(connection);
+    Ok((oldest, newest, within(limit, needed).await?))
+}
+
+async fn forget_starts(
+    pool: &PgPool,
+    schema: &Schema,
+    before: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let delete = sqlx::query(sql::over(schema, OLD_STARTS))
+        .bind(before)
+        .execute(borrowed.connection());
+    within(STATEMENT, delete).await?;
+    borrowed.give_back();
+    Ok(())
 }
 
 /// Empties a slot, unless a mark came in meanwhile.
@@ -170,39 +206,33 @@ async fn empty(
     retention: Duration,
 ) -> Result<bool, sqlx::Error> {
     let begin = sql::over(schema, BEGIN);
-    let mut session = Session::begin(pool.acquire().await?, begin).await?;
+    let connection = pool.acquire().await?;
+    let mut session = within(IN_TRANSACTION, Session::begin(connection, begin)).await?;
+    let connection = session.connection();
     let emptied = async {
-        sqlx::query(sql::over_slot(schema, slot, LOCK))
-            .execute(session.connection())
-            .await?;
-        // A new statement, which sees what the lock has waited for.
-        let (oldest, newest) = sqlx::query_as(sql::over_slot(schema, slot, ENDS))
-            .fetch_one(session.connection())
-            .await?;
-        let needed = sqlx::query_scalar(sql::over(schema, NEEDED))
-            .bind(slot)
-            .fetch_one(session.connection())
-            .await?;
+        let lock = sqlx::query(sql::over_slot(schema, slot, LOCK)).execute(&mut *connection);
+        within(IN_TRANSACTION, lock).await?;
+        // New statements, which see what the lock has waited for.
+        let look = look(&mut *connection, IN_TRANSACTION, schema, slot);
+        let (oldest, newest, needed) = look.await?;
         if judge(now, retention, oldest, newest, needed) != Verdict::Empty {
             return Ok(false);
         }
-        sqlx::query(sql::over_slot(schema, slot, TRUNCATE))
-            .execute(session.connection())
-            .await?;
+        let truncate = sqlx::query(sql::over_slot(schema, slot, TRUNCATE)).execute(connection);
+        within(IN_TRANSACTION, truncate).await?;
         Ok(true)
     };
-    let emptied = tokio::time::timeout(STATEMENT, emptied).await;
+    let emptied = emptied.await;
     match emptied {
-        Ok(Ok(true)) => {
-            session.commit().await?;
+        Ok(true) => {
+            within(IN_TRANSACTION, session.commit()).await?;
             debug!(slot, "a slot of marks was emptied");
             Ok(true)
         }
-        Ok(other) => {
+        other => {
             session.roll_back(ROLL_BACK).await;
             other
         }
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 
@@ -213,19 +243,20 @@ async fn clean(
     slot: i16,
     before: OffsetDateTime,
 ) -> Result<u64, sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
     let mut deleted = 0;
     for _ in 0..BATCHES {
-        let done = sqlx::query(sql::over_slot(schema, slot, DELETE))
+        let delete = sqlx::query(sql::over_slot(schema, slot, DELETE))
             .bind(before)
             .bind(BATCH)
-            .execute(pool)
-            .await?
-            .rows_affected();
+            .execute(borrowed.connection());
+        let done = within(STATEMENT, delete).await?.rows_affected();
         deleted += done;
         if done == 0 {
             break;
         }
     }
+    borrowed.give_back();
     Ok(deleted)
 }
 

@@ -1,6 +1,7 @@
 //! Tests of forgetting.
 
 use super::*;
+use crate::transaction::testing::has_a_limit;
 
 fn day(n: i64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::from_secs(86_400) * u32::try_from(n).unwrap()
@@ -160,4 +161,26 @@ async fn a_mark_is_kept_while_its_message_waits() {
 
     assert_eq!((swept.emptied, swept.deleted), (0, 1));
     assert_eq!(marks(pool).await, 1);
+}
+
+#[tokio::test]
+async fn no_round_waits_for_ever() {
+    let (schema, now) = (Schema::default(), day(100));
+
+    has_a_limit("a round", async |pool| {
+        sweep(pool, &schema, RETENTION).await
+    })
+    .await;
+    has_a_limit("emptying a slot", async |pool| {
+        empty(pool, &schema, 1, now, RETENTION).await
+    })
+    .await;
+    has_a_limit("cleaning a slot", async |pool| {
+        clean(pool, &schema, 1, now).await
+    })
+    .await;
+    has_a_limit("forgetting starts", async |pool| {
+        forget_starts(pool, &schema, now).await
+    })
+    .await;
 }

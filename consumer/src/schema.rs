@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 use time::OffsetDateTime;
 
+use crate::within::{Borrowed, START, within};
 use crate::{ConsumerError, sql};
 
 /// A right that a consumer's role needs.
@@ -93,15 +94,27 @@ left join pg_namespace n on n.nspname = $1";
 /// All rights that a consumer's role needs, with what this pool's role has of them.
 ///
 /// # Errors
-/// Any database error.
+/// Any database error; [`sqlx::Error::Io`] when the database does not answer within 15 s.
 ///
 /// # Cancel safety
 /// Safe to drop.
 pub async fn rights(pool: &PgPool, schema: &Schema) -> Result<Vec<Right>, sqlx::Error> {
-    sqlx::query_as(RIGHTS)
+    rights_by(pool, schema, RIGHTS).await
+}
+
+/// Rights that are looked for by a statement.
+async fn rights_by(
+    pool: &PgPool,
+    schema: &Schema,
+    statement: &'static str,
+) -> Result<Vec<Right>, sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let ask = sqlx::query_as(statement)
         .bind(schema.as_str())
-        .fetch_all(pool)
-        .await
+        .fetch_all(borrowed.connection());
+    let rights = within(START, ask).await?;
+    borrowed.give_back();
+    Ok(rights)
 }
 
 /// What enqueueing takes: rights on columns, and on functions that may have several forms.
@@ -184,11 +197,7 @@ pub(crate) async fn check(
     schema: &Schema,
     sends: bool,
 ) -> Result<Vec<Right>, ConsumerError> {
-    let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
-        .fetch_one(pool)
-        .await
-        .map_err(ConsumerError::Database)?;
-    if standby {
+    if is_standby(pool).await.map_err(ConsumerError::Database)? {
         return Err(ConsumerError::Standby);
     }
     let mut rights = rights(pool, schema)
@@ -196,12 +205,8 @@ pub(crate) async fn check(
         .map_err(ConsumerError::Database)?;
     let consumes = rights.len();
     if sends {
-        let enqueue: Vec<Right> = sqlx::query_as(ENQUEUE_RIGHTS)
-            .bind(schema.as_str())
-            .fetch_all(pool)
-            .await
-            .map_err(ConsumerError::Database)?;
-        rights.extend(enqueue);
+        let enqueue = rights_by(pool, schema, ENQUEUE_RIGHTS).await;
+        rights.extend(enqueue.map_err(ConsumerError::Database)?);
     }
     if rights.iter().any(|right| !right.exists) {
         return Err(ConsumerError::NoSchema(schema.clone()));
@@ -219,22 +224,33 @@ pub(crate) async fn check(
         None => Ok(held),
         Some(first) => Err(ConsumerError::Rights {
             role: first.role.clone(),
-            roles: lacking(pool, wanted).await?,
+            roles: lacking(pool, wanted)
+                .await
+                .map_err(ConsumerError::Database)?,
             missing,
         }),
     }
+}
+
+async fn is_standby(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let ask = sqlx::query_scalar("select pg_is_in_recovery()").fetch_one(borrowed.connection());
+    let standby = within(START, ask).await?;
+    borrowed.give_back();
+    Ok(standby)
 }
 
 /// Those of the roles that would help if they were granted to the user.
 async fn lacking(
     pool: &PgPool,
     mut roles: Vec<&'static str>,
-) -> Result<Vec<&'static str>, ConsumerError> {
-    let lacking: Vec<String> = sqlx::query_scalar(LACKING_ROLES)
+) -> Result<Vec<&'static str>, sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let ask = sqlx::query_scalar(LACKING_ROLES)
         .bind(&roles)
-        .fetch_all(pool)
-        .await
-        .map_err(ConsumerError::Database)?;
+        .fetch_all(borrowed.connection());
+    let lacking: Vec<String> = within(START, ask).await?;
+    borrowed.give_back();
     roles.retain(|role| lacking.iter().any(|lacking| lacking == role));
     Ok(roles)
 }

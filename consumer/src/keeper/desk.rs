@@ -8,13 +8,14 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::link::within;
+use super::link::ANSWER;
 use super::{Ask, Keep, Link, Wish};
 use crate::commits::Commits;
 use crate::faults::{Fault, planted};
 use crate::plan::guard::{Start, Unfinished};
 use crate::sql::{Statements, Waits};
 use crate::trouble::chain;
+use crate::within::within;
 
 /// How long a statement may take on the server, and half of it for a lock: there too it must end, or the next connection would be one
 /// more that waits.
@@ -129,7 +130,7 @@ impl Desk {
         let who = (&keep.consumer, keep.member);
         let note = keep.statements.note_starts(who, &ended, &started, BRIEF);
         let connection = connection(&mut self.connection, &keep.link).await?;
-        let rows = within(sqlx::raw_sql(note).fetch_all(connection)).await?;
+        let rows = within(ANSWER, sqlx::raw_sql(note).fetch_all(connection)).await?;
         self.ended.clear();
         rows.iter().map(|row| row.try_get(0)).collect()
     }
@@ -170,7 +171,7 @@ impl Desk {
             .bind(marks)
             .bind(keep.member)
             .fetch_all(&mut *begun);
-        let found = within(look).await?;
+        let found = within(ANSWER, look).await?;
         let mut starts = HashMap::new();
         for (mark, alone, crashes) in found {
             let counted = planted(Fault::NeighboursCounted);
@@ -188,11 +189,11 @@ impl Desk {
                     .bind(keep.member)
                     .bind(crashes)
                     .execute(&mut *begun);
-                within(take_over).await?;
+                within(ANSWER, take_over).await?;
             }
             starts.insert(mark, start);
         }
-        within(begun.commit()).await?;
+        within(ANSWER, begun.commit()).await?;
         Ok(starts)
     }
 }
@@ -215,7 +216,7 @@ async fn begin<'c>(
 ) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
     let connection = connection(slot, link).await?;
     let statement = Statements::begin(BRIEF, Duration::MAX, Waits::ForHandler, Commits::Visible);
-    within(connection.begin_with(statement)).await
+    within(ANSWER, connection.begin_with(statement)).await
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
+use crate::within::within;
+
 /// How long one statement may take, and a connection.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
 /// Makes connections beside the pool.
 #[derive(Debug)]
@@ -36,16 +38,6 @@ impl Link {
         // They change when the credentials do.
         let options = (*self.pool.connect_options()).clone();
         self.own.set_connect_options(options);
-        Ok(within(self.own.acquire()).await?.detach())
-    }
-}
-
-/// No answer in time is an outage.
-pub(super) async fn within<T>(
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    match tokio::time::timeout(ANSWER, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        Ok(within(ANSWER, self.own.acquire()).await?.detach())
     }
 }

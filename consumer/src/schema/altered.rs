@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use super::Right;
 use crate::ConsumerError;
+use crate::within::{Borrowed, START, within};
 
 /// What one table has that it must not have. A trigger that runs after rows are written is let be: it may only tell others of them. Bits 2
 /// and 64 of a trigger's type: before the row or statement, and in place of it. `D`: disabled; the copies that a table's partitions have of
@@ -66,16 +67,25 @@ pub(crate) async fn refuse(
 ) -> Result<(), ConsumerError> {
     let tables = rights.iter().filter(|right| right.kind == "table");
     let names: Vec<&str> = tables.map(|right| right.object.as_str()).collect();
-    let altered: Option<(String, String)> = sqlx::query_as(ALTERED)
-        .bind(names)
-        .fetch_optional(pool)
+    match altered(pool, &names)
         .await
-        .map_err(ConsumerError::Database)?;
-    match altered {
+        .map_err(ConsumerError::Database)?
+    {
         None => Ok(()),
         Some((table, what)) => Err(ConsumerError::Altered {
             table: format!("{schema}.{table}"),
             what,
         }),
     }
+}
+
+/// The first table that was altered so, and what it has.
+async fn altered(pool: &PgPool, names: &[&str]) -> Result<Option<(String, String)>, sqlx::Error> {
+    let mut borrowed = Borrowed::of(pool).await?;
+    let ask = sqlx::query_as(ALTERED)
+        .bind(names)
+        .fetch_optional(borrowed.connection());
+    let altered = within(START, ask).await?;
+    borrowed.give_back();
+    Ok(altered)
 }

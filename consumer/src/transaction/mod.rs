@@ -20,7 +20,6 @@ mod settle;
 pub(crate) mod testing;
 mod undo;
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use onceward_core::Topic;
@@ -32,6 +31,7 @@ use crate::commits::Commits;
 use crate::faults::{Fault, planted};
 use crate::session::Session;
 use crate::sql::{Statements, Waits};
+use crate::within::within;
 
 pub(crate) use attempt::{Order, Place, Ran};
 pub(crate) use batch::{BatchOrder, BatchRan, Entry, Lot};
@@ -145,19 +145,5 @@ async fn conclude<T>(session: Session, answer: Result<T, sqlx::Error>) -> Result
             session.roll_back(ROLL_BACK).await;
             Err(error)
         }
-    }
-}
-
-/// No answer in time is an outage: sqlx has no keepalive, and a connection may be dead without knowing it.
-async fn within<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    match tokio::time::timeout(limit, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("the database did not answer within {limit:?}"),
-        ))),
     }
 }
