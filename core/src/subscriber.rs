@@ -154,10 +154,11 @@ pub trait Acker: Clone + Send + Sync + 'static {
         after: Duration,
     ) -> impl Future<Output = Result<(), SubscribeError>> + Send;
 
-    /// Asks for more time. Gives the new deadlines, in order; none: no deadline.
+    /// Asks for more time. Gives the deadlines that hold from now on, in order; none: no deadline. One that could not be extended
+    /// keeps the deadline that it had; one that is no longer this member's gets a deadline that has passed.
     ///
     /// # Errors
-    /// [`SubscribeError`]: the deadlines stay as they were.
+    /// [`SubscribeError`] when none could be extended, as far as is known: count on the deadlines as they were.
     ///
     /// # Cancel safety
     /// Safe to drop.

@@ -1,5 +1,6 @@
 //! Acks, extends and gives back, ten deliveries a call, and looks at what became of each.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use aws_sdk_sqs::types::{
 use onceward_core::{Acker, PublishError, SubscribeError, SubscribeErrorKind};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::info;
 
 use super::held::Held;
 use super::shelf::Shelf;
@@ -57,6 +59,35 @@ enum Ask {
 /// What became of a call: each delivery that SQS spoke of.
 type Answered = Vec<(SqsToken, Result<(), BatchResultErrorEntry>)>;
 
+/// What became of many calls.
+#[derive(Debug)]
+struct Answers {
+    answered: Answered,
+    /// Why a call failed as a whole; of what it asked about nothing is known.
+    failure: Option<SubscribeError>,
+}
+
+impl Answers {
+    /// The numbers of the deliveries for which SQS did what it was asked.
+    fn granted(&self) -> HashSet<u64> {
+        let granted = self.answered.iter().filter(|(_, result)| result.is_ok());
+        granted.map(|(token, _)| token.number).collect()
+    }
+
+    /// A call that failed, or else the first refusal that is no expired delivery.
+    fn into_result(self) -> Result<(), SubscribeError> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let results = self.answered.iter().map(|(_, result)| result);
+        let mut refusals = results.filter_map(|result| result.as_ref().err());
+        match refusals.find(|entry| !errors::has_run_out(entry)) {
+            Some(entry) => Err(refused(entry)),
+            None => Ok(()),
+        }
+    }
+}
+
 impl SqsAcker {
     pub(super) fn new(
         client: Shared,
@@ -95,12 +126,12 @@ impl SqsAcker {
         tokens: Vec<SqsToken>,
         after: Duration,
     ) -> Result<(), SubscribeError> {
-        let answered = self.ask(self.held.of(tokens), Ask::Show(after)).await?;
-        first_refusal(&answered)
+        let answers = self.ask(self.held.of(tokens), Ask::Show(after)).await;
+        answers.into_result()
     }
 
     /// Asks the same about many deliveries, ten a call, several calls at once.
-    async fn ask(&self, tokens: Vec<SqsToken>, ask: Ask) -> Result<Answered, SubscribeError> {
+    async fn ask(&self, tokens: Vec<SqsToken>, ask: Ask) -> Answers {
         let mut calls = JoinSet::new();
         let turns = Arc::new(Semaphore::new(MOST_CALLS));
         for (url, tokens) in self.calls(tokens) {
@@ -122,10 +153,7 @@ impl SqsAcker {
         for (token, result) in &answered {
             self.note(token, result.as_ref().err(), ask);
         }
-        match failure {
-            Some(failure) => Err(failure),
-            None => Ok(answered),
-        }
+        Answers { answered, failure }
     }
 
     /// The calls for these deliveries: of one queue each, in order.
@@ -242,22 +270,13 @@ fn refused(refused: &BatchResultErrorEntry) -> SubscribeError {
     SubscribeError::new(SubscribeErrorKind::Unavailable, what)
 }
 
-/// The first refusal that is no expired delivery.
-fn first_refusal(answered: &Answered) -> Result<(), SubscribeError> {
-    let refusals = answered
-        .iter()
-        .filter_map(|(_, result)| result.as_ref().err());
-    let mut real = refusals.filter(|entry| !errors::has_run_out(entry));
-    real.next().map_or(Ok(()), |entry| Err(refused(entry)))
-}
-
 impl Acker for SqsAcker {
     type Token = SqsToken;
 
     async fn ack(&self, tokens: Vec<SqsToken>) -> Result<(), SubscribeError> {
         // What an earlier try has deleted is not asked for again.
-        let answered = self.ask(self.held.of(tokens), Ask::Delete).await?;
-        first_refusal(&answered)
+        let answers = self.ask(self.held.of(tokens), Ask::Delete).await;
+        answers.into_result()
     }
 
     async fn give_back(
@@ -273,34 +292,31 @@ impl Acker for SqsAcker {
         self.show(tokens, after).await
     }
 
-    /// A delivery whose time has run out has no new deadline: the one that it gets has passed. Nobody holds one for longer than
-    /// twelve hours in all, however often that is asked.
+    /// What SQS has extended counts as extended, whatever became of the others. A delivery whose time has run out has no new
+    /// deadline: the one that it gets has passed. Nobody holds one for longer than twelve hours in all, however often that is asked.
     async fn extend(&self, tokens: Vec<SqsToken>) -> Result<Vec<Option<Instant>>, SubscribeError> {
         let now = Instant::now();
-        let whole = |token: &SqsToken| self.visibility.min(left(token)).as_secs();
-        let until = |token: &SqsToken| now + Duration::from_secs(whole(token));
-        let (live, over): (Vec<_>, Vec<_>) = tokens
-            .iter()
-            .cloned()
-            .partition(|token| left(token) >= LEAST_EXTENSION);
-        drop(over);
-        let answered = self
+        let is_live = |token: &&SqsToken| left(token) >= LEAST_EXTENSION;
+        let live: Vec<SqsToken> = tokens.iter().filter(is_live).cloned().collect();
+        let answers = self
             .ask(self.held.of(live), Ask::Hide(self.visibility))
-            .await?;
-        first_refusal(&answered)?;
-        let extended = |token: &SqsToken| {
-            let answer = answered
-                .iter()
-                .find(|(asked, _)| asked.number == token.number);
-            answer.is_some_and(|(_, result)| result.is_ok())
-        };
-        let deadlines = tokens.iter().map(|token| {
-            if !extended(token) {
-                return Some(now.min(token.received + HOLD_LIMIT));
+            .await;
+        let extended = answers.granted();
+        if let Err(error) = answers.into_result() {
+            if extended.is_empty() {
+                return Err(error);
             }
-            let deadline = until(token);
-            self.held.extend(token, deadline);
-            Some(deadline)
+            let (asked, extended) = (tokens.len(), extended.len());
+            info!(asked, extended, %error, "not all deliveries could be extended");
+        }
+        let deadlines = tokens.iter().map(|token| {
+            if extended.contains(&token.number) {
+                let whole = self.visibility.min(left(token)).as_secs();
+                self.held.extend(token, now + Duration::from_secs(whole));
+            }
+            // What is no longer held has run out or is settled.
+            let deadline = self.held.deadline(token).unwrap_or(now);
+            Some(deadline.min(token.received + HOLD_LIMIT))
         });
         Ok(deadlines.collect())
     }
@@ -311,77 +327,4 @@ impl Acker for SqsAcker {
 }
 
 #[cfg(test)]
-mod tests {
-    use onceward_core::{Arrival, Subscriber as _};
-    use onceward_testkit::sqs::{Act, Gate};
-    use onceward_testkit::unique;
-    use serde_json::json;
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::{Sqs, SqsConfig, SubscriberConfig};
-
-    #[tokio::test]
-    async fn a_delivery_is_extended_up_to_twelve_hours_in_all_and_never_beyond() {
-        let server = onceward_testkit::sqs::Sqs::shared().await;
-        let gate = Gate::to(server.port()).await;
-        let queue = format!("{}.fifo", unique("limit"));
-        let url = server.create_queue(&queue, &[]).await;
-        let message = json!({
-            "QueueUrl": url, "MessageBody": "{}", "MessageGroupId": "g", "MessageDeduplicationId": "d",
-        });
-        server.call("SendMessage", message).await;
-        let (asked, mut calls) = mpsc::unbounded_channel();
-        gate.script(move |call| {
-            if call.action == "ChangeMessageVisibilityBatch" {
-                let seconds = call.body["Entries"][0]["VisibilityTimeout"].as_u64();
-                asked.send(seconds.unwrap()).unwrap();
-            }
-            Act::Pass
-        });
-        let mut config = SubscriberConfig::new([queue]);
-        config.wait = Duration::from_secs(1);
-        let sqs = Sqs::new(SqsConfig::emulator(gate.url()));
-        let mut member = sqs.subscriber(config).await.unwrap();
-        let acker = member.acker();
-        let mut token = loop {
-            let mut arrivals = member.next(1).await.unwrap().into_iter();
-            if let Some(Arrival::Delivery(delivery)) = arrivals.next_back() {
-                break delivery.token;
-            }
-        };
-
-        // What is left of twelve hours, and for how long SQS is asked then: by default for 30 s.
-        for (left, seconds) in [(3_600, Some(30)), (10, Some(9)), (2, None), (0, None)] {
-            let ago = HOLD_LIMIT - Duration::from_secs(left);
-            token.received = Instant::now().checked_sub(ago).unwrap();
-            let limit = token.received + HOLD_LIMIT;
-
-            let deadlines = acker.extend(vec![token.clone()]).await.unwrap();
-
-            assert!(deadlines[0].unwrap() <= limit, "{left} s were left");
-            assert_eq!(calls.try_recv().ok(), seconds, "{left} s were left");
-        }
-    }
-
-    #[test]
-    fn sqs_counts_whole_seconds_and_a_short_wait_is_one() {
-        for (millis, whole) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (2_900, 2)] {
-            assert_eq!(seconds(Duration::from_millis(millis)), whole, "{millis}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_held_beyond_twelve_hours_in_all() {
-        let token = |ago: Duration| SqsToken {
-            number: 1,
-            queue: 0,
-            receipt: "r".into(),
-            received: Instant::now().checked_sub(ago).unwrap_or_else(Instant::now),
-        };
-
-        assert!(left(&token(Duration::ZERO)) <= HOLD_LIMIT);
-        let minute = Duration::from_secs(60);
-        assert!(left(&token(minute)) <= HOLD_LIMIT - minute);
-    }
-}
+mod tests;

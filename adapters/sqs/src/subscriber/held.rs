@@ -41,6 +41,11 @@ impl Held {
         }
     }
 
+    /// When it is no longer ours; none if it is not ours now.
+    pub(crate) fn deadline(&self, token: &SqsToken) -> Option<Instant> {
+        self.locked().get(&token.number).map(|(_, until)| *until)
+    }
+
     pub(crate) fn settled(&self, token: &SqsToken) {
         self.locked().remove(&token.number);
     }
