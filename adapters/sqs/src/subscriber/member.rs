@@ -1,12 +1,13 @@
 //! The task of a member: polls its queues as long as there is room, gives back what it is told to, and everything when it leaves.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::Message;
 use onceward_core::Backoff;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tracing::{debug, warn};
 
 use super::Reading;
@@ -26,24 +27,23 @@ const BETWEEN_FAILURES: Backoff = Backoff {
     max: Duration::from_secs(5),
 };
 
-/// A poll that has ended.
-struct Polled {
-    queue: usize,
-    asked: usize,
-    answer: Result<Vec<Message>, Trouble>,
-}
+/// What a poll brought.
+type Answer = Result<Vec<Message>, Trouble>;
 
-/// The polls of one queue.
+/// A poll that has ended, by its task.
+type Polled = Result<(task::Id, Answer), JoinError>;
+
+/// A poll under way.
 #[derive(Debug, Clone, Copy)]
-struct Polls {
-    under_way: usize,
-    /// One while the queue has little, more while polls come back full.
+struct Asked {
+    queue: usize,
+    /// How many messages it may bring.
     most: usize,
 }
 
 /// What the member waits for.
 enum Event {
-    Polled(Result<Polled, JoinError>),
+    Polled(Polled),
     /// With what could not be given back.
     GivenBack(Result<Vec<Return>, JoinError>),
     Leave(Option<oneshot::Sender<()>>),
@@ -58,10 +58,11 @@ pub(super) struct Member {
     shelf: Arc<Shelf>,
     acker: SqsAcker,
     commands: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-    polls: Vec<Polls>,
-    /// Messages that the polls under way may bring.
-    asked: usize,
-    calls: JoinSet<Polled>,
+    /// How many polls of each queue there may be: one while it has little, more while they come back full.
+    most_polls: Vec<usize>,
+    polls: JoinSet<Answer>,
+    /// Those under way. A poll that ends in whatever way leaves its place to the next.
+    asked: HashMap<task::Id, Asked>,
     next_number: u64,
     failures: u32,
     /// No poll before.
@@ -82,21 +83,17 @@ impl Member {
         acker: SqsAcker,
         commands: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     ) -> Self {
-        let polls = Polls {
-            under_way: 0,
-            most: 1,
-        };
         Self {
             sqs,
             client,
-            polls: vec![polls; readings.len()],
+            most_polls: vec![1; readings.len()],
             readings,
             config,
             shelf,
             acker,
             commands,
-            asked: 0,
-            calls: JoinSet::new(),
+            polls: JoinSet::new(),
+            asked: HashMap::new(),
             next_number: 0,
             failures: 0,
             not_before: None,
@@ -130,7 +127,7 @@ impl Member {
         tokio::select! {
             biased;
             leave = self.commands.recv() => Event::Leave(leave),
-            Some(polled) = self.calls.join_next() => Event::Polled(polled),
+            Some(polled) = self.polls.join_next_with_id() => Event::Polled(polled),
             Some(left) = self.giving_back.join_next() => Event::GivenBack(left),
             () = self.shelf.changed() => Event::Look,
             () = tokio::time::sleep_until(wait.unwrap_or_else(Instant::now).into()), if wait.is_some() => Event::Look,
@@ -148,7 +145,7 @@ impl Member {
         if self.no_return_before.is_some() || !self.giving_back.is_empty() {
             return;
         }
-        let returns = self.shelf.take_returns(!self.calls.is_empty());
+        let returns = self.shelf.take_returns(!self.polls.is_empty());
         if !returns.is_empty() {
             let acker = self.acker.clone();
             self.giving_back
@@ -175,60 +172,66 @@ impl Member {
             return;
         }
         for queue in 0..self.readings.len() {
-            let Some(reading) = self.readings.get(queue) else {
-                return;
-            };
-            while self.polls[queue].under_way < self.polls[queue].most
-                && !self.shelf.is_paused(&reading.partition)
-            {
-                let taken = self.shelf.len() + self.asked;
+            while self.may_poll(queue) {
+                let taken = self.shelf.len() + self.may_come();
                 let room = self.config.buffer.max(1).saturating_sub(taken);
                 if room == 0 {
                     return;
                 }
-                let most = room.min(MOST_MESSAGES);
-                let poll = Poll {
-                    most,
-                    wait: self.config.wait,
-                    visibility: self.config.visibility,
-                    timeout: self.sqs.config().request_timeout,
-                };
-                let (client, url) = (self.client.get(), reading.url.clone());
-                self.asked += most;
-                self.polls[queue].under_way += 1;
-                self.calls.spawn(Box::pin(async move {
-                    Polled {
-                        queue,
-                        asked: most,
-                        answer: poll::ask(client, url, poll).await,
-                    }
-                }));
+                self.poll(queue, room.min(MOST_MESSAGES));
             }
         }
     }
 
-    async fn on_polled(&mut self, polled: Result<Polled, JoinError>) {
-        let Ok(Polled {
-            queue,
-            asked,
-            answer,
-        }) = polled
-        else {
-            // Nobody aborts a poll while the member lives; whatever it was, the others go on.
+    /// Whether there may be one more poll of a queue.
+    fn may_poll(&self, queue: usize) -> bool {
+        let under_way = self.asked.values().filter(|asked| asked.queue == queue);
+        under_way.count() < self.most_polls[queue]
+            && !self.shelf.is_paused(&self.readings[queue].partition)
+    }
+
+    /// How many messages the polls under way may bring.
+    fn may_come(&self) -> usize {
+        self.asked.values().map(|asked| asked.most).sum()
+    }
+
+    fn poll(&mut self, queue: usize, most: usize) {
+        let poll = Poll {
+            most,
+            wait: self.config.wait,
+            visibility: self.config.visibility,
+            timeout: self.sqs.config().request_timeout,
+        };
+        let (client, url) = (self.client.get(), self.readings[queue].url.clone());
+        let task = self.polls.spawn(Box::pin(poll::ask(client, url, poll)));
+        self.asked.insert(task.id(), Asked { queue, most });
+    }
+
+    async fn on_polled(&mut self, polled: Polled) {
+        let (id, answer) = match polled {
+            Ok(polled) => polled,
+            Err(error) => {
+                // Nobody aborts a poll while the member lives: an error is a panic. What it received comes again.
+                warn!(%error, "a poll ended without an answer; the queue is polled again");
+                self.asked.remove(&error.id());
+                self.back_off();
+                return;
+            }
+        };
+        let Some(asked) = self.asked.remove(&id) else {
             return;
         };
-        self.asked -= asked;
-        self.polls[queue].under_way -= 1;
         match answer {
             Ok(messages) => {
                 self.failures = 0;
                 self.shelf.well();
-                self.polls[queue].most = match messages.len() {
+                let most_polls = &mut self.most_polls[asked.queue];
+                *most_polls = match messages.len() {
                     0 => 1,
-                    count if count == asked => self.config.receivers.max(1),
-                    _ => self.polls[queue].most,
+                    count if count == asked.most => self.config.receivers.max(1),
+                    _ => *most_polls,
                 };
-                self.take(queue, messages);
+                self.take(asked.queue, messages);
             }
             Err(trouble) => self.on_trouble(trouble).await,
         }
@@ -251,10 +254,15 @@ impl Member {
         }
     }
 
-    async fn on_trouble(&mut self, trouble: Trouble) {
+    /// Polls nothing for a while, for longer each time a poll fails in a row.
+    fn back_off(&mut self) {
         self.failures = self.failures.saturating_add(1);
         let delay = BETWEEN_FAILURES.delay(self.failures, 0.5 + fastrand::f64() / 2.0);
         self.not_before = Some(Instant::now() + delay);
+    }
+
+    async fn on_trouble(&mut self, trouble: Trouble) {
+        self.back_off();
         debug!(
             failures = self.failures,
             what = trouble.what,
@@ -279,13 +287,67 @@ impl Member {
                 // Best effort: what cannot be given back comes again in its own time.
                 self.acker.show(held, Duration::ZERO).await.ok();
             }
-            match self.calls.join_next().await {
-                Some(Ok(Polled { queue, answer, .. })) => {
-                    self.take(queue, answer.unwrap_or_default());
+            match self.polls.join_next_with_id().await {
+                Some(Ok((id, answer))) => {
+                    if let Some(asked) = self.asked.remove(&id) {
+                        self.take(asked.queue, answer.unwrap_or_default());
+                    }
                 }
                 Some(Err(_)) => {}
                 None => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::Partition;
+
+    use super::*;
+    use crate::SqsConfig;
+    use crate::queue::QueueName;
+    use crate::subscriber::held::Held;
+
+    /// A member of one queue of a server that is not there.
+    async fn member() -> Member {
+        let sqs = Sqs::new(SqsConfig::emulator("http://127.0.0.1:9"));
+        let client = Shared::new(sqs.client().await);
+        let reading = Reading {
+            name: QueueName::parse("orders.fifo").unwrap(),
+            url: "http://127.0.0.1:9/0/orders.fifo".to_owned(),
+            partition: Partition::new("orders.fifo"),
+            retention: None,
+        };
+        let readings: Arc<[Reading]> = [reading].into();
+        let shelf = Arc::new(Shelf::new(std::iter::empty()));
+        let config = SubscriberConfig::new(["orders.fifo"]);
+        let acker = SqsAcker::new(
+            client.clone(),
+            readings.clone(),
+            Held::default(),
+            shelf.clone(),
+            config.visibility,
+        );
+        let (_commands, inbox) = mpsc::unbounded_channel();
+        Member::new(sqs, client, readings, config, shelf, acker, inbox)
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_polled_again_after_a_poll_that_ended_without_an_answer() {
+        let mut member = member().await;
+        member.poll_where_it_may();
+        member.poll_where_it_may();
+        assert_eq!(member.polls.len(), 1);
+
+        member.polls.abort_all();
+        let polled = member.polls.join_next_with_id().await.unwrap();
+        assert!(polled.is_err());
+        member.on_polled(polled).await;
+        assert_eq!(member.may_come(), 0);
+        member.look(Instant::now() + BETWEEN_FAILURES.max);
+        member.poll_where_it_may();
+
+        assert_eq!(member.polls.len(), 1);
     }
 }
