@@ -147,12 +147,11 @@ impl Table {
                     continue;
                 };
                 self.last_turn = *generation;
-                match owned.read(*generation, left.min(TURN), arrivals) {
-                    Ok(taken) => left -= taken,
-                    Err(error) => {
-                        let what = format!("{} cannot be read", owned.assignment.partition);
-                        self.events.push_back(Err(subscribe_error(what, error)));
-                    }
+                let (taken, failure) = owned.read(*generation, left.min(TURN), arrivals);
+                left -= taken;
+                if let Some(error) = failure {
+                    let what = format!("{} cannot be read", owned.assignment.partition);
+                    self.events.push_back(Err(subscribe_error(what, error)));
                 }
             }
             if left == before {
@@ -222,44 +221,99 @@ impl Table {
 }
 
 impl Owned {
-    /// Takes up to `room` records.
+    /// Takes up to `room` records. Gives how many, and the error that came after them.
     fn read(
         &mut self,
         generation: Generation,
         room: usize,
         arrivals: &mut Vec<Arrival<KafkaToken>>,
-    ) -> Result<usize, KafkaError> {
+    ) -> (usize, Option<KafkaError>) {
+        if self.assignment.paused || self.assignment.leaving {
+            return (0, None);
+        }
+        fill(room, arrivals, || self.step(generation))
+    }
+
+    /// Takes the next record, if one is there that was not delivered before.
+    fn step(&mut self, generation: Generation) -> Result<Step<Arrival<KafkaToken>>, KafkaError> {
         let Self { assignment, queue } = self;
         let Some(open) = queue.as_ref() else {
-            return Ok(0);
+            return Ok(Step::Empty);
         };
-        if assignment.paused || assignment.leaving {
-            return Ok(0);
+        let record = match open.poll(Duration::ZERO) {
+            None => return Ok(Step::Empty),
+            Some(Ok(record)) => record,
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Step::Passed),
+            Some(Err(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
+                *queue = None;
+                return Ok(Step::Empty);
+            }
+            Some(Err(error)) => return Err(error),
+        };
+        let origin = headers::origin(&record, &assignment.partition);
+        let Some(ticket) = assignment.deliver(record.offset(), origin.sent_at) else {
+            return Ok(Step::Passed);
+        };
+        Ok(Step::Taken(Arrival::Delivery(Delivery {
+            message: headers::decode(&record, &assignment.partition),
+            origin,
+            deadline: None,
+            token: KafkaToken { generation, ticket },
+        })))
+    }
+}
+
+/// What a look into a queue brings.
+enum Step<T> {
+    Taken(T),
+    /// Nothing to hand out; more may be behind it.
+    Passed,
+    Empty,
+}
+
+/// Takes up to `room` of what comes. Gives how many, and the error that came after them.
+fn fill<T, E>(
+    room: usize,
+    taken: &mut Vec<T>,
+    mut step: impl FnMut() -> Result<Step<T>, E>,
+) -> (usize, Option<E>) {
+    let mut count = 0;
+    while count < room {
+        match step() {
+            Ok(Step::Taken(one)) => {
+                taken.push(one);
+                count += 1;
+            }
+            Ok(Step::Passed) => {}
+            Ok(Step::Empty) => break,
+            Err(error) => return (count, Some(error)),
         }
-        let mut taken = 0;
-        while taken < room {
-            let record = match open.poll(Duration::ZERO) {
-                None => break,
-                Some(Ok(record)) => record,
-                Some(Err(KafkaError::PartitionEOF(_))) => continue,
-                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
-                    *queue = None;
-                    break;
-                }
-                Some(Err(error)) => return Err(error),
-            };
-            let origin = headers::origin(&record, &assignment.partition);
-            let Some(ticket) = assignment.deliver(record.offset(), origin.sent_at) else {
-                continue;
-            };
-            arrivals.push(Arrival::Delivery(Delivery {
-                message: headers::decode(&record, &assignment.partition),
-                origin,
-                deadline: None,
-                token: KafkaToken { generation, ticket },
-            }));
-            taken += 1;
-        }
-        Ok(taken)
+    }
+    (count, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_before_an_error_counts() {
+        let steps = [
+            Ok(Step::Taken(1)),
+            Ok(Step::Passed),
+            Ok(Step::Taken(2)),
+            Err("no"),
+            Ok(Step::Taken(3)),
+            Ok(Step::Taken(4)),
+        ];
+        let mut steps = steps.into_iter();
+        let mut step = || steps.next().unwrap_or(Ok(Step::Empty));
+        let mut taken = Vec::new();
+
+        assert_eq!(fill(3, &mut taken, &mut step), (2, Some("no")));
+        assert_eq!(fill(1, &mut taken, &mut step), (1, None));
+        assert_eq!(fill(5, &mut taken, &mut step), (1, None));
+
+        assert_eq!(taken, [1, 2, 3, 4]);
     }
 }
