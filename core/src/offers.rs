@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::{Batch, ErrorKind, Outcome, Outgoing, PublishError, Receipts};
 
-/// One message of an offer.
+/// One message of an offer. However often it is copied, its first answer is the one that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OfferTicket {
     offer: u64,
@@ -26,6 +26,8 @@ pub struct Offers {
 struct Offer {
     batch: Arc<Batch>,
     receipts: Receipts,
+    /// Whether each message is answered.
+    answered: Vec<bool>,
     unanswered: usize,
     report: Report,
     taken: Instant,
@@ -94,6 +96,7 @@ impl Offers {
                 Offer {
                     batch,
                     receipts,
+                    answered: vec![false; messages],
                     unanswered: messages,
                     report,
                     taken: now,
@@ -113,11 +116,15 @@ impl Offers {
             .get(ticket.index)
     }
 
-    /// Answers one message; once all of its offer are answered, tells.
+    /// Answers one message; once all of its offer are answered, tells. Only the first answer for a ticket counts.
     pub fn answer(&mut self, ticket: OfferTicket, outcome: Outcome) {
         let Some(offer) = self.open.get_mut(&ticket.offer) else {
             return;
         };
+        match offer.answered.get_mut(ticket.index) {
+            Some(answered) if !*answered => *answered = true,
+            Some(_) | None => return,
+        }
         offer.receipts.set(ticket.index, outcome);
         offer.unanswered -= 1;
         if offer.unanswered == 0
@@ -192,6 +199,20 @@ mod tests {
 
         assert!(receipts.try_recv().unwrap().all_confirmed());
         assert!(offers.is_empty());
+    }
+
+    #[test]
+    fn only_the_first_answer_for_a_message_counts() {
+        let mut offers = Offers::default();
+        let (tell, receipts) = report();
+        let tickets: Vec<_> = offers.open(batch(2), tell, Instant::now()).collect();
+
+        offers.answer(tickets[0], Outcome::Confirmed);
+        offers.answer(tickets[0], Outcome::Unconfirmed);
+        assert!(receipts.try_recv().is_err());
+        offers.answer(tickets[1], Outcome::Confirmed);
+
+        assert!(receipts.try_recv().unwrap().all_confirmed());
     }
 
     #[test]
