@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Serialize;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use crate::headers::{EXPIRES_AT, SEQUENCE};
@@ -39,6 +39,8 @@ pub struct Draft {
     headers: Vec<(String, String)>,
     payload: Bytes,
     lane: Result<Lane, UnknownLane>,
+    /// Whether the time of expiry that was set last can be written.
+    expiry_fits: bool,
     id: Option<Uuid>,
 }
 
@@ -84,6 +86,9 @@ pub enum InvalidMessage {
     /// The sequence is no whole number from 1 to `i64::MAX`.
     #[error("the sequence must be a whole number from 1 to {}", i64::MAX)]
     Sequence,
+    /// The time of expiry is not in the years 0 to 9999 in UTC.
+    #[error("the time of expiry must be in the years 0 to 9999 in UTC")]
+    ExpiresAt,
     /// A message with a sequence has no key.
     #[error("the message has a sequence and no key; a sequence numbers the messages of one key")]
     SequenceWithoutKey,
@@ -113,6 +118,7 @@ impl Message {
             headers: Vec::new(),
             payload: payload.into(),
             lane: Ok(Lane::default()),
+            expiry_fits: true,
             id: None,
         }
     }
@@ -143,14 +149,14 @@ impl Draft {
     }
 
     /// Until when the message is of use: after that a consumer counts it and does not handle it. It is published all the
-    /// same. Travels as the header `onceward-expires-at`, to the second.
+    /// same. Travels as the header `onceward-expires-at`, in UTC, to the second; its year in UTC is 0 to 9999.
     #[must_use]
-    pub fn expires_at(self, at: OffsetDateTime) -> Self {
-        let at = at.replace_nanosecond(0).unwrap_or(at);
-        // Only a year beyond 9999 cannot be written, and never comes.
-        match at.format(&Rfc3339) {
-            Ok(text) => self.header(EXPIRES_AT, text),
-            Err(_) => self,
+    pub fn expires_at(mut self, at: OffsetDateTime) -> Self {
+        let text = in_utc(at);
+        self.expiry_fits = text.is_some();
+        match text {
+            Some(text) => self.header(EXPIRES_AT, text),
+            None => self,
         }
     }
 
@@ -215,6 +221,9 @@ impl Draft {
             headers.insert(name, value)?;
         }
         headers.check_sequence(key.is_some())?;
+        if !self.expiry_fits {
+            return Err(InvalidMessage::ExpiresAt);
+        }
         if let Some(content_type) = &self.content_type {
             let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
             if !(1..=255).contains(&content_type.len()) || !printable {
@@ -246,6 +255,13 @@ impl Draft {
     }
 }
 
+/// A time as RFC 3339, in UTC and to the second; none for a year that this cannot write.
+fn in_utc(at: OffsetDateTime) -> Option<String> {
+    let at = at.checked_to_offset(UtcOffset::UTC)?;
+    let whole = at.replace_nanosecond(0).ok()?;
+    whole.format(&Rfc3339).ok()
+}
+
 impl fmt::Debug for Draft {
     /// Shows neither payload nor key nor header values: they may be personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -261,7 +277,41 @@ impl fmt::Debug for Draft {
 
 #[cfg(test)]
 mod tests {
+    use time::Date;
+
     use super::*;
+
+    #[test]
+    fn a_time_of_expiry_in_any_offset_is_written_in_utc() {
+        let offset = UtcOffset::from_hms(1, 0, 30).unwrap();
+        let at = OffsetDateTime::from_unix_timestamp(1_767_225_570).unwrap();
+        let within = at.replace_nanosecond(900_000_000).unwrap();
+
+        let draft = Message::bytes("t", "x").expires_at(within.to_offset(offset));
+        let message = draft.finish(9).unwrap().message;
+
+        let text = message.headers.get(EXPIRES_AT);
+        assert_eq!(text, Some("2025-12-31T23:59:30Z"));
+        assert_eq!(message.expires_at(), Some(at));
+    }
+
+    #[test]
+    fn a_time_of_expiry_that_cannot_be_written_is_refused() {
+        let draft = || Message::bytes("t", "x");
+        let date = Date::from_ordinal_date(9999, 365).unwrap();
+        let last = date.with_hms(23, 30, 0).unwrap();
+        let west = UtcOffset::from_hms(-1, 0, 0).unwrap();
+        let before_year_0 = OffsetDateTime::from_unix_timestamp(-62_167_219_201).unwrap();
+
+        assert!(draft().expires_at(last.assume_utc()).finish(9).is_ok());
+        for bad in [last.assume_offset(west), before_year_0] {
+            let draft = draft().expires_at(bad);
+            let corrected = draft.clone().expires_at(last.assume_utc());
+            let refused = draft.finish(9);
+            assert!(matches!(refused, Err(InvalidMessage::ExpiresAt)), "{bad}");
+            assert!(corrected.finish(9).is_ok());
+        }
+    }
 
     #[test]
     fn the_payload_fits_at_the_cap_and_not_one_byte_over() {
