@@ -1,5 +1,6 @@
 //! The relay: all its streams, and the emptying of slots beside them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,9 +10,9 @@ use std::time::Duration;
 use onceward::{LogAdmin, LogDatabase, LogError, SharedReads};
 use onceward_core::Chain;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::destination::Destination;
 use crate::plan::chain;
@@ -56,13 +57,24 @@ pub struct Relay {
 
 /// Why a relay ended though nobody stopped it.
 #[derive(thiserror::Error)]
-#[error("stream {stream:?} must not be published")]
-pub struct RelayError {
-    /// The stream.
-    pub stream: String,
-    /// Why; its text names the page of the docs that says what to do.
-    #[source]
-    pub source: LogError,
+#[non_exhaustive]
+pub enum RelayError {
+    /// A stream must not be published from this database until a person has decided.
+    #[error("stream {stream:?} must not be published")]
+    Refused {
+        /// The stream.
+        stream: String,
+        /// Why; its text names the page of the docs that says what to do.
+        source: LogError,
+    },
+    /// A part of the relay ended by a panic. What was not stored is published again by the next holder.
+    #[error("{part} ended without a result")]
+    Ended {
+        /// What it was, such as `stream "events"`.
+        part: String,
+        /// The panic.
+        source: JoinError,
+    },
 }
 
 /// As for people: with what lies behind it.
@@ -132,61 +144,78 @@ impl Relay {
     /// cannot be reached is waited for.
     ///
     /// # Errors
-    /// [`RelayError`] when a stream must not be published from this database until a person has decided. All streams stop then.
+    /// - [`RelayError::Refused`]: a stream must not be published from this database until a person has decided.
+    /// - [`RelayError::Ended`]: a part of the relay panicked, which is a bug; run it again.
+    ///
+    /// All streams stop then as they do when told to. Of several errors each is logged, and the first is given.
     ///
     /// # Cancel safety
     /// Dropped, everything stops where it stands; what was not stored is published again by the next holder.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RelayError> {
         let stop = stop.child_token();
         let mut tasks = JoinSet::new();
-        let sweeping = sweep(self.database, self.retention, stop.clone());
-        tasks.spawn(async {
+        // What each task does, for those that end without a result.
+        let mut parts = HashMap::new();
+        let (database, retention) = (self.database, self.retention);
+        let sweeping = sweep(
+            move || empty_slots(database.clone(), retention),
+            stop.clone(),
+        );
+        let task = tasks.spawn(async move {
             sweeping.await;
-            None
+            Ok(())
         });
+        parts.insert(task.id(), "the emptying of slots".to_owned());
         for (stream, start) in self.streams {
+            let part = format!("stream {stream:?}");
             let running = start(stop.clone());
-            tasks.spawn(async move {
-                let ended = running.await;
-                ended.err().map(|source| RelayError { stream, source })
-            });
+            let refused = |source| RelayError::Refused { stream, source };
+            let task = tasks.spawn(async move { running.await.map_err(refused) });
+            parts.insert(task.id(), part);
         }
         let mut result = Ok(());
-        while let Some(ended) = tasks.join_next().await {
-            let failed = ended.unwrap_or_else(|error| {
-                Some(RelayError {
-                    stream: "?".to_owned(),
-                    source: LogError::task(error),
-                })
-            });
-            if let Some(error) = failed {
-                result = Err(error);
-                stop.cancel();
-            }
+        while let Some(ended) = tasks.join_next_with_id().await {
+            let error = match ended {
+                Ok((_, Ok(()))) => continue,
+                Ok((_, Err(error))) => error,
+                Err(source) => {
+                    let part = parts.remove(&source.id());
+                    let part = part.unwrap_or_else(|| "a part".to_owned());
+                    RelayError::Ended { part, source }
+                }
+            };
+            error!(error = %chain(&error), "a part of the relay ended with an error; all streams stop");
+            stop.cancel();
+            result = result.and(Err(error));
         }
         result
     }
 }
 
 /// Empties slots whose messages are old enough and that no cursor needs. Every relay does so; the database's locks keep them apart.
-async fn sweep(database: LogDatabase, retention: Duration, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(EMPTY_EVERY) => {}
-            () = stop.cancelled() => return,
-        }
-        match empty_slots(&database, retention).await {
-            Ok(emptied) if emptied.is_empty() => debug!("no slot to empty"),
-            Ok(emptied) => info!(slots = ?emptied, "slots emptied"),
-            Err(error) => {
-                warn!(error = %chain(&error), "slots could not be emptied; will try again");
+///
+/// A stop does not wait for what `empty` asks the database: a slot is emptied whole or not at all.
+async fn sweep<E>(empty: impl Fn() -> E, stop: CancellationToken)
+where
+    E: Future<Output = Result<Vec<i16>, LogError>>,
+{
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(EMPTY_EVERY).await;
+            match empty().await {
+                Ok(emptied) if emptied.is_empty() => debug!("no slot to empty"),
+                Ok(emptied) => info!(slots = ?emptied, "slots emptied"),
+                Err(error) => {
+                    warn!(error = %chain(&error), "slots could not be emptied; will try again");
+                }
             }
         }
-    }
+    };
+    stop.run_until_cancelled(sweeping).await;
 }
 
-async fn empty_slots(database: &LogDatabase, retention: Duration) -> Result<Vec<i16>, LogError> {
-    let mut admin = LogAdmin::connect(database).await?;
+async fn empty_slots(database: LogDatabase, retention: Duration) -> Result<Vec<i16>, LogError> {
+    let mut admin = LogAdmin::connect(&database).await?;
     let reports = admin.empty_slots(retention).await?;
     admin.close().await;
     let emptied = reports.into_iter().filter(|report| report.emptied);
@@ -200,3 +229,6 @@ fn hostname() -> String {
     let name = name.trim();
     if name.is_empty() { "relay" } else { name }.to_owned()
 }
+
+#[cfg(test)]
+mod tests;
