@@ -20,6 +20,6 @@ pub use config::{
     Admin, Config, ConfigError, Database, DestinationConfig, Log, LogFormat, Problem, StreamConfig,
 };
 pub use destination::{Broker, BrokerSession, Destination, DestinationError};
-pub use settings::{OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
+pub use settings::{InvalidSettings, OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
 pub use stream::{Paused, Role, StreamStatus};
 pub use supervisor::{Relay, RelayError};

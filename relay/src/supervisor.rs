@@ -1,6 +1,6 @@
 //! The relay: all its streams, and the emptying of slots beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::destination::Destination;
 use crate::plan::chain;
-use crate::settings::StreamSettings;
+use crate::settings::{InvalidSettings, StreamSettings};
 use crate::stream::{StatusHandle, Stream, StreamStatus};
 
 /// How often slots are looked at.
@@ -50,15 +50,29 @@ pub struct Relay {
     database: LogDatabase,
     owner: String,
     retention: Duration,
-    streams: Vec<(String, Start)>,
+    streams: Vec<(Arc<StreamSettings>, Start)>,
     statuses: Vec<watch::Receiver<StreamStatus>>,
     reads: SharedReads,
 }
 
-/// Why a relay ended though nobody stopped it.
+/// Why a relay did not start, or ended though nobody stopped it.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
+    /// The settings of a stream are wrong; nothing was started.
+    #[error("stream {stream:?} cannot be run with its settings")]
+    Settings {
+        /// The stream.
+        stream: String,
+        /// What is wrong with them.
+        source: InvalidSettings,
+    },
+    /// Two streams have one name; nothing was started.
+    #[error("two streams have the name {stream:?}")]
+    SameName {
+        /// The name.
+        stream: String,
+    },
     /// A stream must not be published from this database until a person has decided.
     #[error("stream {stream:?} must not be published")]
     Refused {
@@ -115,13 +129,13 @@ impl Relay {
         Self { retention, ..self }
     }
 
-    /// Adds a stream and where it publishes to.
+    /// Adds a stream and where it publishes to. Its settings are checked when the relay is run, and its name must be its own.
     #[must_use]
     pub fn stream<D: Destination>(mut self, settings: StreamSettings, destination: D) -> Self {
-        let name = settings.name.clone();
-        let (status, receiver) = StatusHandle::new(&name);
+        let settings = Arc::new(settings);
+        let (status, receiver) = StatusHandle::new(&settings.name);
         let stream = Stream {
-            settings: Arc::new(settings),
+            settings: settings.clone(),
             database: self.database.clone(),
             destination: Arc::new(destination),
             owner: self.owner.clone(),
@@ -129,7 +143,7 @@ impl Relay {
             reads: self.reads.clone(),
         };
         self.streams
-            .push((name, Box::new(move |stop| Box::pin(stream.run(stop)))));
+            .push((settings, Box::new(move |stop| Box::pin(stream.run(stop)))));
         self.statuses.push(receiver);
         self
     }
@@ -144,14 +158,16 @@ impl Relay {
     /// cannot be reached is waited for.
     ///
     /// # Errors
+    /// - [`RelayError::Settings`] and [`RelayError::SameName`]: nothing was started; correct the settings.
     /// - [`RelayError::Refused`]: a stream must not be published from this database until a person has decided.
     /// - [`RelayError::Ended`]: a part of the relay panicked, which is a bug; run it again.
     ///
-    /// All streams stop then as they do when told to. Of several errors each is logged, and the first is given.
+    /// After one of the last two all streams stop as they do when told to. Of several errors each is logged, and the first is given.
     ///
     /// # Cancel safety
     /// Dropped, everything stops where it stands; what was not stored is published again by the next holder.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RelayError> {
+        check(self.streams.iter().map(|(settings, _)| &**settings))?;
         let stop = stop.child_token();
         let mut tasks = JoinSet::new();
         // What each task does, for those that end without a result.
@@ -166,7 +182,8 @@ impl Relay {
             Ok(())
         });
         parts.insert(task.id(), "the emptying of slots".to_owned());
-        for (stream, start) in self.streams {
+        for (settings, start) in self.streams {
+            let stream = settings.name.clone();
             let part = format!("stream {stream:?}");
             let running = start(stop.clone());
             let refused = |source| RelayError::Refused { stream, source };
@@ -190,6 +207,22 @@ impl Relay {
         }
         result
     }
+}
+
+/// Whether these streams can be run, side by side.
+fn check<'s>(streams: impl Iterator<Item = &'s StreamSettings>) -> Result<(), RelayError> {
+    let mut names = BTreeSet::new();
+    for settings in streams {
+        let stream = || settings.name.clone();
+        settings.check().map_err(|source| RelayError::Settings {
+            stream: stream(),
+            source,
+        })?;
+        if !names.insert(&settings.name) {
+            return Err(RelayError::SameName { stream: stream() });
+        }
+    }
+    Ok(())
 }
 
 /// Empties slots whose messages are old enough and that no cursor needs. Every relay does so; the database's locks keep them apart.

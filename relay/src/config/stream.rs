@@ -1,24 +1,15 @@
 //! Reads the streams: what each one reads, how, and its one destination.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use ::config::{Value, ValueKind};
 use onceward_core::{RouteTemplate, Source, Topic, TopicGlob};
 
 use super::StreamConfig;
 use super::destination::{self, BROKERS};
 use super::reader::Reader;
-use crate::settings::{OnRefusal, PublishAfter, Start, StreamSettings, Unrouted};
-
-const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-const POLL_CEILING: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
-const OFFER_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
-const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
-const DETOUR_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-const CHUNK: RangeInclusive<usize> = 1..=10_000;
-const IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
-const IN_FLIGHT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
+use crate::settings::{
+    CHUNK, DETOUR_AFTER, DRAIN, IN_FLIGHT, IN_FLIGHT_BYTES, LEASE_TTL, OFFER_DEADLINE, OnRefusal,
+    POLL_CEILING, PublishAfter, Start, StreamSettings, Unrouted, is_stream_name,
+};
 
 const WRONG_NAME: &str = "is no name of a stream: that is [a-z][a-z0-9_]*, at most 63 characters; a dot is not allowed, not in quotes either";
 
@@ -26,8 +17,8 @@ const WRONG_NAME: &str = "is no name of a stream: that is [a-z][a-z0-9_]*, at mo
 pub(super) fn streams(mut section: Reader<'_>, source: Option<&Source>) -> Vec<StreamConfig> {
     let mut streams = Vec::new();
     for (name, value) in section.entries() {
-        if let Err(problem) = check_name(&name) {
-            section.refuse(&name, problem);
+        if !is_stream_name(&name) {
+            section.refuse(&name, WRONG_NAME);
             continue;
         }
         streams.extend(stream(&mut section, &name, value, source));
@@ -57,18 +48,6 @@ fn stream(
         settings,
         destination: destination?,
     })
-}
-
-/// A stream's name is part of table rows, metrics and variables.
-pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
-    let mut bytes = name.bytes();
-    let starts = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
-    let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if starts && name.len() <= 63 && bytes.all(rest) {
-        Ok(())
-    } else {
-        Err(WRONG_NAME)
-    }
 }
 
 /// Takes out what is not of this stream but was meant as one whose name has a dot; none if nothing else is there.

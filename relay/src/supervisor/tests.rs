@@ -1,4 +1,5 @@
 use onceward::Schema;
+use onceward_core::Source;
 use onceward_testkit::Log;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -7,13 +8,17 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
+fn settings(name: &str) -> StreamSettings {
+    StreamSettings::new(name, Source::try_from("/test").unwrap())
+}
+
 /// How a relay ends that has these streams, each of which does what it is told here. Its database is not asked.
-async fn ended<const N: usize>(streams: [(&str, Start); N]) -> Result<(), RelayError> {
+async fn ended<const N: usize>(streams: [(StreamSettings, Start); N]) -> Result<(), RelayError> {
     let options = "postgres://127.0.0.1:9/none".parse().unwrap();
     let mut relay = Relay::new(LogDatabase::new(options, Schema::default()));
     let streams = streams.into_iter();
     relay.streams = streams
-        .map(|(name, start)| (name.to_owned(), start))
+        .map(|(settings, start)| (Arc::new(settings), start))
         .collect();
     let running = relay.run(CancellationToken::new());
     timeout(SOON, running).await.unwrap()
@@ -32,13 +37,17 @@ fn refuses_when_stopped() -> Start {
     })
 }
 
+fn never_starts() -> Start {
+    Box::new(|_| unreachable!("nothing is started"))
+}
+
 #[tokio::test]
 async fn the_first_refusal_is_given_and_each_is_logged() {
     let log = Log::of_this_thread();
 
     let ended = ended([
-        ("later", refuses_when_stopped()),
-        ("first", refuses_at_once()),
+        (settings("later"), refuses_when_stopped()),
+        (settings("first"), refuses_at_once()),
     ]);
     let error = ended.await.unwrap_err();
 
@@ -64,7 +73,7 @@ async fn a_stream_that_panics_is_named_and_stops_the_others() {
     });
     let panics: Start = Box::new(|_| Box::pin(async { panic!("a bug") }));
 
-    let ended = ended([("waits", waits), ("panics", panics)]);
+    let ended = ended([(settings("waits"), waits), (settings("panics"), panics)]);
     let error = ended.await.unwrap_err();
 
     assert!(
@@ -72,6 +81,36 @@ async fn a_stream_that_panics_is_named_and_stops_the_others() {
         "{error:?}"
     );
     assert!(stopped.is_cancelled());
+}
+
+#[tokio::test]
+async fn nothing_is_started_if_a_stream_would_stand_still() {
+    let still = StreamSettings {
+        in_flight_messages: 0,
+        ..settings("still")
+    };
+
+    let ended = ended([(settings("good"), never_starts()), (still, never_starts())]);
+    let error = ended.await.unwrap_err();
+
+    assert!(
+        matches!(&error, RelayError::Settings { stream, .. } if stream == "still"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_started_if_two_streams_have_one_name() {
+    let ended = ended([
+        (settings("events"), never_starts()),
+        (settings("events"), never_starts()),
+    ]);
+    let error = ended.await.unwrap_err();
+
+    assert!(
+        matches!(&error, RelayError::SameName { stream } if stream == "events"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
