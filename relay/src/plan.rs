@@ -1,6 +1,6 @@
 //! Decides what becomes of a message after a publish attempt. Pure: no clock, no I/O.
 
-use onceward_core::{Chain, ErrorKind, Outcome, PublishError};
+use onceward_core::{Chain, ErrorKind, Fault, Outcome, PublishError};
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,25 +37,7 @@ impl From<&PublishError> for Refusal {
     }
 }
 
-/// What an error of each kind asks of the relay. What a check of the destination says is judged by the same fault: see `ErrorKind::fault`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    PauseDestination,
-    PauseTopic,
-    Park,
-}
-
-const fn policy(kind: ErrorKind) -> Policy {
-    match kind {
-        ErrorKind::Unavailable => Policy::PauseDestination,
-        ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::UnknownTopic => {
-            Policy::PauseTopic
-        }
-        ErrorKind::TooLarge | ErrorKind::Rejected => Policy::Park,
-    }
-}
-
-/// What becomes of a message with this outcome.
+/// What becomes of a message with this outcome. What a check of the destination says is judged by the same fault.
 #[must_use]
 pub(crate) fn fate(outcome: &Outcome) -> Fate {
     let (error, alone) = match outcome {
@@ -65,11 +47,11 @@ pub(crate) fn fate(outcome: &Outcome) -> Fate {
         Outcome::Suspect(error) => (error, false),
     };
     let refusal = Refusal::from(error);
-    match (policy(error.kind), alone) {
-        (Policy::PauseDestination, _) => Fate::PauseDestination(refusal),
-        (Policy::PauseTopic, _) => Fate::PauseTopic(refusal),
-        (Policy::Park, true) => Fate::Park(refusal),
-        (Policy::Park, false) => Fate::Search,
+    match (error.kind.fault(), alone) {
+        (Fault::Destination, _) => Fate::PauseDestination(refusal),
+        (Fault::Topic, _) => Fate::PauseTopic(refusal),
+        (Fault::Message, true) => Fate::Park(refusal),
+        (Fault::Message, false) => Fate::Search,
     }
 }
 
