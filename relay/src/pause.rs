@@ -1,4 +1,4 @@
-//! Decides when a destination or a topic that refused is tried again. Pure: the caller brings the clock and the chance.
+//! Decides when a destination or a topic that refused is tried again. Pure: the caller brings the clocks and the chance.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -51,6 +51,15 @@ pub(crate) struct Pauses {
     returned: HashMap<Route, (Pause, Instant)>,
 }
 
+/// The present, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// What waits are measured by.
+    pub(crate) instant: Instant,
+    /// What people are told.
+    pub(crate) time: SystemTime,
+}
+
 impl Pause {
     /// When it began.
     #[must_use]
@@ -68,12 +77,7 @@ impl Pause {
 impl Pauses {
     /// Pauses the destination, for longer each time it refuses in a row. Tells whether it was tried since the last refusal:
     /// the messages of one offer are refused together, and count once.
-    pub(crate) fn pause_destination(
-        &mut self,
-        refusal: Refusal,
-        now: Instant,
-        chance: f64,
-    ) -> bool {
+    pub(crate) fn pause_destination(&mut self, refusal: Refusal, now: Now, chance: f64) -> bool {
         let before = self.destination.take();
         let counts = tried(before.as_ref());
         self.destination = Some(again(before, refusal, now, &self.backoff, chance));
@@ -86,10 +90,10 @@ impl Pauses {
         &mut self,
         route: &Route,
         refusal: Refusal,
-        now: Instant,
+        now: Now,
         chance: f64,
     ) -> bool {
-        self.returned.retain(|_, (_, until)| now < *until);
+        self.returned.retain(|_, (_, until)| now.instant < *until);
         let before = self.topics.remove(route);
         let counts = tried(before.as_ref());
         let mut pause = again(before, refusal, now, &self.backoff, chance);
@@ -226,7 +230,7 @@ fn tried(before: Option<&Pause>) -> bool {
 fn again(
     before: Option<Pause>,
     refusal: Refusal,
-    now: Instant,
+    now: Now,
     backoff: &Backoff,
     chance: f64,
 ) -> Pause {
@@ -236,11 +240,11 @@ fn again(
         None => 1,
     };
     Pause {
-        since: before.as_ref().map_or_else(SystemTime::now, |p| p.since),
-        began: before.map_or(now, |p| p.began),
+        since: before.as_ref().map_or(now.time, |p| p.since),
+        began: before.map_or(now.instant, |p| p.began),
         attempt,
         refusal,
-        until: now + backoff.delay(attempt, chance),
+        until: now.instant + backoff.delay(attempt, chance),
         stage: Stage::Waiting,
     }
 }
@@ -260,12 +264,20 @@ mod tests {
         }
     }
 
+    /// The wall's clock is told to people and decides nothing.
+    fn at(instant: Instant) -> Now {
+        Now {
+            instant,
+            time: SystemTime::UNIX_EPOCH,
+        }
+    }
+
     #[test]
     fn a_paused_topic_stops_itself_and_nobody_else() {
         let (bad, good) = (Route::new("bad"), Route::new("good"));
         let mut pauses = Pauses::default();
 
-        pauses.pause_topic(&bad, refusal(), Instant::now(), 1.0);
+        pauses.pause_topic(&bad, refusal(), at(Instant::now()), 1.0);
 
         assert_eq!(pauses.allowance(&bad), Allowance::None);
         assert_eq!(pauses.allowance(&good), Allowance::Any);
@@ -277,14 +289,15 @@ mod tests {
         let start = Instant::now();
         let mut pauses = Pauses::default();
 
-        pauses.pause_topic(&route, refusal(), start, 1.0);
+        pauses.pause_topic(&route, refusal(), at(start), 1.0);
         assert!(pauses.due(start + Duration::from_millis(99)).is_empty());
         assert_eq!(pauses.due(start + Duration::from_millis(100)).len(), 1);
 
         let since = pauses.topics().next().unwrap().1.since;
+        assert_eq!(since, SystemTime::UNIX_EPOCH);
         let later = start + Duration::from_secs(1);
         pauses.set_topic_stage(&route, Stage::Checking);
-        pauses.pause_topic(&route, refusal(), later, 1.0);
+        pauses.pause_topic(&route, refusal(), at(later), 1.0);
         assert!(pauses.due(later + Duration::from_millis(199)).is_empty());
         pauses.set_topic_stage(&route, Stage::Probing);
         let pause = pauses.resume_topic(&route, later).unwrap();
@@ -297,19 +310,19 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut pauses = Pauses::default();
-        pauses.pause_topic(&route, refusal(), start, 1.0);
+        pauses.pause_topic(&route, refusal(), at(start), 1.0);
         let came_back = |pauses: &mut Pauses, at| {
             pauses.set_topic_stage(&route, Stage::Probing);
             pauses.resume_topic(&route, at).unwrap();
         };
 
         came_back(&mut pauses, start + 10 * second);
-        pauses.pause_topic(&route, refusal(), start + 19 * second, 1.0);
+        pauses.pause_topic(&route, refusal(), at(start + 19 * second), 1.0);
         let pause = pauses.topics().next().unwrap().1;
         assert_eq!((pause.began(), pause.attempt), (start, 1));
 
         came_back(&mut pauses, start + 20 * second);
-        pauses.pause_topic(&route, refusal(), start + 40 * second, 1.0);
+        pauses.pause_topic(&route, refusal(), at(start + 40 * second), 1.0);
         let pause = pauses.topics().next().unwrap().1;
         assert_eq!((pause.began(), pause.attempt), (start + 40 * second, 1));
     }
@@ -321,7 +334,7 @@ mod tests {
         let mut pauses = Pauses::default();
 
         let counted: Vec<bool> = (0..3)
-            .map(|_| pauses.pause_topic(&route, refusal(), now, 1.0))
+            .map(|_| pauses.pause_topic(&route, refusal(), at(now), 1.0))
             .collect();
 
         assert_eq!(counted, [true, false, false]);
@@ -332,7 +345,7 @@ mod tests {
     fn one_message_tries_the_way_before_all_follow() {
         let route = Route::new("bad");
         let mut pauses = Pauses::default();
-        pauses.pause_topic(&route, refusal(), Instant::now(), 0.0);
+        pauses.pause_topic(&route, refusal(), at(Instant::now()), 0.0);
 
         pauses.set_topic_stage(&route, Stage::Probing);
         assert_eq!(pauses.allowance(&route), Allowance::One);
@@ -351,7 +364,7 @@ mod tests {
         let route = Route::new("any");
         let start = Instant::now();
         let mut pauses = Pauses::default();
-        pauses.pause_destination(refusal(), start, 1.0);
+        pauses.pause_destination(refusal(), at(start), 1.0);
 
         assert_eq!(pauses.allowance(&route), Allowance::None);
         assert!(pauses.resume_destination().is_none());
@@ -368,10 +381,10 @@ mod tests {
     fn topics_wait_for_their_destination() {
         let start = Instant::now();
         let mut pauses = Pauses::default();
-        pauses.pause_topic(&Route::new("bad"), refusal(), start, 0.0);
+        pauses.pause_topic(&Route::new("bad"), refusal(), at(start), 0.0);
         assert_eq!(pauses.next_due(), Some(start));
 
-        pauses.pause_destination(refusal(), start, 1.0);
+        pauses.pause_destination(refusal(), at(start), 1.0);
 
         assert_eq!(pauses.next_due(), Some(start + Duration::from_millis(100)));
     }

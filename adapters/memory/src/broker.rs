@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use onceward_core::{ErrorKind, Message, Outgoing, PublishError, Route};
@@ -88,7 +88,8 @@ impl MemoryBroker {
         headers: Vec<(String, Bytes)>,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        self.change(|state| state.topic(topic)?.store(headers, payload))
+        let now = SystemTime::now();
+        self.change(|state| state.topic(topic)?.store(headers, payload, now))
     }
 
     /// What a topic stores, oldest first.

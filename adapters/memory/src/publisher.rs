@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use onceward_core::{
     Batch, Capabilities, ErrorKind, InFlightPerKey, Order, PublishError, Publisher, Receipts,
@@ -81,7 +81,7 @@ impl MemoryPublisher {
                 return;
             }
             for (index, outgoing) in batch.messages.iter().enumerate() {
-                receipts.set(index, state.offer(outgoing, ended));
+                receipts.set(index, state.offer(outgoing, ended, SystemTime::now()));
             }
         });
         receipts

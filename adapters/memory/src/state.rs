@@ -1,6 +1,7 @@
-//! All that the broker knows, and what happens to it. Pure but for the clock; [`MemoryBroker`](crate::MemoryBroker) locks it.
+//! All that the broker knows, and what happens to it. Pure; [`MemoryBroker`](crate::MemoryBroker) locks it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::SystemTime;
 
 use onceward_core::{
     Arrival, Delivery, ErrorKind, Origin, Outcome, Outgoing, Partition, PublishError, Release,
@@ -41,12 +42,17 @@ impl State {
     }
 
     /// Stores one message of a session, unless it follows one of its key that was not stored.
-    pub(crate) fn offer(&mut self, outgoing: &Outgoing, ended: &mut BTreeSet<String>) -> Outcome {
+    pub(crate) fn offer(
+        &mut self,
+        outgoing: &Outgoing,
+        ended: &mut BTreeSet<String>,
+        at: SystemTime,
+    ) -> Outcome {
         let key = outgoing.message.key.as_ref().map(|key| key.as_str());
         if key.is_some_and(|key| ended.contains(key)) {
             return Outcome::Unconfirmed;
         }
-        match self.store(outgoing) {
+        match self.store(outgoing, at) {
             Ok(()) => Outcome::Confirmed,
             Err(error) => {
                 ended.extend(key.map(str::to_owned));
@@ -55,13 +61,14 @@ impl State {
         }
     }
 
-    fn store(&mut self, outgoing: &Outgoing) -> Result<(), PublishError> {
+    fn store(&mut self, outgoing: &Outgoing, at: SystemTime) -> Result<(), PublishError> {
         if let Some(kind) = self.refuse_next.pop_front() {
             return Err(PublishError::new(kind, "refused because a test said so"));
         }
         let headers = headers::encode(outgoing)?;
         let payload = outgoing.message.payload.clone();
-        self.topic(outgoing.route.as_str())?.store(headers, payload)
+        let topic = self.topic(outgoing.route.as_str())?;
+        topic.store(headers, payload, at)
     }
 
     pub(crate) fn check(&mut self, route: &Route) -> TopicReport {

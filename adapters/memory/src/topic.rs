@@ -36,15 +36,16 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    /// Stores a message, or says why not.
+    /// Stores a message that came at `at`, or says why not.
     pub(crate) fn store(
         &mut self,
         headers: Vec<(String, Bytes)>,
         payload: Bytes,
+        at: SystemTime,
     ) -> Result<(), PublishError> {
         let record = MemoryRecord {
             position: self.next(),
-            at: SystemTime::now(),
+            at,
             headers,
             payload,
         };
@@ -89,5 +90,21 @@ impl Topic {
             self.records.pop_front();
             self.first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_stored_with_the_time_at_which_it_came() {
+        let mut topic = Topic::default();
+
+        topic
+            .store(Vec::new(), Bytes::new(), SystemTime::UNIX_EPOCH)
+            .unwrap();
+
+        assert_eq!(topic.get(0).unwrap().at, SystemTime::UNIX_EPOCH);
     }
 }

@@ -1,6 +1,6 @@
 //! The stream's dealings with its destination: sessions, offers, receipts, checks.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use onceward_core::{Fault, Publisher, Receipts, Route, TopicReport};
 use tracing::{debug, info, warn};
@@ -10,7 +10,7 @@ use super::jobs;
 use super::session::{self, Ending, Facts, Next, Stage};
 use crate::destination::Destination;
 use crate::faults::{Bug, Failpoint, pass, planted};
-use crate::pause::{Allowance, CHECKED_AT_A_TIME, Stage as PauseStage};
+use crate::pause::{Allowance, CHECKED_AT_A_TIME, Now, Stage as PauseStage};
 use crate::plan::{self, Fate, Refusal};
 use crate::window::{EntryId, Offer};
 
@@ -369,7 +369,7 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn pause_destination(&mut self, refusal: Refusal) {
-        let (now, chance) = (Instant::now(), fastrand::f64());
+        let (now, chance) = (now(), fastrand::f64());
         if self.pauses.pause_destination(refusal.clone(), now, chance) {
             warn!(
                 stream = %self.settings.name, kind = refusal.kind.name(), error = %refusal.what,
@@ -379,12 +379,19 @@ impl<D: Destination> Holder<D> {
     }
 
     pub(super) fn pause_topic(&mut self, route: &Route, refusal: Refusal) {
-        let (now, chance) = (Instant::now(), fastrand::f64());
+        let (now, chance) = (now(), fastrand::f64());
         if self.pauses.pause_topic(route, refusal.clone(), now, chance) {
             warn!(
                 stream = %self.settings.name, %route, kind = refusal.kind.name(), error = %refusal.what,
                 "topic paused; will try again"
             );
         }
+    }
+}
+
+fn now() -> Now {
+    Now {
+        instant: Instant::now(),
+        time: SystemTime::now(),
     }
 }
