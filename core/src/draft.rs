@@ -57,13 +57,13 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidMessage {
-    /// The topic is none.
+    /// The topic is not valid.
     #[error(transparent)]
     Topic(#[from] InvalidTopic),
-    /// The key is none.
+    /// The key is not valid.
     #[error(transparent)]
     Key(#[from] InvalidKey),
-    /// The type is none.
+    /// The type is not valid.
     #[error(transparent)]
     Kind(#[from] InvalidKind),
     /// A header is refused.

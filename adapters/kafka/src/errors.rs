@@ -45,7 +45,7 @@ pub enum KafkaConfigError {
     /// No topics are given.
     #[error("no topics are given")]
     NoTopics,
-    /// A topic to read is none.
+    /// A topic to read has a name that Kafka does not allow.
     #[error("{0:?} is no Kafka topic; allowed are A-Z a-z 0-9 . _ -")]
     Topic(String),
 }

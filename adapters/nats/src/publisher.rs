@@ -40,7 +40,7 @@ pub struct NatsPublisher {
     max_payload: u64,
     /// An offer was begun and not ended: cancelled if the next one finds it so.
     offering: bool,
-    _session: JoinSet<()>,
+    session: JoinSet<()>,
 }
 
 /// Resolves to the receipts of one offer.
@@ -74,7 +74,7 @@ impl NatsPublisher {
             context,
             max_payload,
             offering: false,
-            _session: tasks,
+            session: tasks,
         })
     }
 }
@@ -129,7 +129,7 @@ impl Publisher for NatsPublisher {
             .await
             .is_err()
         {
-            self._session.abort_all();
+            self.session.abort_all();
         }
     }
 

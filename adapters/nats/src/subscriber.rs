@@ -85,7 +85,8 @@ impl NatsSubscriber {
     ///
     /// # Errors
     /// [`SubscribeError`] of kind `Misconfigured` for a durable, a stream or a server with which messages or order would be
-    /// lost, and for subjects whose partitions are none; `Unauthorized` when NATS refuses the credentials; else `Unavailable`.
+    /// lost, and for subjects with an invalid `{partition/N}` token; `Unauthorized` when NATS refuses the credentials; else
+    /// `Unavailable`.
     ///
     /// # Cancel safety
     /// Safe to drop; durables may be made.

@@ -48,7 +48,7 @@ impl Sqs {
     /// Joins a consumer.
     ///
     /// # Errors
-    /// [`SubscribeError`] of kind `Misconfigured` for a name that is none, a queue that does not exist or settings that SQS does
+    /// [`SubscribeError`] of kind `Misconfigured` for an invalid queue name, a queue that does not exist or settings that SQS does
     /// not take; `Unauthorized` when it refuses the credentials; else `Unavailable`.
     ///
     /// # Cancel safety
