@@ -7,7 +7,7 @@
 
 /// A bug that can be planted. Each has a name that `ONCEWARD_FAULTS`, a list with commas, understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum Bug {
     /// `ack-before-commit`: a delivery is acked when its handler starts.
     AckBeforeCommit,
     /// `dedupe-outside-the-transaction`: marks are looked up before the handler and written after its commit.
@@ -63,7 +63,7 @@ pub(crate) use planted::{pass, planted};
 
 /// Whether the bug is planted.
 #[cfg(not(feature = "faults"))]
-pub(crate) const fn planted(_fault: Fault) -> bool {
+pub(crate) const fn planted(_fault: Bug) -> bool {
     false
 }
 
@@ -76,22 +76,22 @@ mod planted {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-    use super::{Failpoint, Fault};
+    use super::{Bug, Failpoint};
 
-    const FAULTS: [(Fault, &str); 13] = [
-        (Fault::AckBeforeCommit, "ack-before-commit"),
-        (Fault::DedupeOutside, "dedupe-outside-the-transaction"),
-        (Fault::CommitWithoutProof, "commit-without-proof"),
-        (Fault::AckBeforeDurable, "ack-before-durable"),
-        (Fault::KeysInMemory, "keys-in-memory"),
-        (Fault::FollowersForgotten, "followers-forgotten"),
-        (Fault::NeighboursCounted, "neighbours-counted"),
-        (Fault::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
-        (Fault::PositionOfTheNewest, "position-of-the-newest"),
-        (Fault::GapsForgotten, "gaps-forgotten"),
-        (Fault::PausesInMemory, "pauses-in-memory"),
-        (Fault::DigestIgnored, "digest-ignored"),
-        (Fault::ExpiryByOwnClock, "expiry-by-own-clock"),
+    const FAULTS: [(Bug, &str); 13] = [
+        (Bug::AckBeforeCommit, "ack-before-commit"),
+        (Bug::DedupeOutside, "dedupe-outside-the-transaction"),
+        (Bug::CommitWithoutProof, "commit-without-proof"),
+        (Bug::AckBeforeDurable, "ack-before-durable"),
+        (Bug::KeysInMemory, "keys-in-memory"),
+        (Bug::FollowersForgotten, "followers-forgotten"),
+        (Bug::NeighboursCounted, "neighbours-counted"),
+        (Bug::MarksInOrderOfArrival, "marks-in-order-of-arrival"),
+        (Bug::PositionOfTheNewest, "position-of-the-newest"),
+        (Bug::GapsForgotten, "gaps-forgotten"),
+        (Bug::PausesInMemory, "pauses-in-memory"),
+        (Bug::DigestIgnored, "digest-ignored"),
+        (Bug::ExpiryByOwnClock, "expiry-by-own-clock"),
     ];
 
     const POINTS: [(Failpoint, &str); 7] = [
@@ -117,19 +117,19 @@ mod planted {
         Some((*point, AtomicI64::new(count.parse().ok()?)))
     });
 
-    fn switch(fault: Fault) -> Option<&'static AtomicBool> {
+    fn switch(fault: Bug) -> Option<&'static AtomicBool> {
         let place = FAULTS.iter().position(|(known, _)| *known == fault)?;
         SWITCHES.get(place)
     }
 
     /// Switches a bug on or off, for the whole process.
-    pub fn plant(fault: Fault, on: bool) {
+    pub fn plant(fault: Bug, on: bool) {
         if let Some(switch) = switch(fault) {
             switch.store(on, Ordering::SeqCst);
         }
     }
 
-    pub(crate) fn planted(fault: Fault) -> bool {
+    pub(crate) fn planted(fault: Bug) -> bool {
         switch(fault).is_some_and(|switch| switch.load(Ordering::SeqCst))
     }
 

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use onceward_core::{Key, Message, Topic};
 
-use crate::plan::Lane;
-use crate::plan::places::{LANES, Places, Running, has_place};
+use crate::plan::PlaceKind;
+use crate::plan::places::{PLACE_KINDS, Places, Running, has_place};
 
 /// Messages with one of these keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ impl KeyId {
 struct Item {
     key: Option<KeyId>,
     class: usize,
-    lane: Lane,
+    kind: PlaceKind,
     state: State,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Keys {
     places: Places,
 }
 
-/// Whose turn it is in one class, by lane.
+/// Whose turn it is in one class, by kind.
 #[derive(Debug, Default)]
 struct Ready {
     deliveries: VecDeque<u64>,
@@ -79,25 +79,25 @@ struct Ready {
 }
 
 impl Ready {
-    fn of(&self, lane: Lane) -> &VecDeque<u64> {
-        match lane {
-            Lane::Delivery => &self.deliveries,
-            Lane::Due => &self.due,
-            Lane::Probe => &self.probes,
+    fn of(&self, kind: PlaceKind) -> &VecDeque<u64> {
+        match kind {
+            PlaceKind::Delivery => &self.deliveries,
+            PlaceKind::Due => &self.due,
+            PlaceKind::Probe => &self.probes,
         }
     }
 
-    fn of_mut(&mut self, lane: Lane) -> &mut VecDeque<u64> {
-        match lane {
-            Lane::Delivery => &mut self.deliveries,
-            Lane::Due => &mut self.due,
-            Lane::Probe => &mut self.probes,
+    fn of_mut(&mut self, kind: PlaceKind) -> &mut VecDeque<u64> {
+        match kind {
+            PlaceKind::Delivery => &mut self.deliveries,
+            PlaceKind::Due => &mut self.due,
+            PlaceKind::Probe => &mut self.probes,
         }
     }
 }
 
 impl Keys {
-    /// So many run at a time, and of each class at most what `limits` says, whatever the lane.
+    /// So many run at a time, and of each class at most what `limits` says, whatever the kind.
     pub(crate) fn new(places: Places, limits: Vec<usize>) -> Self {
         Self {
             items: HashMap::new(),
@@ -120,23 +120,23 @@ impl Keys {
                 line.len() == 1
             }
         };
-        self.take_in(number, key, class, Lane::Delivery);
+        self.take_in(number, key, class, PlaceKind::Delivery);
         if first {
             self.make_ready(number);
         }
     }
 
     /// A line that is due has arrived. Its order is kept in the database.
-    pub(crate) fn arrive_due(&mut self, number: u64, class: usize, lane: Lane) {
-        self.take_in(number, None, class, lane);
+    pub(crate) fn arrive_due(&mut self, number: u64, class: usize, kind: PlaceKind) {
+        self.take_in(number, None, class, kind);
         self.make_ready(number);
     }
 
-    fn take_in(&mut self, number: u64, key: Option<KeyId>, class: usize, lane: Lane) {
+    fn take_in(&mut self, number: u64, key: Option<KeyId>, class: usize, kind: PlaceKind) {
         let item = Item {
             key,
             class,
-            lane,
+            kind,
             state: State::Waits,
         };
         self.items.insert(number, item);
@@ -146,34 +146,34 @@ impl Keys {
         if let Some(item) = self.items.get(&number)
             && let Some(ready) = self.ready.get_mut(item.class)
         {
-            ready.of_mut(item.lane).push_back(number);
+            ready.of_mut(item.kind).push_back(number);
         }
     }
 
     /// Starts the one that has waited longest among those that may start, a probe before all others.
     pub(crate) fn start(&mut self) -> Option<u64> {
-        let waits = |lane| self.first_of(lane).next().is_some();
-        let (_, number, class, lane) = LANES
+        let waits = |kind| self.first_of(kind).next().is_some();
+        let (_, number, class, kind) = PLACE_KINDS
             .into_iter()
-            .filter(|lane| has_place(*lane, self.all, waits, self.places))
-            .flat_map(|lane| self.first_of(lane))
+            .filter(|kind| has_place(*kind, self.all, waits, self.places))
+            .flat_map(|kind| self.first_of(kind))
             .min_by_key(|(later, number, ..)| (*later, *number))?;
-        self.ready[class].of_mut(lane).pop_front();
+        self.ready[class].of_mut(kind).pop_front();
         self.running[class] += 1;
-        *self.all.of(lane) += 1;
+        *self.all.of(kind) += 1;
         if let Some(item) = self.items.get_mut(&number) {
             item.state = State::Runs;
         }
         Some(number)
     }
 
-    /// Who could start of a lane, in each class that has room; whether he gives way to probes.
-    fn first_of(&self, lane: Lane) -> impl Iterator<Item = (bool, u64, usize, Lane)> {
+    /// Who could start of a kind, in each class that has room; whether he gives way to probes.
+    fn first_of(&self, kind: PlaceKind) -> impl Iterator<Item = (bool, u64, usize, PlaceKind)> {
         let classes = self.ready.iter().enumerate();
         classes.filter_map(move |(class, ready)| {
-            let number = *ready.of(lane).front()?;
+            let number = *ready.of(kind).front()?;
             let room = self.running[class] < self.limits[class];
-            room.then_some((lane != Lane::Probe, number, class, lane))
+            room.then_some((kind != PlaceKind::Probe, number, class, kind))
         })
     }
 
@@ -184,7 +184,7 @@ impl Keys {
         {
             item.state = State::Aside;
             self.running[item.class] -= 1;
-            *self.all.of(item.lane) -= 1;
+            *self.all.of(item.kind) -= 1;
         }
     }
 
@@ -291,12 +291,12 @@ impl Keys {
             };
             if item.state == State::Runs {
                 self.running[item.class] -= 1;
-                *self.all.of(item.lane) -= 1;
+                *self.all.of(item.kind) -= 1;
             }
             item.state = State::Waits;
             let line = item.key.as_ref().and_then(|key| self.lines.get(key));
             if line.is_none_or(|line| line.front() == Some(&number)) {
-                self.ready[item.class].of_mut(item.lane).push_front(number);
+                self.ready[item.class].of_mut(item.kind).push_front(number);
             }
         }
     }
@@ -330,12 +330,12 @@ impl Keys {
         match item.state {
             State::Runs => {
                 self.running[item.class] -= 1;
-                *self.all.of(item.lane) -= 1;
+                *self.all.of(item.kind) -= 1;
             }
             State::RunsAlong => {}
             State::Waits | State::Aside => {
                 if let Some(ready) = self.ready.get_mut(item.class) {
-                    let ready = ready.of_mut(item.lane);
+                    let ready = ready.of_mut(item.kind);
                     ready.retain(|waiting| *waiting != number);
                 }
             }

@@ -77,9 +77,9 @@ fn a_full_consumer_still_has_places_for_what_has_waited_and_for_a_probe() {
     let mut keys = with_places(1, vec![9, 9]);
     keys.arrive(1, None, 0);
     keys.arrive(2, None, 0);
-    keys.arrive_due(3, 1, Lane::Due);
-    keys.arrive_due(4, 1, Lane::Due);
-    keys.arrive_due(5, 1, Lane::Probe);
+    keys.arrive_due(3, 1, PlaceKind::Due);
+    keys.arrive_due(4, 1, PlaceKind::Due);
+    keys.arrive_due(5, 1, PlaceKind::Probe);
 
     let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
 
@@ -96,8 +96,8 @@ fn with_a_connection_for_each_delivery_only_others_get_the_next_places() {
     let started: Vec<_> = std::iter::from_fn(|| keys.start()).collect();
     assert_eq!(started, [1, 2, 3, 4], "as many as without the others");
 
-    keys.arrive_due(7, 0, Lane::Due);
-    keys.arrive_due(8, 0, Lane::Probe);
+    keys.arrive_due(7, 0, PlaceKind::Due);
+    keys.arrive_due(8, 0, PlaceKind::Probe);
     assert_eq!(keys.start(), None);
     keys.end(1);
     assert_eq!(keys.start(), Some(8));
@@ -113,8 +113,8 @@ fn a_probe_goes_first_in_a_class_that_is_full_but_not_beside_it() {
     keys.arrive(1, None, 0);
     keys.start();
     keys.arrive(2, None, 0);
-    keys.arrive_due(3, 0, Lane::Due);
-    keys.arrive_due(4, 0, Lane::Probe);
+    keys.arrive_due(3, 0, PlaceKind::Due);
+    keys.arrive_due(4, 0, PlaceKind::Probe);
 
     assert_eq!(keys.start(), None, "one at a time");
     keys.end(1);

@@ -64,7 +64,7 @@ pub use tx::Tx;
 pub use typed::{EventFn, StateFn};
 
 #[cfg(feature = "faults")]
-pub use faults::{Failpoint, Fault, plant};
+pub use faults::{Bug, Failpoint, plant};
 
 pub use onceward_core::{Backoff, Message, Schema};
 pub use tokio_util::sync::CancellationToken;

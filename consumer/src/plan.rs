@@ -11,7 +11,7 @@ use onceward_core::{Backoff, SubscribeErrorKind};
 use crate::HandlerSettings;
 use crate::handler::Verdict;
 pub(crate) use failing::{LEASE, LineWait, Tells, Until};
-pub(crate) use places::Lane;
+pub(crate) use places::PlaceKind;
 
 /// How often a conflict with another transaction is repeated for free.
 const FREE_REPEATS: u32 = 10;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use crate::FailingTypes;
-use crate::plan::failing::{Window, can_be_paused};
+use crate::plan::failing::{RecentRuns, can_be_paused};
 
 /// How many types are looked at. A producer that makes up a type for each message must not fill the memory.
 const MOST_TYPES: usize = 1_000;
@@ -23,7 +23,7 @@ pub(crate) struct Types {
 
 #[derive(Debug, Default)]
 struct State {
-    windows: HashMap<String, Window>,
+    recent_runs: HashMap<String, RecentRuns>,
     paused: HashSet<String>,
     /// How many pauses and ends of them this member has made.
     made: u64,
@@ -46,11 +46,11 @@ impl State {
     }
 
     /// A type that fails again once it is resumed must not cost as many attempts as the first time.
-    fn pause_windows(&mut self) {
+    fn pause_runs(&mut self) {
         let paused = self.paused.iter();
         for kind in paused {
-            if let Some(window) = self.windows.get_mut(kind) {
-                window.pause();
+            if let Some(runs) = self.recent_runs.get_mut(kind) {
+                runs.pause();
             }
         }
     }
@@ -75,21 +75,21 @@ impl Types {
         if recent == 0 || state.paused.contains(kind) || !can_be_paused(kind) {
             return false;
         }
-        if let Some(window) = state.windows.get_mut(kind) {
-            let fails = window.add(mark, failed, recent);
-            if window.is_clean() {
-                state.windows.remove(kind);
+        if let Some(runs) = state.recent_runs.get_mut(kind) {
+            let fails = runs.add(mark, failed, recent);
+            if runs.is_clean() {
+                state.recent_runs.remove(kind);
             }
             return fails;
         }
         if !failed {
             return false;
         }
-        if state.windows.len() >= MOST_TYPES {
-            state.windows.clear();
+        if state.recent_runs.len() >= MOST_TYPES {
+            state.recent_runs.clear();
         }
-        let window = state.windows.entry(kind.to_owned()).or_default();
-        window.add(mark, failed, recent)
+        let runs = state.recent_runs.entry(kind.to_owned()).or_default();
+        runs.add(mark, failed, recent)
     }
 
     /// A type is paused in the database.
@@ -97,7 +97,7 @@ impl Types {
         let mut state = self.lock();
         state.paused.insert(kind.to_owned());
         state.make(kind);
-        state.pause_windows();
+        state.pause_runs();
     }
 
     /// A type is handled again in the database.
@@ -127,7 +127,7 @@ impl Types {
         state.hungry.retain(|kind| paused.contains(kind));
         state.full &= !paused.is_empty();
         state.paused = paused;
-        state.pause_windows();
+        state.pause_runs();
     }
 
     /// How many messages wait; none: so many that they could not be counted.
@@ -220,15 +220,15 @@ mod tests {
         let types = types();
 
         types.note("t", Uuid::from_u128(1), false);
-        assert!(types.lock().windows.is_empty());
+        assert!(types.lock().recent_runs.is_empty());
         types.note("t", Uuid::from_u128(1), true);
         types.note("t", Uuid::from_u128(1), false);
 
-        assert!(types.lock().windows.is_empty());
+        assert!(types.lock().recent_runs.is_empty());
         for n in 0..5_000 {
             types.note(&format!("t{n}"), Uuid::from_u128(n), true);
         }
-        assert!(types.lock().windows.len() <= MOST_TYPES);
+        assert!(types.lock().recent_runs.len() <= MOST_TYPES);
     }
 
     #[test]

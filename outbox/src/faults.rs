@@ -1,7 +1,7 @@
 //! Planted bugs, to show that the tests would find them. Only with the feature `faults`, which no release has.
 
 #[cfg(feature = "faults")]
-pub use planted::{Fault, plant};
+pub use planted::{Bug, plant};
 
 #[cfg(not(feature = "faults"))]
 pub(crate) const fn late_rows_are_dropped() -> bool {
@@ -23,7 +23,7 @@ mod planted {
 
     /// A bug that can be planted. Each has a name that `ONCEWARD_FAULTS`, a list with commas, understands.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum Fault {
+    pub enum Bug {
         /// `cursor-without-late-rows`: a row that commits after a later number was read is never delivered.
         CursorWithoutLateRows,
         /// `lost-fencing`: what a holder writes is accepted after another one took its lease.
@@ -45,10 +45,10 @@ mod planted {
     });
 
     /// Switches a bug on or off, for the whole process.
-    pub fn plant(fault: Fault, on: bool) {
+    pub fn plant(fault: Bug, on: bool) {
         let switch = match fault {
-            Fault::CursorWithoutLateRows => &SWITCHES.without_late_rows,
-            Fault::LostFencing => &SWITCHES.lost_fencing,
+            Bug::CursorWithoutLateRows => &SWITCHES.without_late_rows,
+            Bug::LostFencing => &SWITCHES.lost_fencing,
         };
         switch.store(on, Ordering::SeqCst);
     }

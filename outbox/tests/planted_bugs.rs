@@ -12,7 +12,7 @@ mod support;
 
 use std::time::Duration;
 
-use onceward::faults::{Fault, plant};
+use onceward::faults::{Bug, plant};
 use onceward::{Checkpoint, Claiming, Keeper, Lane};
 use sqlx::Connection;
 
@@ -26,7 +26,7 @@ async fn without_late_rows_a_message_is_lost() {
     let mut transaction = slow.begin().await.unwrap();
     enqueue(&mut transaction, "a", "slow").await;
     enqueue(&mut quick, "b", "quick").await;
-    plant(Fault::CursorWithoutLateRows, true);
+    plant(Bug::CursorWithoutLateRows, true);
 
     let mut arrived = read(&mut reader, Lane::Standard, &mut cursors[1], 10)
         .await
@@ -38,7 +38,7 @@ async fn without_late_rows_a_message_is_lost() {
             .len();
     }
 
-    plant(Fault::CursorWithoutLateRows, false);
+    plant(Bug::CursorWithoutLateRows, false);
     assert_eq!(arrived, 1);
 }
 
@@ -58,11 +58,11 @@ async fn without_fencing_an_old_holder_moves_the_cursors_of_the_new_one() {
     ahead.last = 999;
     let mut checkpoint = Checkpoint::default();
     checkpoint.cursors[1] = Some(ahead);
-    plant(Fault::LostFencing, true);
+    plant(Bug::LostFencing, true);
 
     let accepted = old.checkpoint(&checkpoint).await;
 
-    plant(Fault::LostFencing, false);
+    plant(Bug::LostFencing, false);
     assert!(accepted.is_ok());
     let last: i64 = sqlx::query_scalar("select max(last_seq) from onceward.cursors")
         .fetch_one(database.pool())

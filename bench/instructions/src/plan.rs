@@ -6,4 +6,4 @@ mod fates;
 pub(crate) mod places;
 
 pub(crate) use fates::{Fate, Refusal, fate};
-pub(crate) use places::Lane;
+pub(crate) use places::PlaceKind;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::link::ANSWER;
 use super::{Ask, Keep, Link, Wish};
 use crate::commits::Commits;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::plan::guard::{Start, Unfinished};
 use crate::sql::{Statements, Waits};
 use crate::trouble::chain;
@@ -174,7 +174,7 @@ impl Desk {
         let found = within(ANSWER, look).await?;
         let mut starts = HashMap::new();
         for (mark, alone, crashes) in found {
-            let counted = planted(Fault::NeighboursCounted);
+            let counted = planted(Bug::NeighboursCounted);
             let wish_alone = wishes.iter().any(|wish| wish.mark == mark && wish.alone);
             let found = Unfinished {
                 alone: alone || counted,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Member;
 use crate::batch::Filling;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::keys::Take;
 use crate::plan::Outcome;
 use crate::work::{Done, Fate, Job};
@@ -98,7 +98,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 None => self.keys.end(*number),
             }
         }
-        if planted(Fault::AckBeforeCommit) {
+        if planted(Bug::AckBeforeCommit) {
             for number in numbers {
                 self.ack(*number);
             }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Member;
-use crate::plan::Lane;
+use crate::plan::PlaceKind;
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
 
@@ -50,13 +50,13 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     fn take(&mut self, line: DueLine, class: usize, trial: Option<Trial>) {
         let number = self.next_number();
-        let lane = if trial.is_some() {
-            Lane::Probe
+        let place = if trial.is_some() {
+            PlaceKind::Probe
         } else {
-            Lane::Due
+            PlaceKind::Due
         };
         self.waiting.arrive(number, line, class, trial);
-        self.keys.arrive_due(number, class, lane);
+        self.keys.arrive_due(number, class, place);
     }
 
     /// Deliveries that were held get another turn.

@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::faults::{Bug, Failpoint, pass, planted};
 use crate::keys::Keys;
 use crate::plan::Outcome;
 use crate::plan::places::{self, Places};
@@ -231,7 +231,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.keys.end(number);
                 continue;
             };
-            if planted(Fault::AckBeforeCommit) {
+            if planted(Bug::AckBeforeCommit) {
                 self.ack(number);
             }
             let work = self.shop.clone().work(job);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use onceward_core::Partition;
 
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 
 #[derive(Debug, Default)]
 pub(super) struct Positions {
@@ -104,7 +104,7 @@ impl Track {
         // One of an ownership before is not known any more.
         if let Some(place) = self.open.get_mut(&number) {
             place.settled = true;
-            if planted(Fault::PositionOfTheNewest) {
+            if planted(Bug::PositionOfTheNewest) {
                 self.highest = self.highest.max(Some(place.position));
             }
         }

@@ -10,7 +10,7 @@ use crate::alarm::Alarm;
 use crate::plan::places::{room_for_due, takes_class};
 use crate::transaction::{Due, DueLine};
 use crate::trial::Trial;
-use crate::work::Errand;
+use crate::work::DueJob;
 
 /// Other members and commands add messages that this one is not told of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -189,9 +189,9 @@ impl Waiting {
     }
 
     /// Its turn has come. None: the number is none of ours.
-    pub(super) fn start(&mut self, number: u64) -> Option<Errand> {
+    pub(super) fn start(&mut self, number: u64) -> Option<DueJob> {
         let line = self.lines.get_mut(&number)?;
-        Some(Errand {
+        Some(DueJob {
             number,
             due: line.due.take()?,
             trial: line.trial.take(),

@@ -159,7 +159,7 @@ pub(crate) fn can_be_paused(kind: &str) -> bool {
 
 /// What became of the last distinct messages of a type, since the first that failed.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
+pub(crate) struct RecentRuns {
     last: VecDeque<(Uuid, bool)>,
     /// How many of them, the first ones, are from before a pause.
     before: usize,
@@ -187,7 +187,7 @@ impl Counts {
     }
 }
 
-impl Window {
+impl RecentRuns {
     /// A run of a message has ended. True: now the type fails. Most of the last messages have, and at least half of `recent`; since a
     /// pause most as well, but fewer will do.
     pub(crate) fn add(&mut self, mark: Uuid, failed: bool, recent: usize) -> bool {

@@ -11,9 +11,9 @@ fn mark(n: usize) -> Uuid {
 
 /// After which of these messages the type fails for the first time.
 fn fails_after(runs: &[(usize, bool)]) -> Option<usize> {
-    let mut window = Window::default();
+    let mut seen = RecentRuns::default();
     let mut runs = runs.iter();
-    runs.position(|(n, failed)| window.add(mark(*n), *failed, 20))
+    runs.position(|(n, failed)| seen.add(mark(*n), *failed, 20))
         .map(|place| place + 1)
 }
 
@@ -142,30 +142,30 @@ fn nothing_is_given_up_on_for_what_all_of_a_paused_type_fail_with() {
 
 #[test]
 fn a_type_that_fails_again_once_it_is_resumed_fails_after_four_messages() {
-    let mut window = Window::default();
+    let mut seen = RecentRuns::default();
     for n in 0..30 {
-        window.add(mark(n), n % 5 != 0, 20);
+        seen.add(mark(n), n % 5 != 0, 20);
     }
-    window.pause();
+    seen.pause();
 
     // The first ones have waited for the end of the pause.
-    assert!(!window.add(mark(28), true, 20));
-    assert!(!window.add(mark(28), true, 20), "it is one");
-    assert!(!window.add(mark(29), true, 20));
-    assert!(!window.add(mark(101), true, 20));
-    assert!(window.add(mark(102), true, 20));
+    assert!(!seen.add(mark(28), true, 20));
+    assert!(!seen.add(mark(28), true, 20), "it is one");
+    assert!(!seen.add(mark(29), true, 20));
+    assert!(!seen.add(mark(101), true, 20));
+    assert!(seen.add(mark(102), true, 20));
 }
 
 #[test]
 fn a_type_is_paused_again_only_if_most_have_failed_since_it_was_resumed() {
-    let mut window = Window::default();
+    let mut seen = RecentRuns::default();
     for n in 0..20 {
-        window.add(mark(n), true, 20);
+        seen.add(mark(n), true, 20);
     }
-    window.pause();
+    seen.pause();
 
     // One in three fails, for ever.
-    let fails = (100..1_000).any(|n| window.add(mark(n), n % 3 == 0, 20));
+    let fails = (100..1_000).any(|n| seen.add(mark(n), n % 3 == 0, 20));
 
     assert!(!fails);
 }
@@ -173,11 +173,11 @@ fn a_type_is_paused_again_only_if_most_have_failed_since_it_was_resumed() {
 #[test]
 fn a_window_of_any_size_is_paused_again_in_the_end() {
     for recent in 1..30 {
-        let mut window = Window::default();
-        assert!((0..).any(|n| window.add(mark(n), true, recent)));
-        window.pause();
+        let mut seen = RecentRuns::default();
+        assert!((0..).any(|n| seen.add(mark(n), true, recent)));
+        seen.pause();
 
-        let again = (100..100 + recent).any(|n| window.add(mark(n), true, recent));
+        let again = (100..100 + recent).any(|n| seen.add(mark(n), true, recent));
 
         assert!(again, "{recent}");
     }
@@ -187,7 +187,7 @@ fn a_window_of_any_size_is_paused_again_in_the_end() {
 #[test]
 fn a_type_of_which_each_third_attempt_fails_by_chance_is_seldom_paused() {
     let mut random = fastrand::Rng::with_seed(7);
-    let (mut window, mut pauses) = (Window::default(), 0);
+    let (mut seen, mut pauses) = (RecentRuns::default(), 0);
     let mut waiting: VecDeque<(usize, usize)> = VecDeque::new();
     for n in 0..30_000 {
         let message = match waiting.front() {
@@ -201,8 +201,8 @@ fn a_type_of_which_each_third_attempt_fails_by_chance_is_seldom_paused() {
         if failed {
             waiting.push_back((n + 100, message));
         }
-        if window.add(mark(message), failed, 20) {
-            window.pause();
+        if seen.add(mark(message), failed, 20) {
+            seen.pause();
             pauses += 1;
         }
     }
@@ -238,39 +238,39 @@ fn a_type_that_the_database_could_not_tell_from_others_is_not_paused() {
 }
 
 proptest! {
-    /// Whatever the runs, a type fails only by a run that failed, with most of the window failed.
+    /// Whatever the runs, a type fails only by a run that failed, with most of the seen failed.
     #[test]
     fn a_type_fails_only_when_most_of_its_last_messages_did(
         runs in prop::collection::vec((0..40_usize, any::<bool>()), 0..200),
         recent in 1..30_usize,
     ) {
-        let mut window = Window::default();
+        let mut seen = RecentRuns::default();
         for (n, failed) in runs {
-            let fails = window.add(mark(n), failed, recent);
-            let Counts { failed: failures, handled } = Counts::of(window.last.iter());
+            let fails = seen.add(mark(n), failed, recent);
+            let Counts { failed: failures, handled } = Counts::of(seen.last.iter());
             let most = failures * 2 >= recent && failures >= handled * 2;
-            prop_assert!(window.last.len() <= recent);
+            prop_assert!(seen.last.len() <= recent);
             prop_assert_eq!(fails, failed && most);
         }
     }
 
-    /// Whatever the runs, and whenever it was paused: most of the window have failed, and most since the pause.
+    /// Whatever the runs, and whenever it was paused: most of the seen have failed, and most since the pause.
     #[test]
     fn a_type_fails_only_when_most_have_failed_since_its_last_pause(
         runs in prop::collection::vec((0..40_usize, any::<bool>()), 0..300),
         recent in 1..30_usize,
     ) {
-        let mut window = Window::default();
+        let mut seen = RecentRuns::default();
         let mut since: Vec<(Uuid, bool)> = Vec::new();
         for (n, failed) in runs {
-            let fails = window.add(mark(n), failed, recent);
+            let fails = seen.add(mark(n), failed, recent);
             since.retain(|(known, _)| *known != mark(n));
             since.push((mark(n), failed));
             let last = since.len().saturating_sub(recent);
             let counts = Counts::of(since[last..].iter());
             prop_assert!(!fails || counts.failed >= counts.handled * 2);
             if fails {
-                window.pause();
+                seen.pause();
                 since.clear();
             }
         }

@@ -3,7 +3,7 @@
 
 /// What something that runs is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum PlaceKind {
     /// It came from the broker.
     Delivery,
     /// It has waited in the database.
@@ -13,9 +13,10 @@ pub(crate) enum Lane {
 }
 
 /// All of them, first the one that goes before the others.
-pub(crate) const LANES: [Lane; 3] = [Lane::Probe, Lane::Due, Lane::Delivery];
+pub(crate) const PLACE_KINDS: [PlaceKind; 3] =
+    [PlaceKind::Probe, PlaceKind::Due, PlaceKind::Delivery];
 
-/// How many of each lane run.
+/// How many of each kind run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Running {
     pub(crate) deliveries: usize,
@@ -24,19 +25,19 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn of(&mut self, lane: Lane) -> &mut usize {
-        match lane {
-            Lane::Delivery => &mut self.deliveries,
-            Lane::Due => &mut self.due,
-            Lane::Probe => &mut self.probes,
+    pub(crate) fn of(&mut self, kind: PlaceKind) -> &mut usize {
+        match kind {
+            PlaceKind::Delivery => &mut self.deliveries,
+            PlaceKind::Due => &mut self.due,
+            PlaceKind::Probe => &mut self.probes,
         }
     }
 
-    fn count(self, lane: Lane) -> usize {
-        match lane {
-            Lane::Delivery => self.deliveries,
-            Lane::Due => self.due,
-            Lane::Probe => self.probes,
+    fn count(self, kind: PlaceKind) -> usize {
+        match kind {
+            PlaceKind::Delivery => self.deliveries,
+            PlaceKind::Due => self.due,
+            PlaceKind::Probe => self.probes,
         }
     }
 
@@ -67,9 +68,9 @@ impl Places {
         Self { limit, all }
     }
 
-    /// How many places of a lane the others leave it while something waits in it.
+    /// How many places of a kind the others leave it while something waits in it.
     fn own(self) -> usize {
-        if self.all < LANES.len() {
+        if self.all < PLACE_KINDS.len() {
             // They take turns.
             0
         } else {
@@ -83,29 +84,29 @@ pub(crate) fn own(limit: usize) -> usize {
     (limit / 4).max(1)
 }
 
-/// Whether one more of a lane may run. Deliveries may take `limit` places, and lines that are due as many, but not all of both: each
+/// Whether one more of a kind may run. Deliveries may take `limit` places, and lines that are due as many, but not all of both: each
 /// has some that the other does not take while something waits for them.
 pub(crate) fn has_place(
-    lane: Lane,
+    kind: PlaceKind,
     running: Running,
-    waits: impl Fn(Lane) -> bool,
+    waits: impl Fn(PlaceKind) -> bool,
     places: Places,
 ) -> bool {
     let Places { limit, all } = places;
     // Probes are few, and leave nothing.
-    let others = LANES.into_iter().filter(|other| *other != lane);
+    let others = PLACE_KINDS.into_iter().filter(|other| *other != kind);
     let left: usize = others
-        .filter(|other| lane != Lane::Probe && waits(*other))
+        .filter(|other| kind != PlaceKind::Probe && waits(*other))
         .map(|other| places.own().saturating_sub(running.count(other)))
         .sum();
     if running.all() + left >= all {
         return false;
     }
     let shared = running.deliveries + running.due < limit + own(limit);
-    match lane {
-        Lane::Delivery => shared && running.deliveries < limit,
-        Lane::Due => shared && running.due < limit,
-        Lane::Probe => running.probes < own(limit),
+    match kind {
+        PlaceKind::Delivery => shared && running.deliveries < limit,
+        PlaceKind::Due => shared && running.due < limit,
+        PlaceKind::Probe => running.probes < own(limit),
     }
 }
 
@@ -143,10 +144,10 @@ mod tests {
 
     use super::*;
 
-    /// Lets as many of a lane run as may, while something waits in these.
-    fn fill(lane: Lane, mut running: Running, waits: &[Lane], places: Places) -> Running {
-        while has_place(lane, running, |lane| waits.contains(&lane), places) {
-            *running.of(lane) += 1;
+    /// Lets as many of a kind run as may, while something waits in these.
+    fn fill(kind: PlaceKind, mut running: Running, waits: &[PlaceKind], places: Places) -> Running {
+        while has_place(kind, running, |kind| waits.contains(&kind), places) {
+            *running.of(kind) += 1;
         }
         running
     }
@@ -161,14 +162,14 @@ mod tests {
         fn no_lane_can_keep_another_from_running(
             wanted in 1..100_usize,
             connections in 3..200_usize,
-            order in Just(LANES.to_vec()).prop_shuffle(),
+            order in Just(PLACE_KINDS.to_vec()).prop_shuffle(),
         ) {
             let places = Places::within_pool(wanted, connections);
             prop_assume!(places.all >= 3);
-            for last in LANES {
+            for last in PLACE_KINDS {
                 let mut running = Running::default();
-                for lane in order.iter().filter(|lane| **lane != last) {
-                    running = fill(*lane, running, &LANES, places);
+                for kind in order.iter().filter(|kind| **kind != last) {
+                    running = fill(*kind, running, &PLACE_KINDS, places);
                 }
                 prop_assert!(
                     has_place(last, running, |_| true, places), "{last:?} beside {running:?}"
@@ -178,13 +179,13 @@ mod tests {
 
         #[test]
         fn where_there_are_connections_no_lane_waits_for_another_to_leave(
-            limit in 1..100_usize, order in Just(LANES.to_vec()).prop_shuffle()
+            limit in 1..100_usize, order in Just(PLACE_KINDS.to_vec()).prop_shuffle()
         ) {
             // Whatever has come first, though nothing else was there to wait.
-            for last in LANES {
+            for last in PLACE_KINDS {
                 let mut running = Running::default();
-                for lane in order.iter().filter(|lane| **lane != last) {
-                    running = fill(*lane, running, &[], places(limit));
+                for kind in order.iter().filter(|kind| **kind != last) {
+                    running = fill(*kind, running, &[], places(limit));
                 }
                 prop_assert!(has_place(last, running, |_| true, places(limit)));
             }
@@ -194,11 +195,11 @@ mod tests {
         fn no_more_run_than_there_are_places_and_connections(
             wanted in 1..100_usize,
             connections in 1..200_usize,
-            order in Just(LANES.to_vec()).prop_shuffle(),
+            order in Just(PLACE_KINDS.to_vec()).prop_shuffle(),
         ) {
             let places = Places::within_pool(wanted, connections);
             let running = order.iter().fold(
-                Running::default(), |running, lane| fill(*lane, running, &[], places)
+                Running::default(), |running, kind| fill(*kind, running, &[], places)
             );
 
             prop_assert!(running.deliveries <= places.limit && running.due <= places.limit);
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn deliveries_alone_may_take_all_that_the_user_has_allowed() {
         for limit in [1, 2, 16] {
-            let running = fill(Lane::Delivery, Running::default(), &[], places(limit));
+            let running = fill(PlaceKind::Delivery, Running::default(), &[], places(limit));
 
             assert_eq!(running.deliveries, limit);
         }
@@ -236,17 +237,22 @@ mod tests {
             ]
         );
         let default = Places::within_pool(16, 10);
-        let running = fill(Lane::Delivery, Running::default(), &[], default);
+        let running = fill(PlaceKind::Delivery, Running::default(), &[], default);
         assert_eq!(running.deliveries, 10);
-        let running = fill(Lane::Delivery, Running::default(), &LANES, default);
+        let running = fill(
+            PlaceKind::Delivery,
+            Running::default(),
+            &PLACE_KINDS,
+            default,
+        );
         assert_eq!(running.deliveries, 6, "once others wait, they get theirs");
     }
 
     #[test]
     fn in_a_single_place_lanes_take_turns() {
         let one = Places::within_pool(16, 1);
-        for lane in LANES {
-            assert!(has_place(lane, Running::default(), |_| true, one));
+        for kind in PLACE_KINDS {
+            assert!(has_place(kind, Running::default(), |_| true, one));
         }
     }
 

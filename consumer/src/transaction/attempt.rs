@@ -16,7 +16,7 @@ use super::opened::{Opened, PAUSED, Refused};
 use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Claimed, Database, ROLL_BACK, Waiting, within};
 use crate::alarm::Alarm;
-use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::faults::{Bug, Failpoint, pass, planted};
 use crate::handler::{AnyHandler, HandlerError};
 use crate::history::History;
 use crate::joining::waits_already;
@@ -89,7 +89,7 @@ impl Database {
     /// Runs the handler once, in the transaction of the mark.
     pub(crate) async fn attempt(&self, order: &Order<'_>, place: &Place<'_>) -> Ran {
         #[cfg(feature = "faults")]
-        if planted(Fault::DedupeOutside) {
+        if planted(Bug::DedupeOutside) {
             return self.attempt_with_dedupe_outside(order).await;
         }
         let guarded = order.guard.is_some();
@@ -138,7 +138,7 @@ impl Database {
         place: &Place<'_>,
     ) -> Result<Opened, sqlx::Error> {
         let connection = session.connection();
-        let line = place.line.filter(|_| !planted(Fault::KeysInMemory));
+        let line = place.line.filter(|_| !planted(Bug::KeysInMemory));
         if let Some(asked) = self.numbered(order.message) {
             let taken = self.take_number(connection, &asked, order.deadline);
             match taken.await? {
@@ -328,7 +328,7 @@ impl Database {
         marked: &Marked,
         claimed: Option<&Claimed>,
     ) -> Result<Option<Option<Follower>>, sqlx::Error> {
-        if planted(Fault::CommitWithoutProof) && claimed.is_none() {
+        if planted(Bug::CommitWithoutProof) && claimed.is_none() {
             return Ok(Some(None));
         }
         if order.guard.is_some() {
@@ -355,7 +355,7 @@ impl Database {
         session: &mut Session,
         marked: &Marked,
     ) -> Result<bool, sqlx::Error> {
-        if planted(Fault::CommitWithoutProof) {
+        if planted(Bug::CommitWithoutProof) {
             return Ok(true);
         }
         let proof = self

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{ANSWER, Claimed, Database, within};
-use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::faults::{Bug, Failpoint, pass, planted};
 use crate::history::History;
 use crate::joining::Joining;
 use crate::mark::Mark;
@@ -98,7 +98,7 @@ impl Database {
             .bind(line)
             .execute(&mut *connection);
         within(ANSWER * 5, lock).await?;
-        let head = if planted(Fault::FollowersForgotten) {
+        let head = if planted(Bug::FollowersForgotten) {
             None
         } else {
             let ask = sqlx::query_as::<_, (f64, String)>(self.statements.head.sql())

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{ANSWER, Database, within};
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::mark::Mark;
 
 /// What a mark says of its message.
@@ -128,7 +128,7 @@ impl Database {
             .bind(mark.slot())
             .fetch_optional(connection);
         let stored = within(ANSWER, ask).await?.flatten();
-        Ok(mark.conflicts_with(stored.as_deref()) && !planted(Fault::DigestIgnored))
+        Ok(mark.conflicts_with(stored.as_deref()) && !planted(Bug::DigestIgnored))
     }
 
     /// Gives a mark that this transaction has inserted another outcome.

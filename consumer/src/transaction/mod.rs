@@ -28,7 +28,7 @@ use sqlx::{PgPool, Postgres};
 
 use crate::ConsumerName;
 use crate::commits::Commits;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::session::Session;
 use crate::sql::{Statements, Waits};
 use crate::within::within;
@@ -101,7 +101,7 @@ impl Database {
         waits: Waits,
     ) -> Result<Session, sqlx::Error> {
         let connection = self.connection().await?;
-        let commits = if planted(Fault::AckBeforeDurable) {
+        let commits = if planted(Bug::AckBeforeDurable) {
             Commits::Visible
         } else {
             self.commits

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::mark::{Marked, Row, Says};
 use super::settle::DEADLINE;
 use super::{ANSWER, Database, SettleAs, ToSettle, within};
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::mark::Mark;
 use crate::sequence::{
     Besides, Decides, Ending, Gaps, Judged, Known, Numbered, Numbers, Taken, decide, judge,
@@ -128,7 +128,7 @@ impl Database {
             .fetch_optional(connection);
         let row = within(deadline + ANSWER, lock).await?;
         Ok(row.map(|row| {
-            let gaps = if planted(Fault::GapsForgotten) {
+            let gaps = if planted(Bug::GapsForgotten) {
                 Gaps::default()
             } else {
                 Gaps::between(&row.starts, &row.ends)

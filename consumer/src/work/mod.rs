@@ -20,7 +20,7 @@ use crate::HandlerSettings;
 use crate::age::is_in_doubt;
 use crate::alarm::Alarm;
 use crate::clock::DatabaseClock;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::handler::AnyHandler;
 use crate::health::Health;
 use crate::history::History;
@@ -91,7 +91,7 @@ impl Job {
 
 /// A due line whose turn has come.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct DueJob {
     pub(crate) number: u64,
     pub(crate) due: DueLine,
     /// It is tried for all of its type, which is paused.
@@ -213,7 +213,7 @@ fn is_doubtful(message: &Message, origin: &Origin, now: OffsetDateTime) -> bool 
 
 /// Whether a message is of no use any more.
 fn has_expired(message: &Message, now: OffsetDateTime) -> bool {
-    let now = if planted(Fault::ExpiryByOwnClock) {
+    let now = if planted(Bug::ExpiryByOwnClock) {
         OffsetDateTime::now_utc()
     } else {
         now

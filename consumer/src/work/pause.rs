@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::Workshop;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::plan::Tells;
 use crate::plan::failing::tells;
 use crate::transaction::{PausedType, Ran};
@@ -24,7 +24,7 @@ impl Workshop {
         if !self.types.note(kind, mark, failed) {
             return;
         }
-        if planted(Fault::PausesInMemory) {
+        if planted(Bug::PausesInMemory) {
             self.types.paused(kind);
             return;
         }

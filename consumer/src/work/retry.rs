@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, warn};
 
 use super::told::log_run;
-use super::{Errand, Past, Report, SHORT, Then, Workshop, has_expired, wait};
+use super::{DueJob, Past, Report, SHORT, Then, Workshop, has_expired, wait};
 use crate::HandlerSettings;
 use crate::dead_letter::Letter;
 use crate::handler::AnyHandler;
@@ -49,39 +49,39 @@ impl Then {
 
 impl Workshop {
     /// Works on the first message of a line, once it is ours, until it has left the line or waits again.
-    pub(crate) async fn retry(self: Arc<Self>, errand: Errand) -> Report {
+    pub(crate) async fn retry(self: Arc<Self>, job: DueJob) -> Report {
         let mut then = Then::Due(LATER);
-        let outcome = self.first_of_line(&errand, &mut then).await;
+        let outcome = self.first_of_line(&job, &mut then).await;
         if let Some(outcome) = outcome {
             self.meters.settled(outcome);
         }
         Report {
-            number: errand.number,
+            number: job.number,
             outcome,
             then,
         }
     }
 
-    async fn first_of_line(&self, errand: &Errand, then: &mut Then) -> Option<Outcome> {
-        let route = self.route_of(&errand.due.kind);
+    async fn first_of_line(&self, job: &DueJob, then: &mut Then) -> Option<Outcome> {
+        let route = self.route_of(&job.due.kind);
         let verdict = match self.handler(route) {
             Some(Some(handler)) => {
-                let kind = errand.due.kind.as_str();
-                if errand.trial.is_none() && self.types.is_paused(kind) {
-                    let claimed = self.look(errand).await?;
+                let kind = job.due.kind.as_str();
+                if job.trial.is_none() && self.types.is_paused(kind) {
+                    let claimed = self.look(job).await?;
                     let verdict = if has_expired(&claimed.message, self.clock.now()) {
                         Verdict::Expired
                     } else {
                         Verdict::WaitForType { kind, tried: false }
                     };
-                    return self.end(errand, &claimed, &verdict, then).await;
+                    return self.end(job, &claimed, &verdict, then).await;
                 }
-                return self.handle_waiting(errand, route, handler, then).await;
+                return self.handle_waiting(job, route, handler, then).await;
             }
             Some(None) => None,
-            None => Some(format!("no handler for type {:?}", errand.due.kind)),
+            None => Some(format!("no handler for type {:?}", job.due.kind)),
         };
-        let claimed = self.look(errand).await?;
+        let claimed = self.look(job).await?;
         let verdict = match &verdict {
             None => Verdict::Ignored,
             Some(why) => Verdict::Dead {
@@ -89,13 +89,13 @@ impl Workshop {
                 ended: None,
             },
         };
-        self.end(errand, &claimed, &verdict, then).await
+        self.end(job, &claimed, &verdict, then).await
     }
 
     /// Runs the handler until the plan says what becomes of the message.
     async fn handle_waiting(
         &self,
-        errand: &Errand,
+        job: &DueJob,
         route: Option<usize>,
         handler: &dyn AnyHandler,
         then: &mut Then,
@@ -105,7 +105,7 @@ impl Workshop {
         let mut alone = false;
         loop {
             let began = (self.clock.now(), Instant::now());
-            let attempted = self.claim_and_try(errand, handler, settings.deadline, alone);
+            let attempted = self.claim_and_try(job, handler, settings.deadline, alone);
             let Attempted { claimed, ran } = attempted.await?;
             let mut past = Past {
                 tally: Tally {
@@ -117,18 +117,18 @@ impl Workshop {
             };
             self.count(&mut past, &ran, began);
             tally = past.tally;
-            self.learn_from(errand, &claimed, &ran).await;
-            let next = self.next(errand, settings, ran.run, tally);
+            self.learn_from(job, &claimed, &ran).await;
+            let next = self.next(job, settings, ran.run, tally);
             log_run(&claimed.message, &ran, tally, next);
             alone = next == Next::Alone;
             let verdict = match next {
                 Next::Settled(outcome) => {
-                    *then = Then::follows(&errand.due, ran.next);
+                    *then = Then::follows(&job.due, ran.next);
                     return Some(outcome);
                 }
                 Next::Leave => return None,
                 Next::Again(delay) => {
-                    wait(delay, &errand.leave).await?;
+                    wait(delay, &job.leave).await?;
                     continue;
                 }
                 Next::Pause(_) => {
@@ -144,8 +144,8 @@ impl Workshop {
                 },
                 Next::Alone => continue,
                 Next::WaitForType => Verdict::WaitForType {
-                    kind: &errand.due.kind,
-                    tried: errand.trial.is_some(),
+                    kind: &job.due.kind,
+                    tried: job.trial.is_some(),
                 },
                 Next::Expire => Verdict::Expired,
                 Next::GiveUp(reason) => Verdict::Dead {
@@ -153,25 +153,25 @@ impl Workshop {
                     ended: ran.ended.as_deref(),
                 },
             };
-            return self.end(errand, &claimed, &verdict, then).await;
+            return self.end(job, &claimed, &verdict, then).await;
         }
     }
 
     /// What becomes of the message after a run.
-    fn next(&self, errand: &Errand, settings: &HandlerSettings, run: Run, tally: Tally) -> Next {
+    fn next(&self, job: &DueJob, settings: &HandlerSettings, run: Run, tally: Tally) -> Next {
         let next = plan::after_run(run, tally, settings, Came::FromRetries, fastrand::f64());
-        if errand.trial.is_some() {
+        if job.trial.is_some() {
             after_probe(run, next)
-        } else if self.types.is_paused(&errand.due.kind) {
+        } else if self.types.is_paused(&job.due.kind) {
             while_paused(next)
         } else {
             next
         }
     }
 
-    async fn learn_from(&self, errand: &Errand, claimed: &Claimed, ran: &Ran) {
-        let kind = &errand.due.kind;
-        match &errand.trial {
+    async fn learn_from(&self, job: &DueJob, claimed: &Claimed, ran: &Ran) {
+        let kind = &job.due.kind;
+        match &job.trial {
             Some(trial) => self.learn_from_probe(kind, trial, ran).await,
             None => self.learn(kind, claimed.mark.id, ran).await,
         }
@@ -180,15 +180,15 @@ impl Workshop {
     /// Claims the message and runs its handler. None: it is not there for us, or its type is not what was said.
     async fn claim_and_try(
         &self,
-        errand: &Errand,
+        job: &DueJob,
         handler: &dyn AnyHandler,
         deadline: Duration,
         alone: bool,
     ) -> Option<Attempted> {
         // If that is in vain, the line is found again when it is due again.
-        let _stay = self.come_in_for(errand, deadline, alone).await?;
-        let claimed = self.database.claim(&errand.due, deadline).await;
-        let (session, claimed) = self.claimed(errand, claimed).await?;
+        let _stay = self.come_in_for(job, deadline, alone).await?;
+        let claimed = self.database.claim(&job.due, deadline).await;
+        let (session, claimed) = self.claimed(job, claimed).await?;
         if has_expired(&claimed.message, self.clock.now()) {
             drop(session.roll_back(Duration::from_secs(1)).await);
             let ran = Ran::new(Run::Expired, "");
@@ -201,12 +201,12 @@ impl Workshop {
             attempt: claimed.attempts + 1,
             deadline,
             kill: &self.kill,
-            alarm: &errand.alarm,
+            alarm: &job.alarm,
             // Nobody knows what came of earlier attempts.
             guard: Some(Guard {
                 keeper: &self.keeper,
                 alone,
-                leave: &errand.leave,
+                leave: &job.leave,
             }),
         };
         let ran = self.database.retry(&order, session, &claimed).await;
@@ -214,44 +214,39 @@ impl Workshop {
     }
 
     /// Claims the message and lets it go again, to settle it without a handler.
-    async fn look(&self, errand: &Errand) -> Option<Claimed> {
-        let claimed = self.database.claim(&errand.due, LOOK).await;
-        let (session, claimed) = self.claimed(errand, claimed).await?;
+    async fn look(&self, job: &DueJob) -> Option<Claimed> {
+        let claimed = self.database.claim(&job.due, LOOK).await;
+        let (session, claimed) = self.claimed(job, claimed).await?;
         drop(session.roll_back(Duration::from_secs(1)).await);
         Some(claimed)
     }
 
     /// Waits for leave to run, as a delivery does. The line stays ours meanwhile: each member that took it would keep its other
     /// handlers out for it as well.
-    async fn come_in_for(
-        &self,
-        errand: &Errand,
-        deadline: Duration,
-        alone: bool,
-    ) -> Option<Stay<'_>> {
-        let come_in = self.come_in(alone, deadline, &errand.leave);
+    async fn come_in_for(&self, job: &DueJob, deadline: Duration, alone: bool) -> Option<Stay<'_>> {
+        let come_in = self.come_in(alone, deadline, &job.leave);
         if !alone {
             return come_in.await;
         }
         tokio::select! {
             biased;
             stay = come_in => stay,
-            () = self.keep_lease(errand) => None,
+            () = self.keep_lease(job) => None,
         }
     }
 
     /// Never ends.
-    async fn keep_lease(&self, errand: &Errand) {
+    async fn keep_lease(&self, job: &DueJob) {
         let mut renew = tokio::time::interval(LEASE / 3);
         loop {
             renew.tick().await;
-            self.lease(errand, LEASE).await;
+            self.lease(job, LEASE).await;
         }
     }
 
     /// If this cannot be written, others find the line later, or sooner.
-    async fn lease(&self, errand: &Errand, lasts: Duration) {
-        let line = errand.due.line;
+    async fn lease(&self, job: &DueJob, lasts: Duration) {
+        let line = job.due.line;
         if let Err(error) = self.database.lease(line, lasts).await {
             debug!(%line, error = %chain(&error), "the lease of a line could not be moved");
         }
@@ -259,17 +254,17 @@ impl Workshop {
 
     async fn claimed(
         &self,
-        errand: &Errand,
+        job: &DueJob,
         claimed: Result<Option<(Session, Claimed)>, sqlx::Error>,
     ) -> Option<(Session, Claimed)> {
         match claimed {
             Ok(Some((session, claimed))) => {
-                if claimed.message.kind.as_str() == errand.due.kind {
+                if claimed.message.kind.as_str() == job.due.kind {
                     return Some((session, claimed));
                 }
                 drop(session.roll_back(Duration::from_secs(1)).await);
                 // It is taken up again as what it is.
-                self.lease(errand, Duration::ZERO).await;
+                self.lease(job, Duration::ZERO).await;
                 None
             }
             Ok(None) => None,
@@ -280,7 +275,7 @@ impl Workshop {
                 None
             }
             Err(error) => {
-                let (line, error) = (errand.due.line, chain(&error));
+                let (line, error) = (job.due.line, chain(&error));
                 error!(%line, %error, "a message that waits cannot be claimed; its key waits");
                 None
             }
@@ -290,7 +285,7 @@ impl Workshop {
     /// Writes what becomes of a message without its handler, however long that takes. None: it waits as before.
     async fn end(
         &self,
-        errand: &Errand,
+        job: &DueJob,
         claimed: &Claimed,
         verdict: &Verdict<'_>,
         then: &mut Then,
@@ -311,7 +306,7 @@ impl Workshop {
             if failures > SHORT {
                 error!(%mark, failures, %error, "a message that waits cannot be settled; its key waits");
             }
-            self.wait_in_line(errand, OUTAGE.delay(failures, fastrand::f64()))
+            self.wait_in_line(job, OUTAGE.delay(failures, fastrand::f64()))
                 .await?;
         };
         match settling {
@@ -330,18 +325,18 @@ impl Workshop {
     }
 
     /// Waits while the line stays ours: others would run the handler once more. None: it must be left.
-    async fn wait_in_line(&self, errand: &Errand, delay: Duration) -> Option<()> {
+    async fn wait_in_line(&self, job: &DueJob, delay: Duration) -> Option<()> {
         let until = Instant::now() + delay;
         let stay = async {
             while Instant::now() < until {
-                self.lease(errand, LEASE).await;
+                self.lease(job, LEASE).await;
                 let left = until.saturating_duration_since(Instant::now());
                 tokio::time::sleep(left.min(LEASE / 3)).await;
             }
         };
         tokio::select! {
             biased;
-            () = errand.leave.cancelled() => None,
+            () = job.leave.cancelled() => None,
             () = stay => Some(()),
         }
     }

@@ -37,8 +37,8 @@ async fn due_line(shop: &Workshop) -> Uuid {
     line
 }
 
-fn errand(line: Uuid) -> Errand {
-    Errand {
+fn job(line: Uuid) -> DueJob {
+    DueJob {
         number: 1,
         due: DueLine::found(line, KIND.to_owned()),
         trial: None,
@@ -80,7 +80,7 @@ async fn whoever_finds_that_a_line_need_not_wait_for_its_type_knows_that_it_is_r
     // As one who has not heard of the end of the pause yet.
     shop.types.paused(KIND);
 
-    let report = shop.clone().retry(errand(line)).await;
+    let report = shop.clone().retry(job(line)).await;
 
     assert_eq!(report.then, Then::Due(Duration::ZERO));
     assert!(
@@ -97,7 +97,7 @@ async fn a_line_whose_type_is_paused_waits_for_that() {
     database.pause(KIND, "", Duration::ZERO).await.unwrap();
     shop.types.paused(KIND);
 
-    let report = shop.clone().retry(errand(line)).await;
+    let report = shop.clone().retry(job(line)).await;
 
     let hour = Duration::from_secs(3_600);
     assert!(matches!(report.then, Then::Due(due) if due > hour));
@@ -127,10 +127,10 @@ async fn a_line_whose_first_message_is_of_another_type_than_was_said_is_due_at_o
     let (_test, shop) = workshop().await;
     let line = due_line(&shop).await;
     shop.database.lease(line, LEASE).await.unwrap();
-    let mut errand = errand(line);
-    errand.due.kind = "another".to_owned();
+    let mut job = job(line);
+    job.due.kind = "another".to_owned();
 
-    let report = shop.clone().retry(errand).await;
+    let report = shop.clone().retry(job).await;
 
     assert_eq!(report.then, Then::Due(LATER));
     assert!(due_in(&shop).await <= 0.0);
@@ -153,11 +153,11 @@ async fn the_lease_of_a_line_that_waits_for_its_own_time_is_not_moved() {
 #[tokio::test]
 async fn a_line_stays_ours_while_its_message_waits_to_be_alone() {
     let (_test, shop) = workshop().await;
-    let errand = errand(due_line(&shop).await);
+    let job = job(due_line(&shop).await);
     let long = Duration::from_secs(60);
-    let beside = shop.come_in(false, long, &errand.leave).await.unwrap();
+    let beside = shop.come_in(false, long, &job.leave).await.unwrap();
 
-    let stay = async { shop.come_in_for(&errand, long, true).await.is_some() };
+    let stay = async { shop.come_in_for(&job, long, true).await.is_some() };
     let renewed = async {
         let (mut renewals, mut before) = (0, due_at(&shop).await);
         while renewals < 3 {
@@ -178,10 +178,10 @@ async fn a_stop_does_not_wait_until_a_start_is_written() {
     // Nobody answers.
     let (keeper, _asked) = Keeper::new();
     let (_test, shop) = workshop_with(keeper).await;
-    let errand = errand(due_line(&shop).await);
+    let job = job(due_line(&shop).await);
 
     shop.kill.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(4), shop.clone().retry(errand)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(4), shop.clone().retry(job)).await;
 
     assert_eq!(ended.unwrap().outcome, None);
 }
@@ -191,8 +191,8 @@ async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_
     // Nobody answers.
     let (keeper, _asked) = Keeper::new();
     let (_test, shop) = workshop_with(keeper).await;
-    let errand = errand(due_line(&shop).await);
-    let leave = errand.leave.clone();
+    let job = job(due_line(&shop).await);
+    let leave = job.leave.clone();
     let is_claimed = || async {
         let free = sqlx::query("select from onceward.retries for update skip locked")
             .fetch_optional(&shop.database.pool)
@@ -200,7 +200,7 @@ async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_
         free.unwrap().is_none()
     };
 
-    let retry = tokio::time::timeout(Duration::from_secs(60), shop.clone().retry(errand));
+    let retry = tokio::time::timeout(Duration::from_secs(60), shop.clone().retry(job));
     let left = async {
         while !is_claimed().await {
             tokio::task::yield_now().await;
@@ -218,10 +218,10 @@ async fn a_message_that_is_to_be_left_does_not_wait_for_long_until_its_start_is_
 #[tokio::test]
 async fn what_has_waited_and_cannot_be_settled_is_settled_later_and_is_no_outage() {
     let (_test, shop) = without_handlers().await;
-    let errand = errand(due_line(&shop).await);
+    let job = job(due_line(&shop).await);
     refuse_letters(&shop, 2).await;
 
-    let report = shop.clone().retry(errand).await;
+    let report = shop.clone().retry(job).await;
 
     assert_eq!(report.outcome, Some(Outcome::Dead));
     assert_eq!(report.then, Then::Nothing, "the line has ended");
@@ -232,12 +232,12 @@ async fn what_has_waited_and_cannot_be_settled_is_settled_later_and_is_no_outage
 #[tokio::test]
 async fn what_has_waited_and_cannot_be_settled_is_left_as_it_was_at_a_stop() {
     let (_test, shop) = without_handlers().await;
-    let errand = errand(due_line(&shop).await);
-    let leave = errand.leave.clone();
+    let job = job(due_line(&shop).await);
+    let leave = job.leave.clone();
     refuse_letters(&shop, i64::MAX).await;
 
     let long = Duration::from_secs(60);
-    let retry = tokio::time::timeout(long, shop.clone().retry(errand));
+    let retry = tokio::time::timeout(long, shop.clone().retry(job));
     let stop = async {
         wait::until_true(long, "another try", || async { tries(&shop).await >= 2 }).await;
         leave.cancel();

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use common::scripted::{Did, Member, delivery};
 use common::{Order, SOON, Stage, TOPIC, effect, quick, write_effect};
-use onceward_consumer::{BatchTx, Fault, HandlerError, Tx, plant};
+use onceward_consumer::{BatchTx, Bug, HandlerError, Tx, plant};
 use onceward_core::{Arrival, MAX_PAYLOAD, Message, MessageId};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::postgres::{Options, Postgres};
@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use uuid::Uuid;
 
 /// Bugs are planted for the whole process: one test at a time.
-async fn alone(fault: Fault) -> Planted {
+async fn alone(fault: Bug) -> Planted {
     static ONE: Mutex<()> = Mutex::const_new(());
     let guard = ONE.lock().await;
     plant(fault, true);
@@ -28,7 +28,7 @@ async fn alone(fault: Fault) -> Planted {
 }
 
 struct Planted(
-    Fault,
+    Bug,
     #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>,
 );
 
@@ -47,7 +47,7 @@ async fn without_the_proof_a_swallowed_error_loses_the_message() {
         }
         Ok(())
     }
-    let _planted = alone(Fault::CommitWithoutProof).await;
+    let _planted = alone(Bug::CommitWithoutProof).await;
     let stage = Stage::new().await;
     stage.publish(1, Some(1));
     stage.publish(2, Some(1));
@@ -66,7 +66,7 @@ async fn acked_before_the_commit_a_crash_loses_the_message() {
         gate.add_permits(1);
         std::future::pending().await
     }
-    let _planted = alone(Fault::AckBeforeCommit).await;
+    let _planted = alone(Bug::AckBeforeCommit).await;
     let stage = Stage::new().await;
     stage.publish(1, Some(1));
     let begun = Arc::new(Semaphore::new(0));
@@ -84,7 +84,7 @@ async fn acked_before_the_commit_a_crash_loses_the_message() {
 
 #[tokio::test]
 async fn with_the_dedupe_outside_a_failure_in_between_doubles_the_effect() {
-    let _planted = alone(Fault::DedupeOutside).await;
+    let _planted = alone(Bug::DedupeOutside).await;
     let stage = Stage::new().await;
     let id = stage.publish(1, Some(1));
     let mut other = stage.pool().begin().await.unwrap();
@@ -118,7 +118,7 @@ async fn with_the_dedupe_outside_a_failure_in_between_doubles_the_effect() {
 
 #[tokio::test]
 async fn acked_before_the_commit_is_durable_a_crash_of_the_server_loses_the_message() {
-    let _planted = alone(Fault::AckBeforeDurable).await;
+    let _planted = alone(Bug::AckBeforeDurable).await;
     let options = Options::default().config("wal_writer_delay", "10s");
     let postgres = Postgres::start(options).await;
     let mut lost = 0;
@@ -158,7 +158,7 @@ async fn with_neighbours_counted_innocents_are_buried_with_the_message_that_kill
         begun.add_permits(1);
         std::future::pending().await
     }
-    let _planted = alone(Fault::NeighboursCounted).await;
+    let _planted = alone(Bug::NeighboursCounted).await;
     let stage = Stage::new().await;
     stage.publish(1, Some(1));
     stage.publish(2, Some(2));
@@ -236,11 +236,11 @@ async fn two_batches_in_opposite_order() -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_marks_in_order_of_arrival_two_batches_wait_for_one_another() {
-    let planted = alone(Fault::MarksInOrderOfArrival).await;
+    let planted = alone(Bug::MarksInOrderOfArrival).await;
 
     assert!(two_batches_in_opposite_order().await > 0);
 
-    plant(Fault::MarksInOrderOfArrival, false);
+    plant(Bug::MarksInOrderOfArrival, false);
     assert_eq!(two_batches_in_opposite_order().await, 0);
     drop(planted);
 }
@@ -295,12 +295,12 @@ async fn a_crash_with_a_gap() -> (Vec<i64>, Vec<String>) {
 
 #[tokio::test]
 async fn where_the_newest_position_is_noted_what_was_never_handled_is_too_old() {
-    let planted = alone(Fault::PositionOfTheNewest).await;
+    let planted = alone(Bug::PositionOfTheNewest).await;
 
     let (effects, reasons) = a_crash_with_a_gap().await;
     assert_eq!((effects, reasons), (vec![2, 3], vec!["too_old".to_owned()]));
 
-    plant(Fault::PositionOfTheNewest, false);
+    plant(Bug::PositionOfTheNewest, false);
     let (effects, reasons) = a_crash_with_a_gap().await;
     assert_eq!((effects, reasons), (vec![1, 2, 3], vec![]));
     drop(planted);
@@ -308,7 +308,7 @@ async fn where_the_newest_position_is_noted_what_was_never_handled_is_too_old() 
 
 #[tokio::test]
 async fn where_gaps_are_forgotten_a_number_that_comes_late_is_lost() {
-    let _planted = alone(Fault::GapsForgotten).await;
+    let _planted = alone(Bug::GapsForgotten).await;
     let stage = Stage::new().await;
     for number in [1, 3, 2] {
         let event = serde_json::json!({ "order": number });

@@ -1,6 +1,6 @@
 //! Bugs by which messages are settled that should wait or be told to a person.
 
-use onceward_consumer::{Consumer, Fault, HandlerError, Tx, plant};
+use onceward_consumer::{Bug, Consumer, HandlerError, Tx, plant};
 use onceward_core::{MAX_PAYLOAD, Message, MessageId};
 use sqlx::postgres::PgPoolOptions;
 use time::OffsetDateTime;
@@ -31,12 +31,12 @@ async fn another_member_beside_a_type_that_fails() -> (usize, usize) {
 
 #[tokio::test]
 async fn with_pauses_in_memory_another_member_goes_on_failing() {
-    let planted = alone(Fault::PausesInMemory).await;
+    let planted = alone(Bug::PausesInMemory).await;
 
     let (_, second) = another_member_beside_a_type_that_fails().await;
     assert!(second > 0);
 
-    plant(Fault::PausesInMemory, false);
+    plant(Bug::PausesInMemory, false);
     assert_eq!(another_member_beside_a_type_that_fails().await, (9, 0));
     drop(planted);
 }
@@ -61,11 +61,11 @@ async fn two_messages_with_one_id() -> (u64, u64, u64) {
 
 #[tokio::test]
 async fn where_digests_are_ignored_another_message_with_a_known_id_is_lost_as_a_duplicate() {
-    let planted = alone(Fault::DigestIgnored).await;
+    let planted = alone(Bug::DigestIgnored).await;
 
     assert_eq!(two_messages_with_one_id().await, (1, 0, 1));
 
-    plant(Fault::DigestIgnored, false);
+    plant(Bug::DigestIgnored, false);
     assert_eq!(two_messages_with_one_id().await, (1, 1, 0));
     drop(planted);
 }
@@ -87,11 +87,11 @@ async fn a_message_that_has_expired_by_our_clock_only() -> (u64, u64) {
 
 #[tokio::test]
 async fn with_expiry_by_our_own_clock_a_message_that_lives_is_lost() {
-    let planted = alone(Fault::ExpiryByOwnClock).await;
+    let planted = alone(Bug::ExpiryByOwnClock).await;
 
     assert_eq!(a_message_that_has_expired_by_our_clock_only().await, (0, 1));
 
-    plant(Fault::ExpiryByOwnClock, false);
+    plant(Bug::ExpiryByOwnClock, false);
     assert_eq!(a_message_that_has_expired_by_our_clock_only().await, (1, 0));
     drop(planted);
 }

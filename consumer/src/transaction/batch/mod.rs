@@ -19,7 +19,7 @@ use super::undo::{Undo, ended_by_handler};
 use super::{COMMIT, Database, ROLL_BACK, Ran, within};
 use crate::alarm::Alarm;
 use crate::batch::AnyBatch;
-use crate::faults::{Failpoint, Fault, pass, planted};
+use crate::faults::{Bug, Failpoint, pass, planted};
 use crate::handler::HandlerError;
 use crate::keeper::Keeper;
 use crate::mark::Mark;
@@ -209,7 +209,7 @@ impl Database {
         marked: &Marked,
         marks: &[Uuid],
     ) -> Result<Proof, sqlx::Error> {
-        if planted(Fault::CommitWithoutProof) {
+        if planted(Bug::CommitWithoutProof) {
             return Ok(Proof::Ours);
         }
         if order.entries.iter().any(|entry| entry.suspect) {

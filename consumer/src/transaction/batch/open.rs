@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{BatchOrder, Entry, Lot};
 use crate::batch::order_of_marks;
-use crate::faults::{Fault, planted};
+use crate::faults::{Bug, planted};
 use crate::line::line_of;
 use crate::mark::{Mark, slot_of};
 use crate::transaction::mark::{Marked, Row};
@@ -108,7 +108,7 @@ impl Database {
             .filter(|entry| !aside.contains(&entry.mark.id))
             .collect();
         let marks: Vec<Uuid> = new.iter().map(|entry| entry.mark.id).collect();
-        let places = if planted(Fault::MarksInOrderOfArrival) {
+        let places = if planted(Bug::MarksInOrderOfArrival) {
             (0..marks.len()).collect()
         } else {
             order_of_marks(&marks)
@@ -162,7 +162,7 @@ impl Database {
         let (marks, lines): (Vec<Uuid>, Vec<Uuid>) = keyed
             .map(|entry| (entry.mark.id, line_of(entry.message, entry.mark.id)))
             .unzip();
-        if lines.is_empty() || planted(Fault::KeysInMemory) {
+        if lines.is_empty() || planted(Bug::KeysInMemory) {
             return Ok(Vec::new());
         }
         let ask = sqlx::query_scalar(self.statements.held_lines.sql())

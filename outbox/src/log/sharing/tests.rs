@@ -250,22 +250,20 @@ fn heavy_answers_are_kept_one_at_a_time() {
         Arc::new(of_rows(behind(last), rows, at(last + 1, "14:16:14")))
     };
 
+    let kept =
+        |recent: &mut Recent| [1, 2, 3, 4].map(|last| recent.find(&behind(last), now).is_some());
+
     recent.keep(&heavy(1, 2), now);
     recent.keep(&heavy(2, 2), now);
-    assert!(
-        recent.find(&behind(1), now).is_some(),
-        "both are light enough"
-    );
+    assert_eq!(kept(&mut recent), [true, true, false, false]);
     recent.keep(&heavy(3, 15), now);
-    assert!(recent.find(&behind(1), now).is_none());
-    assert!(recent.find(&behind(2), now).is_none());
-    assert!(recent.find(&behind(3), now).is_some());
+    assert_eq!(kept(&mut recent), [false, false, true, false]);
     recent.keep(&heavy(4, 17), now);
-    assert!(
-        recent.find(&behind(4), now).is_none(),
-        "that is too heavy for any"
+    assert_eq!(
+        kept(&mut recent),
+        [false, false, true, false],
+        "too heavy even alone"
     );
-    assert!(recent.find(&behind(3), now).is_some());
 }
 
 #[test]
