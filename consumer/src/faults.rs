@@ -63,7 +63,7 @@ pub(crate) use planted::{pass, planted};
 
 /// Whether the bug is planted.
 #[cfg(not(feature = "faults"))]
-pub(crate) const fn planted(_fault: Bug) -> bool {
+pub(crate) const fn planted(_bug: Bug) -> bool {
     false
 }
 
@@ -78,7 +78,7 @@ mod planted {
 
     use super::{Bug, Failpoint};
 
-    const FAULTS: [(Bug, &str); 13] = [
+    const BUGS: [(Bug, &str); 13] = [
         (Bug::AckBeforeCommit, "ack-before-commit"),
         (Bug::DedupeOutside, "dedupe-outside-the-transaction"),
         (Bug::CommitWithoutProof, "commit-without-proof"),
@@ -104,9 +104,9 @@ mod planted {
         (Failpoint::AfterAck, "after-ack"),
     ];
 
-    static SWITCHES: LazyLock<[AtomicBool; FAULTS.len()]> = LazyLock::new(|| {
+    static SWITCHES: LazyLock<[AtomicBool; BUGS.len()]> = LazyLock::new(|| {
         let named = std::env::var("ONCEWARD_FAULTS").unwrap_or_default();
-        FAULTS.map(|(_, name)| AtomicBool::new(named.split(',').any(|fault| fault.trim() == name)))
+        BUGS.map(|(_, name)| AtomicBool::new(named.split(',').any(|bug| bug.trim() == name)))
     });
 
     /// How many passages are left until the process ends.
@@ -117,20 +117,20 @@ mod planted {
         Some((*point, AtomicI64::new(count.parse().ok()?)))
     });
 
-    fn switch(fault: Bug) -> Option<&'static AtomicBool> {
-        let place = FAULTS.iter().position(|(known, _)| *known == fault)?;
+    fn switch(bug: Bug) -> Option<&'static AtomicBool> {
+        let place = BUGS.iter().position(|(known, _)| *known == bug)?;
         SWITCHES.get(place)
     }
 
     /// Switches a bug on or off, for the whole process.
-    pub fn plant(fault: Bug, on: bool) {
-        if let Some(switch) = switch(fault) {
+    pub fn plant(bug: Bug, on: bool) {
+        if let Some(switch) = switch(bug) {
             switch.store(on, Ordering::SeqCst);
         }
     }
 
-    pub(crate) fn planted(fault: Bug) -> bool {
-        switch(fault).is_some_and(|switch| switch.load(Ordering::SeqCst))
+    pub(crate) fn planted(bug: Bug) -> bool {
+        switch(bug).is_some_and(|switch| switch.load(Ordering::SeqCst))
     }
 
     pub(crate) fn pass(point: Failpoint) {

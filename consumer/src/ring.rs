@@ -28,7 +28,7 @@ const BATCH: i64 = 2_000;
 const BATCHES: u32 = 50;
 
 /// For a statement outside of a transaction. A slot may be large and its index full of what was deleted, but no such statement takes
-/// minutes: so long takes only a connection that is dead. The next round begins after as long in any case.
+/// minutes: so long takes only a connection that is dead.
 const STATEMENT: Duration = BETWEEN;
 
 /// For one in a transaction, of which [`BEGIN`] lets the server take 30 s, and for its commit.
@@ -111,7 +111,8 @@ pub(crate) async fn keep(pool: PgPool, schema: Schema) {
             Ok(_) => AFTER_LOCK,
             Err(error) => {
                 warn!(error = %chain(&error), "old marks could not be removed; will retry");
-                AFTER_LOCK
+                // A statement that was given up on here may go on at the server for as long.
+                BETWEEN
             }
         };
     }
@@ -243,20 +244,21 @@ async fn clean(
     slot: i16,
     before: OffsetDateTime,
 ) -> Result<u64, sqlx::Error> {
-    let mut borrowed = Borrowed::of(pool).await?;
     let mut deleted = 0;
     for _ in 0..BATCHES {
+        // One each: handlers may wait for it.
+        let mut borrowed = Borrowed::of(pool).await?;
         let delete = sqlx::query(sql::over_slot(schema, slot, DELETE))
             .bind(before)
             .bind(BATCH)
             .execute(borrowed.connection());
         let done = within(STATEMENT, delete).await?.rows_affected();
+        borrowed.give_back();
         deleted += done;
         if done == 0 {
             break;
         }
     }
-    borrowed.give_back();
     Ok(deleted)
 }
 

@@ -94,7 +94,8 @@ left join pg_namespace n on n.nspname = $1";
 /// All rights that a consumer's role needs, with what this pool's role has of them.
 ///
 /// # Errors
-/// Any database error; [`sqlx::Error::Io`] when the database does not answer within 15 s.
+/// Any database error; [`sqlx::Error::PoolTimedOut`] when the pool gives no connection within its own limit, and [`sqlx::Error::Io`] when the
+/// database does not answer within 15 s.
 ///
 /// # Cancel safety
 /// Safe to drop.

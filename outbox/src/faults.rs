@@ -37,7 +37,7 @@ mod planted {
 
     static SWITCHES: LazyLock<Switches> = LazyLock::new(|| {
         let named = std::env::var("ONCEWARD_FAULTS").unwrap_or_default();
-        let on = |name: &str| AtomicBool::new(named.split(',').any(|fault| fault.trim() == name));
+        let on = |name: &str| AtomicBool::new(named.split(',').any(|bug| bug.trim() == name));
         Switches {
             without_late_rows: on("cursor-without-late-rows"),
             lost_fencing: on("lost-fencing"),
@@ -45,8 +45,8 @@ mod planted {
     });
 
     /// Switches a bug on or off, for the whole process.
-    pub fn plant(fault: Bug, on: bool) {
-        let switch = match fault {
+    pub fn plant(bug: Bug, on: bool) {
+        let switch = match bug {
             Bug::CursorWithoutLateRows => &SWITCHES.without_late_rows,
             Bug::LostFencing => &SWITCHES.lost_fencing,
         };

@@ -211,8 +211,8 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             let Some(number) = self.keys.start() else {
                 return;
             };
-            if let Some(errand) = self.waiting.start(number) {
-                let retry = self.shop.clone().retry(errand);
+            if let Some(job) = self.waiting.start(number) {
+                let retry = self.shop.clone().retry(job);
                 self.workers.spawn(async { Done::One(retry.await) });
                 continue;
             }

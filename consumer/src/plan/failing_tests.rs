@@ -171,7 +171,7 @@ fn a_type_is_paused_again_only_if_most_have_failed_since_it_was_resumed() {
 }
 
 #[test]
-fn a_window_of_any_size_is_paused_again_in_the_end() {
+fn recent_runs_of_any_number_are_paused_again_in_the_end() {
     for recent in 1..30 {
         let mut seen = RecentRuns::default();
         assert!((0..).any(|n| seen.add(mark(n), true, recent)));
@@ -238,7 +238,7 @@ fn a_type_that_the_database_could_not_tell_from_others_is_not_paused() {
 }
 
 proptest! {
-    /// Whatever the runs, a type fails only by a run that failed, with most of the seen failed.
+    /// Whatever the runs, a type fails only by a run that failed, with most of the recent runs failed.
     #[test]
     fn a_type_fails_only_when_most_of_its_last_messages_did(
         runs in prop::collection::vec((0..40_usize, any::<bool>()), 0..200),
@@ -254,7 +254,7 @@ proptest! {
         }
     }
 
-    /// Whatever the runs, and whenever it was paused: most of the seen have failed, and most since the pause.
+    /// Whatever the runs, and whenever it was paused: most of the recent runs have failed, and most since the pause.
     #[test]
     fn a_type_fails_only_when_most_have_failed_since_its_last_pause(
         runs in prop::collection::vec((0..40_usize, any::<bool>()), 0..300),

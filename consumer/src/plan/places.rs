@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_lane_can_keep_another_from_running(
+        fn no_kind_can_keep_another_from_running(
             wanted in 1..100_usize,
             connections in 3..200_usize,
             order in Just(PLACE_KINDS.to_vec()).prop_shuffle(),
@@ -178,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn where_there_are_connections_no_lane_waits_for_another_to_leave(
+        fn where_there_are_connections_no_kind_waits_for_another_to_leave(
             limit in 1..100_usize, order in Just(PLACE_KINDS.to_vec()).prop_shuffle()
         ) {
             // Whatever has come first, though nothing else was there to wait.
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_single_place_lanes_take_turns() {
+    fn in_a_single_place_kinds_take_turns() {
         let one = Places::within_pool(16, 1);
         for kind in PLACE_KINDS {
             assert!(has_place(kind, Running::default(), |_| true, one));

@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// When to look again after a line that somebody else works on, or that could not be worked on.
 const LATER: Duration = Duration::from_millis(500);
 
+/// How long a message waits for its next run if the database refuses to take what became of it.
+const REFUSED: Duration = Duration::from_secs(10);
+
 /// What a run at a message in its line came to.
 struct Attempted {
     claimed: Claimed,
@@ -282,7 +285,10 @@ impl Workshop {
         }
     }
 
-    /// Writes what becomes of a message without its handler, however long that takes. None: it waits as before.
+    /// Writes what becomes of a message without its handler. None: it waits as before.
+    ///
+    /// What the database refuses is tried again a few times. Then it gives up its place for a while, as it would keep others from theirs:
+    /// after that the handler may run once more.
     async fn end(
         &self,
         job: &DueJob,
@@ -305,6 +311,9 @@ impl Workshop {
             failures += 1;
             if failures > SHORT {
                 error!(%mark, failures, %error, "a message that waits cannot be settled; its key waits");
+                self.lease(job, REFUSED).await;
+                *then = Then::Due(REFUSED);
+                return None;
             }
             self.wait_in_line(job, OUTAGE.delay(failures, fastrand::f64()))
                 .await?;
@@ -324,7 +333,7 @@ impl Workshop {
         }
     }
 
-    /// Waits while the line stays ours: others would run the handler once more. None: it must be left.
+    /// Waits while the line stays ours, as far as the database takes that: others would run the handler once more. None: it must be left.
     async fn wait_in_line(&self, job: &DueJob, delay: Duration) -> Option<()> {
         let until = Instant::now() + delay;
         let stay = async {

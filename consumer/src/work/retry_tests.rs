@@ -230,6 +230,26 @@ async fn what_has_waited_and_cannot_be_settled_is_settled_later_and_is_no_outage
 }
 
 #[tokio::test]
+async fn what_has_waited_and_can_never_be_settled_gives_up_its_place_for_a_while() {
+    let (_test, shop) = without_handlers().await;
+    let line = due_line(&shop).await;
+    refuse_letters(&shop, i64::MAX).await;
+
+    let report = shop.clone().retry(job(line)).await;
+
+    assert_eq!(report.outcome, None);
+    assert_eq!(report.then, Then::Due(REFUSED));
+    assert_eq!(tries(&shop).await, i64::from(SHORT) + 1);
+    let later = "select due_at > clock_timestamp() + interval '5 seconds' from onceward.held_keys";
+    let waits: bool = sqlx::query_scalar(later)
+        .fetch_one(&shop.database.pool)
+        .await
+        .unwrap();
+    assert!(waits, "so nobody else takes the line meanwhile");
+    assert!(shop.health.is_up());
+}
+
+#[tokio::test]
 async fn what_has_waited_and_cannot_be_settled_is_left_as_it_was_at_a_stop() {
     let (_test, shop) = without_handlers().await;
     let job = job(due_line(&shop).await);

@@ -20,11 +20,11 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use uuid::Uuid;
 
 /// Bugs are planted for the whole process: one test at a time.
-async fn alone(fault: Bug) -> Planted {
+async fn alone(bug: Bug) -> Planted {
     static ONE: Mutex<()> = Mutex::const_new(());
     let guard = ONE.lock().await;
-    plant(fault, true);
-    Planted(fault, guard)
+    plant(bug, true);
+    Planted(bug, guard)
 }
 
 struct Planted(

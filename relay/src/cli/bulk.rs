@@ -24,9 +24,9 @@ impl Which {
         left.copied().collect()
     }
 
-    /// What became of them, for people: `things` as in "2 dead letters", `done` as in "replayed".
-    pub(super) fn sentence(&self, things: &str, done: &str, count: usize) -> String {
-        if self.all && count == 0 {
+    /// What became of them, for people: `things` as in "2 dead letters", `done` as in "replayed"; `matched`: how many there were.
+    pub(super) fn sentence(&self, things: &str, done: &str, matched: usize) -> String {
+        if self.all && matched == 0 {
             format!("{things}: nothing matched, so nothing was changed")
         } else {
             format!("{things}: {done}")
@@ -75,6 +75,10 @@ mod tests {
         assert_eq!(
             which(&[1]).sentence("1 dead letter", "replayed", 1),
             "1 dead letter: replayed"
+        );
+        assert_eq!(
+            which(&[]).sentence("0 dead letters", "replayed", 2),
+            "0 dead letters: replayed"
         );
     }
 }

@@ -9,11 +9,14 @@ use super::rule::{Answer, Ask};
 /// Answers kept at most.
 const MOST: usize = 16;
 
-/// What all answers kept may weigh, in bytes; more only where the newest one does so alone.
-const MOST_BYTES: usize = 4 << 20;
+/// What all answers kept weigh at most, in bytes, unless they are a few.
+const BYTES: usize = 4 << 20;
 
-/// What the newest one may weigh, in bytes.
-const LARGEST: usize = 16 << 20;
+/// So many are kept all the same: whoever reads a chunk behind is to find the next one.
+const FEW: usize = 4;
+
+/// What those weigh at most, in bytes.
+const MOST_BYTES: usize = 16 << 20;
 
 /// How long an answer is kept. What is older would be true still; but whoever comes later than that is not in step.
 const MOST_AGE: Duration = Duration::from_secs(2);
@@ -33,10 +36,10 @@ impl Recent {
     pub(super) fn keep(&mut self, answer: &Arc<Answer>, now: Instant) {
         self.forget(now);
         let weight = answer.weight();
-        if answer.is_empty() || weight > LARGEST {
+        if answer.is_empty() || weight > MOST_BYTES {
             return;
         }
-        while self.answers.len() >= MOST || self.bytes + weight > MOST_BYTES {
+        while self.is_too_much_with(weight) {
             if !self.forget_oldest() {
                 break;
             }
@@ -64,6 +67,11 @@ impl Recent {
             }
         }
         from.is_alike(to) && to.place().eq(at)
+    }
+
+    fn is_too_much_with(&self, weight: usize) -> bool {
+        let (count, bytes) = (self.answers.len() + 1, self.bytes + weight);
+        count > MOST || bytes > MOST_BYTES || (count > FEW && bytes > BYTES)
     }
 
     fn forget(&mut self, now: Instant) {

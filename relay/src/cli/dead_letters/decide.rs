@@ -197,9 +197,8 @@ impl Chosen {
         failed: Option<Failure>,
     ) -> Result<(), Failure> {
         context.output.answer(&answer, |answer| {
-            let count = answer.ids.len();
-            self.which
-                .sentence(&counted(count, "dead letter"), answer.done, count)
+            let letters = counted(answer.ids.len(), "dead letter");
+            self.which.sentence(&letters, answer.done, answer.matched)
         })?;
         if let Some(failure) = failed {
             return Err(failure);

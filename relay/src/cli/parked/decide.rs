@@ -74,14 +74,19 @@ struct Answer {
 #[derive(Debug, Default)]
 struct Changed {
     numbers: Vec<i64>,
+    /// Those of the pages that were answered: of others it is not known.
+    asked: Vec<i64>,
     failed: Option<Failure>,
 }
 
 impl Changed {
-    /// Adds a page. False: it failed, and so would the next one.
-    fn add(&mut self, page: Result<Vec<i64>, Failure>) -> bool {
-        match page {
-            Ok(numbers) => self.numbers.extend(numbers),
+    /// Adds what became of a page. False: it failed, and so would the next one.
+    fn add(&mut self, page: &[i64], changed: Result<Vec<i64>, Failure>) -> bool {
+        match changed {
+            Ok(numbers) => {
+                self.numbers.extend(numbers);
+                self.asked.extend(page);
+            }
             Err(failure) => self.failed = Some(failure),
         }
         self.failed.is_none()
@@ -96,11 +101,11 @@ impl Replay {
         let mut changed = Changed::default();
         for page in numbers.chunks(PAGE) {
             let due = admin.replay_parked(stream, page, &by).await;
-            if !changed.add(due.map_err(database::failed("making messages due"))) {
+            if !changed.add(page, due.map_err(database::failed("making messages due"))) {
                 break;
             }
         }
-        self.chosen.answer(context, "due", &numbers, changed)
+        self.chosen.answer(context, "due", numbers.len(), changed)
     }
 }
 
@@ -119,11 +124,15 @@ impl Discard {
         let mut changed = Changed::default();
         for page in numbers.chunks(PAGE) {
             let discarded = admin.discard_parked(stream, page, &by).await;
-            if !changed.add(discarded.map_err(database::failed("discarding messages"))) {
+            if !changed.add(
+                page,
+                discarded.map_err(database::failed("discarding messages")),
+            ) {
                 break;
             }
         }
-        self.chosen.answer(context, "discarded", &numbers, changed)
+        self.chosen
+            .answer(context, "discarded", numbers.len(), changed)
     }
 }
 
@@ -160,21 +169,25 @@ impl Chosen {
         self,
         context: &Context,
         done: &'static str,
-        asked: &[i64],
+        matched: usize,
         changed: Changed,
     ) -> Result<(), Failure> {
-        let Changed { numbers, failed } = changed;
+        let Changed {
+            numbers,
+            asked,
+            failed,
+        } = changed;
         let messages = counted(numbers.len(), "message");
         let things = format!("{messages} of the stream {}", self.stream);
         let answer = Answer {
             stream: self.stream,
             done,
-            left: self.which.left(asked, &numbers),
+            left: self.which.left(&asked, &numbers),
             numbers,
-            matched: asked.len(),
+            matched,
         };
         context.output.answer(&answer, |answer| {
-            self.which.sentence(&things, done, answer.numbers.len())
+            self.which.sentence(&things, done, answer.matched)
         })?;
         if let Some(failure) = failed {
             return Err(failure);

@@ -67,13 +67,17 @@ impl Edit {
             due: false,
             frees_key,
         };
+        let mut failed = None;
         if self.replay {
             let due = admin.replay_parked(&answer.stream, &[number], &by).await;
-            answer.due = !due
-                .map_err(database::failed("making the message due"))?
-                .is_empty();
+            match due {
+                Ok(due) => answer.due = !due.is_empty(),
+                Err(error) => failed = Some(database::failed("making the message due")(error)),
+            }
         }
-        context.output.answer(&answer, people)
+        // It is changed, whatever came then.
+        context.output.answer(&answer, people)?;
+        failed.map_or(Ok(()), Err)
     }
 }
 

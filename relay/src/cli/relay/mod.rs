@@ -18,7 +18,7 @@ use super::signals::Signals;
 use crate::admin::{AdminServer, Metrics, gauges};
 use crate::config::{Config, DEFAULT_FILE, StreamConfig};
 use crate::destination::Broker;
-use crate::supervisor::Relay;
+use crate::supervisor::{Relay, RelayError};
 
 /// Publish what the service has committed, until told to stop
 ///
@@ -147,12 +147,21 @@ async fn publish(relay: Relay, running: Running<'_>) -> Result<(), Failure> {
     let closing = async { while beside.len() > 1 && beside.join_next().await.is_some() {} };
     drop(tokio::time::timeout(Duration::from_secs(3), closing).await);
     ended.map_err(|error| {
+        let remedy = remedy(&error);
         Failure::failed("the relay ended")
             .because(error)
-            .remedy("docs/recovery.md says what to do")
+            .remedy(remedy)
     })?;
     info!("relay stopped: what was in flight is settled");
     Ok(())
+}
+
+fn remedy(error: &RelayError) -> &'static str {
+    match error {
+        RelayError::Refused { .. } => "docs/recovery.md says what to do",
+        RelayError::Ended { .. } => "that is a bug: report it, and start the relay again",
+        RelayError::Settings { .. } | RelayError::SameName { .. } => "correct the settings",
+    }
 }
 
 fn relay(config: &Config) -> Result<Relay, Failure> {
