@@ -68,6 +68,7 @@ install_build() {
     has pkg-config || debian pkg-config
     [ -e /usr/include/zlib.h ] || debian zlib1g-dev
     has setpriv || debian util-linux
+    has jq || debian jq
     say build "ready"
 }
 

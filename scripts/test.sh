@@ -23,19 +23,40 @@ features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward
 cores="$(nproc)"
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 4 ? 2 * cores : 8))}"
 
-stage setup scripts/install-servers.sh
+# What servers write goes into memory where there is room: a database for each test makes some hundred files, and removes them again.
+if [ -z "${ONCEWARD_TESTKIT_DIR:-}${ONCEWARD_TESTKIT_KEEP:-}" ] && [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
+    room="$(df --output=avail -B 1G /dev/shm | tail -n 1)"
+    if [ "$room" -ge 8 ]; then export ONCEWARD_TESTKIT_DIR="/dev/shm/onceward-testkit-$(id -u)"; fi
+fi
+
+# What servers are missing is fetched while the compiler works.
+fetched="$(mktemp)"
+trap 'rm -f "$fetched"' EXIT
+what_was_fetched() {
+    if ! wait "$fetching"; then
+        cat "$fetched" >&2
+        return 1
+    fi
+    cat "$fetched"
+}
+
+stage setup scripts/install-servers.sh build
+scripts/install-servers.sh postgres postgres-newer nats kafka sqs valgrind >"$fetched" 2>&1 &
+fetching=$!
 stage format cargo fmt --all -- --check
 stage clippy cargo clippy --workspace --all-targets --features "$features" -- -D warnings
 stage documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 stage "no faults in the binary" scripts/check-no-faults.sh
-stage tests cargo test --workspace --no-fail-fast --features "$features"
+stage servers what_was_fetched
+stage tests scripts/run-tests.sh --workspace --features "$features"
+stage "examples of the documentation" cargo test --doc --workspace --features "$features"
 stage "servers in containers" scripts/test-containers.sh --workspace --features "$features"
 # Last but for another server: it makes a release build of its own.
 stage "instructions" scripts/count-instructions.sh
 if newer="$(scripts/newer-postgres.sh)"; then
     # Fewer kills than the first time where their number can be chosen: what is looked for is what differs between servers. The same features: nothing is built again.
     stage "tests on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" "ONCEWARD_KILL_CYCLES=${ONCEWARD_KILL_CYCLES:-10}" \
-        cargo test --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
+        scripts/run-tests.sh --workspace --features "$features" --test postgres --test log --test enqueue --test inspect --test ledger --test e2e
     stage "plan of the read on PostgreSQL ${newer##*-}" env "ONCEWARD_TEST_POSTGRES_BIN=$newer/bin" \
         cargo test --workspace --features "$features" --lib -- log::plan::
 else

@@ -2,6 +2,7 @@
 //!
 //! Servers that a test kills are always processes of our own: what a signal does to them is the point of such a test.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use testcontainers_modules::kafka::apache;
@@ -26,8 +27,23 @@ const POSTGRES_PORT: u16 = 5432;
 const NATS_PORT: u16 = 4222;
 const KAFKA_PORT: u16 = 9092;
 
+/// Not a future of a type of its own: each program of tests would compile the engine's whole client anew.
+type Address = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
 /// A failed start is said and is no end: the programs on this machine come next.
-pub(crate) async fn postgres() -> Option<String> {
+pub(crate) fn postgres() -> Address {
+    Box::pin(start_postgres())
+}
+
+pub(crate) fn nats() -> Address {
+    Box::pin(start_nats())
+}
+
+pub(crate) fn kafka() -> Address {
+    Box::pin(start_kafka())
+}
+
+async fn start_postgres() -> Option<String> {
     if !engine_answers().await {
         return None;
     }
@@ -54,7 +70,7 @@ pub(crate) async fn postgres() -> Option<String> {
     Some(format!("postgres://postgres@{address}/postgres"))
 }
 
-pub(crate) async fn nats() -> Option<String> {
+async fn start_nats() -> Option<String> {
     if !engine_answers().await {
         return None;
     }
@@ -64,7 +80,7 @@ pub(crate) async fn nats() -> Option<String> {
     Some(format!("nats://{address}"))
 }
 
-pub(crate) async fn kafka() -> Option<String> {
+async fn start_kafka() -> Option<String> {
     if !engine_answers().await {
         return None;
     }

@@ -11,7 +11,7 @@ pub(crate) async fn postgres() -> Option<String> {
         return None;
     }
     #[cfg(feature = "containers")]
-    let container = Box::pin(crate::containers::postgres()).await;
+    let container = crate::containers::postgres().await;
     #[cfg(not(feature = "containers"))]
     let container = None;
     container
@@ -23,7 +23,7 @@ pub(crate) async fn nats() -> Option<String> {
         return Some(url);
     }
     #[cfg(feature = "containers")]
-    let container = Box::pin(crate::containers::nats()).await;
+    let container = crate::containers::nats().await;
     #[cfg(not(feature = "containers"))]
     let container = None;
     container
@@ -35,7 +35,7 @@ pub(crate) async fn kafka() -> Option<String> {
         return Some(brokers);
     }
     #[cfg(feature = "containers")]
-    let container = Box::pin(crate::containers::kafka()).await;
+    let container = crate::containers::kafka().await;
     #[cfg(not(feature = "containers"))]
     let container = None;
     container

@@ -87,8 +87,23 @@ fn of_process() -> &'static Path {
 /// Has the directory removed when this process is gone. Servers die in the same moment and may still write, so it
 /// is tried more than once.
 fn remover(path: &Path) -> Option<ChildStdin> {
-    let script = r#"for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
-    waiter(script, path.as_os_str())
+    let script = format!(
+        r#"{REMOVE_SHARED_MEMORY}; for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#
+    );
+    waiter(&script, path.as_os_str())
+}
+
+/// Each PostgreSQL server has a segment of shared memory by which it knows whether another one runs on its data. One that is killed leaves
+/// it behind, and a machine has room for some thousand of them. `postmaster.pid` holds key and id in its seventh line.
+const REMOVE_SHARED_MEMORY: &str = r#"find "$1" -name postmaster.pid -exec sed -n 7p {} \; | while read -r _ id; do ipcrm -m "$id"; done"#;
+
+/// Removes what killed PostgreSQL servers below `path` have left outside of their files.
+pub(crate) fn remove_shared_memory(path: &Path) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", REMOVE_SHARED_MEMORY, "sh"]).arg(path);
+    shell.stderr(Stdio::null());
+    // Nothing stands in the way of a test without it.
+    shell.status().ok();
 }
 
 /// Runs a line of shell, with `argument` as its `$1`, when this process is gone.

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Options, data, database};
 use crate::process::Child;
+use crate::scratch::remove_shared_memory;
 use crate::{Scratch, binaries, free_port, wait};
 
 const START_TAKES_AT_MOST: Duration = Duration::from_secs(60);
@@ -17,7 +18,6 @@ const STOP_TAKES_AT_MOST: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Server {
-    // Dropped in this order: first the process, then its files.
     child: Mutex<Option<Child>>,
     options: Options,
     bindir: PathBuf,
@@ -82,6 +82,8 @@ impl Server {
             ("max_connections", "300"),
             ("max_prepared_transactions", "20"),
             ("shared_buffers", "64MB"),
+            // In the data directory, which is removed: a server that was killed leaves it behind elsewhere.
+            ("dynamic_shared_memory_type", "mmap"),
             ("max_wal_size", "2GB"),
             ("fsync", fsync),
             ("full_page_writes", fsync),
@@ -182,6 +184,14 @@ impl Server {
         self.child
             .lock()
             .expect("no thread panics while it holds the server")
+    }
+}
+
+impl Drop for Server {
+    /// First the process, then what it leaves elsewhere; its files go at last.
+    fn drop(&mut self) {
+        drop(self.locked().take());
+        remove_shared_memory(&self.data());
     }
 }
 

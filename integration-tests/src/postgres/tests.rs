@@ -141,3 +141,31 @@ async fn a_frozen_server_hangs_until_it_goes_on() {
             .is_ok()
     );
 }
+
+/// The id of a server's segment of shared memory.
+fn segment(server: &Postgres) -> String {
+    let told = std::fs::read_to_string(server.own().data().join("postmaster.pid")).unwrap();
+    let (_key, id) = told.lines().nth(6).unwrap().trim().split_once(' ').unwrap();
+    id.trim().to_owned()
+}
+
+fn segments() -> Vec<String> {
+    let told = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let id = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    told.lines().filter_map(id).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_leaves_no_shared_memory() {
+    let server = Postgres::start(Options::default()).await;
+    let its = segment(&server);
+    assert!(segments().contains(&its));
+
+    drop(server);
+
+    // Its last processes have it until they are gone.
+    wait::until_true(Duration::from_secs(10), "no segment", || async {
+        !segments().contains(&its)
+    })
+    .await;
+}

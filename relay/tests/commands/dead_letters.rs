@@ -233,6 +233,32 @@ async fn a_reason_that_there_is_not_is_refused_with_the_one_that_was_meant() {
 }
 
 #[tokio::test]
+async fn an_edit_whose_replay_fails_tells_of_the_edit() {
+    let (database, shell) = with_dead_letters().await;
+    let refuse = "
+        create function refuse() returns trigger language plpgsql as $$
+        begin if new.state <> old.state then raise 'no'; end if; return new; end $$;
+        create trigger refuse before update on onceward.dead_letters for each row execute function refuse()";
+    execute(database.pool(), refuse).await;
+    let edit = ["dead-letters", "edit", "2", "--payload", "{}", "--replay"];
+
+    let people = shell.run(&edit).await;
+    let programs = shell.run(&[&["--json"][..], &edit].concat()).await;
+    let typeless = ["dead-letters", "edit", "4", "--payload", "{}", "--replay"];
+    let without_type = shell.run(&typeless).await;
+
+    assert_eq!(people.out, "dead letter 2: changed\n");
+    let told: serde_json::Value = serde_json::from_str(&programs.out).unwrap();
+    let changed = json!({ "id": 2, "edited": true, "replayed": false });
+    assert_eq!(told, changed);
+    for failed in [people, programs] {
+        failed.assert_refused(1, &["replaying the dead letter could not be done", "no"]);
+    }
+    assert_eq!(without_type.out, "dead letter 4: changed\n");
+    without_type.assert_refused(1, &["it has no type", "--type"]);
+}
+
+#[tokio::test]
 async fn what_was_replayed_before_an_error_is_told() {
     let (database, shell) = with_dead_letters().await;
     let refuse = "

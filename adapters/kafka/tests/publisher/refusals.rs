@@ -15,6 +15,11 @@ fn error_kind(outcome: &Outcome) -> Option<ErrorKind> {
     }
 }
 
+/// What is offered together goes together, however busy the machine is: requests are full, or wait.
+fn patient(broker: &Broker) -> KafkaConfig {
+    KafkaConfig::new(broker.brokers()).property("linger.ms", "500")
+}
+
 /// Opens a session that has read the topic's limit, then lowers the limit behind its back.
 async fn lowered(
     broker: &Broker,
@@ -33,7 +38,7 @@ async fn lowered(
 async fn a_refusal_of_one_request_makes_suspects_of_all_in_it_and_stores_none() {
     let broker = Broker::shared().await;
     let topic = topic(broker, &[]).await;
-    let mut session = lowered(broker, &topic, KafkaConfig::new(broker.brokers())).await;
+    let mut session = lowered(broker, &topic, patient(broker)).await;
 
     let receipts = publish(&mut session, &numbered(&topic, 12, &[5], 50_000)).await;
 
@@ -49,7 +54,7 @@ async fn a_refusal_of_one_request_makes_suspects_of_all_in_it_and_stores_none() 
 async fn a_refusal_in_the_middle_of_several_requests_lets_nothing_of_the_key_pass() {
     let broker = Broker::shared().await;
     let topic = topic(broker, &[]).await;
-    let config = KafkaConfig::new(broker.brokers()).property("batch.num.messages", "3");
+    let config = patient(broker).property("batch.num.messages", "3");
     let mut session = lowered(broker, &topic, config).await;
 
     let receipts = publish(&mut session, &numbered(&topic, 18, &[5], 50_000)).await;

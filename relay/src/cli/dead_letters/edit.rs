@@ -58,35 +58,44 @@ impl Edit {
             edited: true,
             replayed: false,
         };
+        let mut failed = None;
         if self.replay {
             let replay = dead_letter::replay(pool, schema, id, To::Consumer, &by);
-            let replayed = reached.ask("replaying the dead letter", replay).await?;
-            answer.replayed = match replayed {
-                Replayed::Done(_) => true,
-                Replayed::NotThere => {
-                    return Err(Failure::failed(format!(
-                        "dead letter {id} is changed, and was replayed or removed by somebody else meanwhile"
-                    ))
-                    .remedy("`onceward dead-letters show` tells where it stands"));
-                }
-                // Only what is to be a new message needs a stream.
-                Replayed::NoType | Replayed::NoStream { .. } => {
-                    return Err(Failure::failed(format!(
-                        "dead letter {id} is changed, and cannot be replayed: it has no type"
-                    ))
-                    .remedy("give it one, with --type"));
-                }
-            };
+            let replayed = reached.ask("replaying the dead letter", replay).await;
+            match replayed.and_then(|replayed| outcome(id, &replayed)) {
+                Ok(()) => answer.replayed = true,
+                Err(failure) => failed = Some(failure),
+            }
         }
-        context.output.answer(&answer, |answer| {
-            let then = if answer.replayed {
-                "changed and replayed"
-            } else {
-                "changed"
-            };
-            format!("dead letter {}: {then}", answer.id)
-        })
+        // It is changed, whatever came then.
+        context.output.answer(&answer, people)?;
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// Whether it is with its consumer again, and if not, why.
+fn outcome(id: i64, replayed: &Replayed) -> Result<(), Failure> {
+    match replayed {
+        Replayed::Done(_) => Ok(()),
+        Replayed::NotThere => Err(Failure::failed(format!(
+            "dead letter {id} was replayed or removed by somebody else meanwhile"
+        ))
+        .remedy("`onceward dead-letters show` tells where it stands")),
+        // Only what is to be a new message needs a stream.
+        Replayed::NoType | Replayed::NoStream { .. } => Err(Failure::failed(format!(
+            "dead letter {id} cannot be replayed: it has no type"
+        ))
+        .remedy("give it one, with --type")),
+    }
+}
+
+fn people(answer: &Answer) -> String {
+    let then = if answer.replayed {
+        "changed and replayed"
+    } else {
+        "changed"
+    };
+    format!("dead letter {}: {then}", answer.id)
 }
 
 fn edit(changes: Changes) -> Result<dead_letter::Edit, Failure> {
