@@ -1,5 +1,6 @@
 //! What a consumer sets up before its member runs, and what goes on beside that.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use onceward_core::{Capabilities, Subscriber};
@@ -26,6 +27,18 @@ use crate::types::Types;
 use crate::work::Workshop;
 use crate::{ConsumerError, Limits, Settled, gauges, ring, schema};
 
+/// Boxed in a function without types of the user's, so that it is compiled in this crate and not in each that runs a consumer.
+type SettingUp = Pin<Box<dyn Future<Output = Result<Ready, ConsumerError>> + Send>>;
+
+/// A consumer whose member may run.
+struct Ready {
+    shop: Workshop,
+    limits: Limits,
+    places: Places,
+    background: JoinSet<()>,
+    _nudge: Option<Nudge>,
+}
+
 impl Consumer {
     pub(super) async fn start<S: Subscriber>(
         self,
@@ -33,6 +46,21 @@ impl Consumer {
         stop: CancellationToken,
         until_idle: bool,
     ) -> Result<Settled, ConsumerError> {
+        let mut ready = self.setting_up(subscriber.capabilities()).await?;
+        let sizes = (ready.limits, ready.places);
+        let member = Member::new(Arc::new(ready.shop), sizes, until_idle, subscriber);
+        tokio::select! {
+            ended = Box::pin(member.run(stop)) => ended,
+            Some(ended) = ready.background.join_next() => Err(ConsumerError::task(ended.err())),
+        }
+    }
+
+    fn setting_up(self, broker: Capabilities) -> SettingUp {
+        Box::pin(self.set_up(broker))
+    }
+
+    /// All that does not depend on the subscriber's type.
+    async fn set_up(self, broker: Capabilities) -> Result<Ready, ConsumerError> {
         let link = self.enter().await?;
         let clock = DatabaseClock::ask(&self.pool).await;
         let clock = clock.map_err(ConsumerError::Database)?;
@@ -40,15 +68,15 @@ impl Consumer {
         let commits = commits.map_err(ConsumerError::Database)?;
         let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
         let (health, meters) = (Health::new(), Meters::new(&self.name));
-        let _nudge = Nudge::start();
+        let nudge = Nudge::start();
         let mut background = self.background(&health, &meters);
         let places = self.places();
         let limits = Limits {
             concurrency: places.limit,
             ..self.limits.clone()
         };
-        warn_of_retention(&subscriber.capabilities());
-        info!(consumer = %self.name, broker = subscriber.capabilities().broker, concurrency = limits.concurrency, "the consumer starts");
+        warn_of_retention(&broker);
+        info!(consumer = %self.name, broker = broker.broker, concurrency = limits.concurrency, "the consumer starts");
         let statements = Statements::new(self.schema);
         let (keeper, asked) = Keeper::new();
         let keep = Keep {
@@ -80,11 +108,13 @@ impl Consumer {
         // Before anything is handled: a type may be paused.
         let asked = shop.ask_for_paused_types().await;
         asked.map_err(ConsumerError::Database)?;
-        let member = Member::new(Arc::new(shop), (limits, places), until_idle, subscriber);
-        tokio::select! {
-            ended = Box::pin(member.run(stop)) => ended,
-            Some(ended) = background.join_next() => Err(ConsumerError::task(ended.err())),
-        }
+        Ok(Ready {
+            shop,
+            limits,
+            places,
+            background,
+            _nudge: nudge,
+        })
     }
 
     /// Refuses a database where a consumer could not do its work, and says there that it starts.

@@ -8,7 +8,7 @@ use crate::batch::Filling;
 use crate::faults::{Bug, planted};
 use crate::keys::Take;
 use crate::plan::Outcome;
-use crate::work::{Done, Fate, Job};
+use crate::work::{Fate, Job};
 
 /// Batches that wait for more, one of each handler at most.
 #[derive(Debug, Default)]
@@ -103,13 +103,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.ack(*number);
             }
         }
-        let shop = self.shop.clone();
-        self.workers.spawn(async move {
-            match <[Job; 1]>::try_from(jobs) {
-                Ok([job]) => Done::One(shop.work(job).await),
-                Err(jobs) => Done::Batch(shop.work_on_batch(jobs).await),
-            }
-        });
+        self.shop.clone().begin_batch(jobs, &mut self.workers);
     }
 
     /// The end of a batch: some of it is settled, some is to be handled again.

@@ -212,8 +212,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 return;
             };
             if let Some(job) = self.waiting.start(number) {
-                let retry = self.shop.clone().retry(job);
-                self.workers.spawn(async { Done::One(retry.await) });
+                self.shop.clone().begin_due(job, &mut self.workers);
                 continue;
             }
             if self.begin_batch(number) {
@@ -234,8 +233,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if planted(Bug::AckBeforeCommit) {
                 self.ack(number);
             }
-            let work = self.shop.clone().work(job);
-            self.workers.spawn(async { Done::One(work.await) });
+            self.shop.clone().begin(job, &mut self.workers);
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use onceward_core::{Message, Origin, Undecodable};
 use time::OffsetDateTime;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::HandlerSettings;
@@ -157,6 +158,30 @@ impl Past {
             self.history.add(number, at, took, ran.error.clone());
         }
         counts
+    }
+}
+
+/// Work is begun here and not in the loop of a member: that one is generic, and each crate that runs a consumer would compile all of
+/// the work anew.
+impl Workshop {
+    /// Begins to work on a delivery.
+    pub(crate) fn begin(self: Arc<Self>, job: Job, workers: &mut JoinSet<Done>) {
+        workers.spawn(async { Done::One(self.work(job).await) });
+    }
+
+    /// Begins to work on several deliveries in one transaction, or on a single one by itself.
+    pub(crate) fn begin_batch(self: Arc<Self>, jobs: Vec<Job>, workers: &mut JoinSet<Done>) {
+        workers.spawn(async move {
+            match <[Job; 1]>::try_from(jobs) {
+                Ok([job]) => Done::One(self.work(job).await),
+                Err(jobs) => Done::Batch(self.work_on_batch(jobs).await),
+            }
+        });
+    }
+
+    /// Begins to work on a due line.
+    pub(crate) fn begin_due(self: Arc<Self>, job: DueJob, workers: &mut JoinSet<Done>) {
+        workers.spawn(async { Done::One(self.retry(job).await) });
     }
 }
 
