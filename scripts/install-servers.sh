@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the real servers of the tests and of the demo are on this machine, and what their builds need.
 #
-#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs]      (default: all of these)
+#   scripts/install-servers.sh [build] [postgres] [postgres-newer] [nats] [kafka] [sqs] [runner]    (default: all of these)
 #   scripts/install-servers.sh docker                                       (an engine for scripts/test-containers.sh)
 #   scripts/install-servers.sh valgrind                                     (for scripts/count-instructions.sh)
 #   scripts/install-servers.sh debezium                                     (a contestant of scripts/bench.sh peers)
@@ -68,7 +68,6 @@ install_build() {
     has pkg-config || debian pkg-config
     [ -e /usr/include/zlib.h ] || debian zlib1g-dev
     has setpriv || debian util-linux
-    has jq || debian jq
     say build "ready"
 }
 
@@ -178,6 +177,12 @@ install_sqs() {
     say sqs "$(basename "$(ls "$target"/elasticmq-server_3-*.jar | head -n 1)" .jar)"
 }
 
+# For scripts/run-tests.sh, which reads what cargo has built.
+install_runner() {
+    has jq || debian jq
+    say runner "$(jq --version)"
+}
+
 install_docker() {
     if ! has dockerd; then debian docker.io; fi
     has iptables || debian iptables
@@ -220,7 +225,7 @@ has flock || debian util-linux
 exec 9>"$servers/.lock"
 flock 9
 trap 'rm -rf "$servers"/.fetch.*' EXIT
-if [ "$#" = 0 ]; then set -- build postgres postgres-newer nats kafka sqs; fi
+if [ "$#" = 0 ]; then set -- build postgres postgres-newer nats kafka sqs runner; fi
 for part in "$@"; do
     case "$part" in
         build) install_build ;;
@@ -229,10 +234,11 @@ for part in "$@"; do
         nats) install_nats ;;
         kafka) install_kafka ;;
         sqs) install_sqs ;;
+        runner) install_runner ;;
         docker) install_docker ;;
         valgrind) install_valgrind ;;
         debezium) install_debezium ;;
         -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs docker valgrind debezium" ;;
+        *) die "unknown part \"$part\"; known: build postgres postgres-newer nats kafka sqs runner docker valgrind debezium" ;;
     esac
 done

@@ -19,19 +19,34 @@ stage() {
 # that tests share come from containers where a Docker engine answers. Not all features: those of TLS have no code of their own, and
 # would build OpenSSL.
 features=onceward/faults,onceward-relay/faults,onceward-consumer/faults,onceward-testkit/containers
-# Many tests wait for a server, a lease or a deadline: with one for each core a third of the machine is idle. Some start servers of their own.
+# Many tests of a program wait for a server, a lease or a deadline: one for each core would leave a third of the machine idle, also with two
+# programs at a time. Some start servers of their own.
 cores="$(nproc)"
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 4 ? 2 * cores : 8))}"
 
 # What servers write goes into memory where there is room: a database for each test makes some hundred files, and removes them again.
-if [ -z "${ONCEWARD_TESTKIT_DIR:-}${ONCEWARD_TESTKIT_KEEP:-}" ] && [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
-    room="$(df --output=avail -B 1G /dev/shm | tail -n 1)"
-    if [ "$room" -ge 8 ]; then export ONCEWARD_TESTKIT_DIR="/dev/shm/onceward-testkit-$(id -u)"; fi
-fi
+# Programs may lie there too.
+in_memory() {
+    [ -z "${ONCEWARD_TESTKIT_DIR:-}${ONCEWARD_TESTKIT_KEEP:-}" ] || return 1
+    [[ "$(findmnt -no FSTYPE,OPTIONS /dev/shm)" == tmpfs* && "$(findmnt -no OPTIONS /dev/shm)" != *noexec* ]] || return 1
+    local room memory
+    room="$(df --output=avail -k /dev/shm | tail -n 1)"
+    memory="$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)"
+    [ "$room" -ge 8000000 ] && [ "$memory" -ge 12000000 ]
+}
+if in_memory; then export ONCEWARD_TESTKIT_DIR="/dev/shm/onceward-testkit-$(id -u)"; fi
 
 # What servers are missing is fetched while the compiler works.
 fetched="$(mktemp)"
-trap 'rm -f "$fetched"' EXIT
+let_it_end() {
+    # An installer of packages is not to be stopped in the middle, and the next run would wait for it without a word.
+    if kill -0 "${fetching:-0}" 2>/dev/null; then
+        echo "waiting for scripts/install-servers.sh to end" >&2
+        wait "$fetching" || true
+    fi
+    rm -f "$fetched"
+}
+trap let_it_end EXIT
 what_was_fetched() {
     if ! wait "$fetching"; then
         cat "$fetched" >&2
@@ -41,7 +56,7 @@ what_was_fetched() {
 }
 
 stage setup scripts/install-servers.sh build
-scripts/install-servers.sh postgres postgres-newer nats kafka sqs valgrind >"$fetched" 2>&1 &
+scripts/install-servers.sh postgres postgres-newer nats kafka sqs runner valgrind >"$fetched" 2>&1 &
 fetching=$!
 stage format cargo fmt --all -- --check
 stage clippy cargo clippy --workspace --all-targets --features "$features" -- -D warnings
@@ -49,7 +64,7 @@ stage documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspa
 stage "no faults in the binary" scripts/check-no-faults.sh
 stage servers what_was_fetched
 stage tests scripts/run-tests.sh --workspace --features "$features"
-stage "examples of the documentation" cargo test --doc --workspace --features "$features"
+stage "examples of the documentation" cargo test --doc --no-fail-fast --workspace --features "$features"
 stage "servers in containers" scripts/test-containers.sh --workspace --features "$features"
 # Last but for another server: it makes a release build of its own.
 stage "instructions" scripts/count-instructions.sh

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use onceward_core::wire::CONTENT_TYPE;
 use onceward_core::{Headers, Key, Kind, Message, MessageId, Origin, Source, Topic, Undecodable};
 use serde_json::{Map, Value, json};
 use sqlx::FromRow;
@@ -13,9 +14,6 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::trouble::clean;
-
-/// Where the content type lies among the headers.
-const CONTENT_TYPE: &str = "content-type";
 
 /// The columns of a message.
 #[derive(Debug, Clone, PartialEq, FromRow)]

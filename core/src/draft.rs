@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
-use crate::headers::{EXPIRES_AT, SEQUENCE};
+use crate::headers::{EXPIRES_AT, SEQUENCE, is_content_type};
 use crate::{
     Headers, InvalidHeader, InvalidKey, InvalidKind, InvalidTopic, Key, Kind, Lane, Message,
     MessageId, Topic, UnknownLane,
@@ -224,11 +224,10 @@ impl Draft {
         if !self.expiry_fits {
             return Err(InvalidMessage::ExpiresAt);
         }
-        if let Some(content_type) = &self.content_type {
-            let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
-            if !(1..=255).contains(&content_type.len()) || !printable {
-                return Err(InvalidMessage::ContentType(content_type.clone()));
-            }
+        if let Some(content_type) = &self.content_type
+            && !is_content_type(content_type)
+        {
+            return Err(InvalidMessage::ContentType(content_type.clone()));
         }
         if self.payload.len() > max_payload {
             return Err(InvalidMessage::PayloadTooLarge {

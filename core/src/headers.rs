@@ -147,6 +147,12 @@ impl Headers {
     }
 }
 
+/// Whether a text can be a content type: 1 to 255 printable ASCII characters.
+#[must_use]
+pub fn is_content_type(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+}
+
 fn check_name(name: &str) -> Result<(), InvalidHeader> {
     if name.is_empty() {
         return Err(InvalidHeader::EmptyName);

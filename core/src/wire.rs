@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::UndecodableReason;
-pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT, SEQUENCE};
+pub use crate::headers::{CONTENT_TYPE, EXPIRES_AT, SEQUENCE, is_content_type};
 use crate::{Headers, Key, Kind, Message, MessageId, Outgoing, Source, Topic, Undecodable};
 
 /// The header that carries a message's number in its log.

@@ -208,4 +208,4 @@ pub fn newer_bindir() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -77,7 +77,7 @@ fn of_process() -> &'static Path {
         let path = base.join(std::process::id().to_string());
         make(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         OfProcess {
-            _remover: if keep() { None } else { remover(&path) },
+            _remover: remover(&path),
             path,
         }
     });
@@ -87,15 +87,20 @@ fn of_process() -> &'static Path {
 /// Has the directory removed when this process is gone. Servers die in the same moment and may still write, so it
 /// is tried more than once.
 fn remover(path: &Path) -> Option<ChildStdin> {
-    let script = format!(
-        r#"{REMOVE_SHARED_MEMORY}; for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#
-    );
+    let files = r#"for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
+    let files = if keep() { "" } else { files };
+    let script = format!("{REMOVE_SHARED_MEMORY}\n{files}");
     waiter(&script, path.as_os_str())
 }
 
 /// Each PostgreSQL server has a segment of shared memory by which it knows whether another one runs on its data. One that is killed leaves
-/// it behind, and a machine has room for some thousand of them. `postmaster.pid` holds key and id in its seventh line.
-const REMOVE_SHARED_MEMORY: &str = r#"find "$1" -name postmaster.pid -exec sed -n 7p {} \; | while read -r _ id; do ipcrm -m "$id"; done"#;
+/// it behind, and a machine has room for some thousand of them. `postmaster.pid` holds key and id in its seventh line; only who made the
+/// segment may remove it.
+const REMOVE_SHARED_MEMORY: &str = r#"find "$1" -name postmaster.pid | while read -r file; do
+    id="$(awk 'NR == 7 { print $2 }' "$file")"
+    owner="$(stat -c %u "$file")"
+    if [ "$owner" = "$(id -u)" ]; then ipcrm -m "$id"; else setpriv --reuid="$owner" ipcrm -m "$id"; fi
+done"#;
 
 /// Removes what killed PostgreSQL servers below `path` have left outside of their files.
 pub(crate) fn remove_shared_memory(path: &Path) {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::fmt;
 
+use onceward_core::wire::CONTENT_TYPE;
 use onceward_core::{Entry, MessageId};
 use sqlx::SqlStr;
 use uuid::Uuid;
 
 use crate::EnqueueError;
-
-/// The key under which the log keeps the content type among the headers. Users cannot set it as a header.
-const CONTENT_TYPE: &str = "content-type";
 
 /// Neither returning nor on conflict: the writer's role may not read the log. Seq follows the order of the arrays,
 /// since defaults are computed above the sort.

@@ -27,7 +27,6 @@ use crate::types::Types;
 use crate::work::Workshop;
 use crate::{ConsumerError, Limits, Settled, gauges, ring, schema};
 
-/// Boxed in a function without types of the user's, so that it is compiled in this crate and not in each that runs a consumer.
 type SettingUp = Pin<Box<dyn Future<Output = Result<Ready, ConsumerError>> + Send>>;
 
 /// A consumer whose member may run.
@@ -55,6 +54,7 @@ impl Consumer {
         }
     }
 
+    /// Boxed in a function without types of the user's: so all of it is compiled once, in this crate.
     fn setting_up(self, broker: Capabilities) -> SettingUp {
         Box::pin(self.set_up(broker))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use onceward_core::wire::{CONTENT_TYPE, is_content_type};
 use onceward_core::{Headers, InvalidMessage, Key, Kind, Schema, Topic};
 use sqlx::PgPool;
 use sqlx::types::Json;
@@ -45,11 +46,10 @@ impl Edit {
         }
         // A key that is not changed may be there.
         checked.check_sequence(self.key != Some(None))?;
-        if let Some(content_type) = &self.content_type {
-            let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
-            if !(1..=255).contains(&content_type.len()) || !printable {
-                return Err(InvalidMessage::ContentType(content_type.clone()));
-            }
+        if let Some(content_type) = &self.content_type
+            && !is_content_type(content_type)
+        {
+            return Err(InvalidMessage::ContentType(content_type.clone()));
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Edit {
         let mut headers: BTreeMap<&str, &str> =
             set.map(|(n, v)| (n.as_str(), v.as_str())).collect();
         if let Some(content_type) = &self.content_type {
-            headers.insert(onceward_core::wire::CONTENT_TYPE, content_type);
+            headers.insert(CONTENT_TYPE, content_type);
         }
         headers
     }

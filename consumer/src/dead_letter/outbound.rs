@@ -29,10 +29,8 @@ pub(crate) fn headers(stored: &Map<String, Value>) -> (Map<String, Value>, Optio
         .map(|(n, v)| (n.to_owned(), v.into()))
         .collect();
     let content_type = stored.get(wire::CONTENT_TYPE).and_then(Value::as_str);
-    let printable = |text: &&str| {
-        (1..=255).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b))
-    };
-    (headers, content_type.filter(printable).map(str::to_owned))
+    let content_type = content_type.filter(|text| wire::is_content_type(text));
+    (headers, content_type.map(str::to_owned))
 }
 
 /// The key, if enqueueing takes it.

@@ -103,7 +103,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 self.ack(*number);
             }
         }
-        self.shop.clone().begin_batch(jobs, &mut self.workers);
+        self.shop.clone().spawn_batch(jobs, &mut self.workers);
     }
 
     /// The end of a batch: some of it is settled, some is to be handled again.

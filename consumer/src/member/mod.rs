@@ -212,7 +212,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
                 return;
             };
             if let Some(job) = self.waiting.start(number) {
-                self.shop.clone().begin_due(job, &mut self.workers);
+                self.shop.clone().spawn_due(job, &mut self.workers);
                 continue;
             }
             if self.begin_batch(number) {
@@ -233,7 +233,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             if planted(Bug::AckBeforeCommit) {
                 self.ack(number);
             }
-            self.shop.clone().begin(job, &mut self.workers);
+            self.shop.clone().spawn(job, &mut self.workers);
         }
     }
 

@@ -161,16 +161,16 @@ impl Past {
     }
 }
 
-/// Work is begun here and not in the loop of a member: that one is generic, and each crate that runs a consumer would compile all of
+/// Tasks are spawned here and not in the loop of a member: that one is generic, and each crate that runs a consumer would compile all of
 /// the work anew.
 impl Workshop {
-    /// Begins to work on a delivery.
-    pub(crate) fn begin(self: Arc<Self>, job: Job, workers: &mut JoinSet<Done>) {
+    /// Works on a delivery, among `workers`.
+    pub(crate) fn spawn(self: Arc<Self>, job: Job, workers: &mut JoinSet<Done>) {
         workers.spawn(async { Done::One(self.work(job).await) });
     }
 
-    /// Begins to work on several deliveries in one transaction, or on a single one by itself.
-    pub(crate) fn begin_batch(self: Arc<Self>, jobs: Vec<Job>, workers: &mut JoinSet<Done>) {
+    /// Works on several deliveries in one transaction, or on a single one by itself.
+    pub(crate) fn spawn_batch(self: Arc<Self>, jobs: Vec<Job>, workers: &mut JoinSet<Done>) {
         workers.spawn(async move {
             match <[Job; 1]>::try_from(jobs) {
                 Ok([job]) => Done::One(self.work(job).await),
@@ -179,8 +179,8 @@ impl Workshop {
         });
     }
 
-    /// Begins to work on a due line.
-    pub(crate) fn begin_due(self: Arc<Self>, job: DueJob, workers: &mut JoinSet<Done>) {
+    /// Works on a due line.
+    pub(crate) fn spawn_due(self: Arc<Self>, job: DueJob, workers: &mut JoinSet<Done>) {
         workers.spawn(async { Done::One(self.retry(job).await) });
     }
 }

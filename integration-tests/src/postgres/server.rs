@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -82,7 +82,7 @@ impl Server {
             ("max_connections", "300"),
             ("max_prepared_transactions", "20"),
             ("shared_buffers", "64MB"),
-            // In the data directory, which is removed: a server that was killed leaves it behind elsewhere.
+            // Its shared memory lies in the data directory, which is removed; elsewhere a killed server would leave it behind.
             ("dynamic_shared_memory_type", "mmap"),
             ("max_wal_size", "2GB"),
             ("fsync", fsync),
@@ -190,7 +190,9 @@ impl Server {
 impl Drop for Server {
     /// First the process, then what it leaves elsewhere; its files go at last.
     fn drop(&mut self) {
-        drop(self.locked().take());
+        let child = self.child.get_mut();
+        // A test that panicked over its server drops it nevertheless.
+        drop(child.unwrap_or_else(PoisonError::into_inner).take());
         remove_shared_memory(&self.data());
     }
 }

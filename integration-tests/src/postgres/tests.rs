@@ -143,13 +143,14 @@ async fn a_frozen_server_hangs_until_it_goes_on() {
 }
 
 /// The id of a server's segment of shared memory.
-fn segment(server: &Postgres) -> String {
+pub(crate) fn segment(server: &Postgres) -> String {
     let told = std::fs::read_to_string(server.own().data().join("postmaster.pid")).unwrap();
     let (_key, id) = told.lines().nth(6).unwrap().trim().split_once(' ').unwrap();
     id.trim().to_owned()
 }
 
-fn segments() -> Vec<String> {
+/// Those of all servers on this machine.
+pub(crate) fn segments() -> Vec<String> {
     let told = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
     let id = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
     told.lines().filter_map(id).collect()

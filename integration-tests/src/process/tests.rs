@@ -2,6 +2,8 @@ use std::net::TcpStream;
 
 use super::*;
 use crate::nats::{Nats, Options};
+use crate::postgres::Postgres;
+use crate::postgres::tests::{segment, segments};
 
 const ALONE: Duration = Duration::from_secs(20);
 
@@ -53,8 +55,10 @@ async fn a_process_that_holds_a_server() {
     };
 
     let nats = Nats::start(Options::default()).await;
+    let postgres = Postgres::start(crate::postgres::Options::default()).await;
+    let segment = segment(&postgres);
     let scratch = Scratch::new("held");
-    let found = format!("{} {}", nats.port(), scratch.path().display());
+    let found = format!("{} {segment} {}", nats.port(), scratch.path().display());
     std::fs::write(PathBuf::from(&file).with_extension("new"), found).unwrap();
     std::fs::rename(PathBuf::from(&file).with_extension("new"), file).unwrap();
 
@@ -77,14 +81,19 @@ async fn no_server_and_no_file_outlives_a_killed_test_process() {
         std::fs::read_to_string(&file).ok()
     })
     .await;
-    let (port, path) = found.split_once(' ').unwrap();
-    let port: u16 = port.parse().unwrap();
+    let mut found = found.splitn(3, ' ');
+    let port: u16 = found.next().unwrap().parse().unwrap();
+    let segment = found.next().unwrap().to_owned();
+    let path = found.next().unwrap();
     assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(segments().contains(&segment));
 
     other.kill();
 
     wait::until_true(ALONE, "its server to end and its files to go", || async {
-        TcpStream::connect(("127.0.0.1", port)).is_err() && !Path::new(path).exists()
+        TcpStream::connect(("127.0.0.1", port)).is_err()
+            && !Path::new(path).exists()
+            && !segments().contains(&segment)
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use onceward_core::wire::is_content_type;
 use onceward_core::{Headers, InvalidMessage, Key, Kind, Topic};
 
 use super::LogAdmin;
@@ -43,11 +44,10 @@ impl ParkedEdit {
         }
         // A key that is not changed may be there.
         checked.check_sequence(self.key != Some(None))?;
-        if let Some(content_type) = &self.content_type {
-            let printable = content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
-            if !(1..=255).contains(&content_type.len()) || !printable {
-                return Err(InvalidMessage::ContentType(content_type.clone()));
-            }
+        if let Some(content_type) = &self.content_type
+            && !is_content_type(content_type)
+        {
+            return Err(InvalidMessage::ContentType(content_type.clone()));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use onceward_core::wire::CONTENT_TYPE;
 use onceward_core::{Headers, Key, Kind, Lane, Message, MessageId, Topic};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,9 +15,6 @@ use uuid::Uuid;
 
 use super::cursor::Sequenced;
 use super::read_sql::column;
-
-/// The name under which the content type is stored among the headers.
-const CONTENT_TYPE: &str = "content-type";
 
 /// A message in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

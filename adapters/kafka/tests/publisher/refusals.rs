@@ -201,7 +201,7 @@ async fn a_broker_that_names_the_guilty_record_spares_its_neighbours() {
     let broker = Broker::shared().await;
     let topic = topic(broker, &[("cleanup.policy", "compact")]).await;
     let mut messages = numbered(&topic, 5, &[], 0);
-    let kafka = kafka(broker.brokers());
+    let kafka = Kafka::new(patient(broker)).unwrap();
 
     messages[2] = outgoing(&topic, None, b"no key".to_vec());
     let one = publish(&mut kafka.publisher(), &messages).await;

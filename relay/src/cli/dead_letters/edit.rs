@@ -30,7 +30,8 @@ pub(super) struct Edit {
 struct Answer {
     id: i64,
     edited: bool,
-    replayed: bool,
+    /// None: the database did not tell.
+    replayed: Option<bool>,
 }
 
 impl Edit {
@@ -56,16 +57,17 @@ impl Edit {
         let mut answer = Answer {
             id,
             edited: true,
-            replayed: false,
+            replayed: Some(false),
         };
         let mut failed = None;
         if self.replay {
             let replay = dead_letter::replay(pool, schema, id, To::Consumer, &by);
             let replayed = reached.ask("replaying the dead letter", replay).await;
-            match replayed.and_then(|replayed| outcome(id, &replayed)) {
-                Ok(()) => answer.replayed = true,
-                Err(failure) => failed = Some(failure),
-            }
+            answer.replayed = replayed
+                .as_ref()
+                .ok()
+                .map(|replayed| matches!(replayed, Replayed::Done(_)));
+            failed = replayed.and_then(|replayed| outcome(id, &replayed)).err();
         }
         // It is changed, whatever came then.
         context.output.answer(&answer, people)?;
@@ -90,10 +92,10 @@ fn outcome(id: i64, replayed: &Replayed) -> Result<(), Failure> {
 }
 
 fn people(answer: &Answer) -> String {
-    let then = if answer.replayed {
-        "changed and replayed"
-    } else {
-        "changed"
+    let then = match answer.replayed {
+        Some(true) => "changed and replayed",
+        Some(false) => "changed",
+        None => "changed; whether it is replayed is not known",
     };
     format!("dead letter {}: {then}", answer.id)
 }

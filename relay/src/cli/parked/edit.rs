@@ -37,7 +37,8 @@ struct Answer {
     stream: String,
     number: i64,
     edited: bool,
-    due: bool,
+    /// None: the database did not tell.
+    due: Option<bool>,
     /// Later messages of the key that it had waited for it, and do no longer.
     frees_key: bool,
 }
@@ -64,16 +65,14 @@ impl Edit {
             stream,
             number,
             edited: true,
-            due: false,
+            due: Some(false),
             frees_key,
         };
         let mut failed = None;
         if self.replay {
             let due = admin.replay_parked(&answer.stream, &[number], &by).await;
-            match due {
-                Ok(due) => answer.due = !due.is_empty(),
-                Err(error) => failed = Some(database::failed("making the message due")(error)),
-            }
+            answer.due = due.as_ref().ok().map(|due| !due.is_empty());
+            failed = due.err().map(database::failed("making the message due"));
         }
         // It is changed, whatever came then.
         context.output.answer(&answer, people)?;
@@ -95,10 +94,10 @@ async fn not_waiting(admin: &mut LogAdmin, stream: &str, number: i64) -> Failure
 }
 
 fn people(answer: &Answer) -> String {
-    let then = if answer.due {
-        "changed and due"
-    } else {
-        "changed"
+    let then = match answer.due {
+        Some(true) => "changed and due",
+        Some(false) => "changed",
+        None => "changed; whether it is due is not known",
     };
     let freed = if answer.frees_key {
         "\nthe key that it had is no longer held: later messages of that key are published now, and not after this one"
