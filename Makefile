@@ -8,7 +8,7 @@ BROKER ?= nats
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what tests and demo need (PostgreSQL, NATS, Kafka, ElasticMQ, build tools)
+setup: ## Install what tests and demo need (PostgreSQL, NATS, Kafka, ElasticMQ, jq, build tools)
 	@scripts/install-servers.sh
 
 demo: ## Show the promise under fire: BROKER=nats (default), kafka or sqs

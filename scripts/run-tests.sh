@@ -8,8 +8,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if ! command -v jq >/dev/null; then
+    echo "run-tests: jq is missing: scripts/install-servers.sh runner" >&2
+    exit 1
+fi
 work="$(mktemp -d)"
 export work
+touch "$work/failed"
 # Of a program that was interrupted, the last lines: they say what it was at.
 show_the_rest() {
     find "$work" -name '*.log' -exec tail -v -n 50 {} + >&2
@@ -45,12 +50,17 @@ if ! jq -se 'any(.executable and .profile.test)' "$work/built" >/dev/null; then
     echo "run-tests: there are no such tests" >&2
     exit 1
 fi
-code=0
-run_all 2 '.target.name != "e2e"' || code=1
-run_all 1 '.target.name == "e2e"' || code=1
+first=0
+last=0
+run_all 2 '.target.name != "e2e"' || first="$?"
+run_all 1 '.target.name == "e2e"' || last="$?"
 
-if [ "$code" != 0 ]; then
+if [ "$first" != 0 ] || [ "$last" != 0 ]; then
     printf '\nTests failed in:\n' >&2
     cat "$work/failed" >&2
+    # What xargs says of programs that have only failed.
+    for status in "$first" "$last"; do
+        case "$status" in 0 | 123) ;; *) echo "run-tests: a program was killed, and others were not run (status $status)" >&2 ;; esac
+    done
     exit 1
 fi

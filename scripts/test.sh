@@ -25,7 +25,7 @@ cores="$(nproc)"
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 4 ? 2 * cores : 8))}"
 
 # What servers write goes into memory where there is room: a database for each test makes some hundred files, and removes them again.
-# Programs may lie there too.
+# Copies of the server's programs may lie there too: so not where nothing may be executed.
 in_memory() {
     [ -z "${ONCEWARD_TESTKIT_DIR:-}${ONCEWARD_TESTKIT_KEEP:-}" ] || return 1
     [[ "$(findmnt -no FSTYPE,OPTIONS /dev/shm)" == tmpfs* && "$(findmnt -no OPTIONS /dev/shm)" != *noexec* ]] || return 1
@@ -38,9 +38,10 @@ if in_memory; then export ONCEWARD_TESTKIT_DIR="/dev/shm/onceward-testkit-$(id -
 
 # What servers are missing is fetched while the compiler works.
 fetched="$(mktemp)"
+fetching=
 let_it_end() {
     # An installer of packages is not to be stopped in the middle, and the next run would wait for it without a word.
-    if kill -0 "${fetching:-0}" 2>/dev/null; then
+    if [ -n "$fetching" ] && kill -0 "$fetching" 2>/dev/null; then
         echo "waiting for scripts/install-servers.sh to end" >&2
         wait "$fetching" || true
     fi

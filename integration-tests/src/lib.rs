@@ -17,6 +17,7 @@
 //!
 //! No server outlives the process that started it, however that ends, and what it wrote is removed. To look at
 //! logs and data afterwards, set `ONCEWARD_TESTKIT_KEEP=1`; `ONCEWARD_TESTKIT_DIR` says where they lie.
+//! Programs of tests that run side by side take different ports if `ONCEWARD_TEST_SLOT` gives each a number of its own, 0 to 7.
 
 #![expect(
     clippy::expect_used,

@@ -21,12 +21,13 @@ static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// When no free port is found in a thousand tries, and for a slot that there is not.
 #[must_use]
 pub fn free_port() -> u16 {
+    let slot = slot();
     let mut handed_out = HANDED_OUT
         .lock()
         .expect("no thread panics while it holds the ports");
     for _ in 0..1_000 {
         let any = fastrand::u16(FIRST..LAST);
-        let port = slot().map_or(any, |slot| any - any % SLOTS + slot);
+        let port = slot.map_or(any, |slot| any - any % SLOTS + slot);
         if !handed_out.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             handed_out.insert(port);
             return port;

@@ -7,9 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+
+const REMOVERS_TAKE_AT_MOST: Duration = Duration::from_secs(60);
 
 /// A directory that is removed when this is dropped, and at the latest when the process is gone.
 #[derive(Debug)]
@@ -73,7 +76,9 @@ fn of_process() -> &'static Path {
             PathBuf::from,
         );
         make(&base).unwrap_or_else(|error| panic!("cannot make {}: {error}", base.display()));
-        sweep(&base);
+        if !keep() {
+            sweep(&base);
+        }
         let path = base.join(std::process::id().to_string());
         make(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         OfProcess {
@@ -84,8 +89,8 @@ fn of_process() -> &'static Path {
     &made.path
 }
 
-/// Has the directory removed when this process is gone. Servers die in the same moment and may still write, so it
-/// is tried more than once.
+/// Has the directory removed when this process is gone, or what lies outside of it alone where files are kept. Servers die in the same
+/// moment and may still write, so it is tried more than once.
 fn remover(path: &Path) -> Option<ChildStdin> {
     let files = r#"for _ in 1 2 3 4 5; do sleep 0.2; rm -rf "$1" && exit; done"#;
     let files = if keep() { "" } else { files };
@@ -94,8 +99,8 @@ fn remover(path: &Path) -> Option<ChildStdin> {
 }
 
 /// Each PostgreSQL server has a segment of shared memory by which it knows whether another one runs on its data. One that is killed leaves
-/// it behind, and a machine has room for some thousand of them. `postmaster.pid` holds key and id in its seventh line; only who made the
-/// segment may remove it.
+/// it behind, and a machine has room for some thousand of them. `postmaster.pid` holds key and id in its seventh line; in
+/// some containers root may not remove what another user has made.
 const REMOVE_SHARED_MEMORY: &str = r#"find "$1" -name postmaster.pid | while read -r file; do
     id="$(awk 'NR == 7 { print $2 }' "$file")"
     owner="$(stat -c %u "$file")"
@@ -148,12 +153,17 @@ fn make(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
-/// Removes the directories of processes that are gone.
+/// Removes the directories of processes that are gone, and whose removers are too: they look at what lies in there.
 fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else {
         return;
     };
     for entry in entries.flatten() {
+        let touched = entry.metadata().and_then(|entry| entry.modified());
+        let age = touched.ok().and_then(|at| at.elapsed().ok());
+        if age.is_none_or(|age| age < REMOVERS_TAKE_AT_MOST) {
+            continue;
+        }
         let pid = entry
             .file_name()
             .to_str()

@@ -164,12 +164,12 @@ impl Past {
 /// Tasks are spawned here and not in the loop of a member: that one is generic, and each crate that runs a consumer would compile all of
 /// the work anew.
 impl Workshop {
-    /// Works on a delivery, among `workers`.
+    /// Spawns the work on a delivery into `workers`.
     pub(crate) fn spawn(self: Arc<Self>, job: Job, workers: &mut JoinSet<Done>) {
         workers.spawn(async { Done::One(self.work(job).await) });
     }
 
-    /// Works on several deliveries in one transaction, or on a single one by itself.
+    /// As [`spawn`](Self::spawn), on several deliveries in one transaction, or on a single one by itself.
     pub(crate) fn spawn_batch(self: Arc<Self>, jobs: Vec<Job>, workers: &mut JoinSet<Done>) {
         workers.spawn(async move {
             match <[Job; 1]>::try_from(jobs) {
@@ -179,7 +179,7 @@ impl Workshop {
         });
     }
 
-    /// Works on a due line.
+    /// As [`spawn`](Self::spawn), on a due line.
     pub(crate) fn spawn_due(self: Arc<Self>, job: DueJob, workers: &mut JoinSet<Done>) {
         workers.spawn(async { Done::One(self.retry(job).await) });
     }

@@ -82,7 +82,7 @@ impl Server {
             ("max_connections", "300"),
             ("max_prepared_transactions", "20"),
             ("shared_buffers", "64MB"),
-            // Its shared memory lies in the data directory, which is removed; elsewhere a killed server would leave it behind.
+            // Its dynamic shared memory lies in the data directory, which is removed; elsewhere a killed server would leave it behind.
             ("dynamic_shared_memory_type", "mmap"),
             ("max_wal_size", "2GB"),
             ("fsync", fsync),

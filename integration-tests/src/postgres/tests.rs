@@ -149,7 +149,7 @@ pub(crate) fn segment(server: &Postgres) -> String {
     id.trim().to_owned()
 }
 
-/// Those of all servers on this machine.
+/// All on this machine.
 pub(crate) fn segments() -> Vec<String> {
     let told = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
     let id = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);

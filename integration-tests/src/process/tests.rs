@@ -77,7 +77,8 @@ async fn no_server_and_no_file_outlives_a_killed_test_process() {
     ]);
     command.env("TESTKIT_HOLDS_A_SERVER", &file);
     let other = Child::spawn("other", &command);
-    let found = wait::until(ALONE, "the other process to hold a server", || async {
+    let starts = Duration::from_secs(120);
+    let found = wait::until(starts, "the other process to hold its servers", || async {
         std::fs::read_to_string(&file).ok()
     })
     .await;

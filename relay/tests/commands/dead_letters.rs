@@ -247,7 +247,7 @@ async fn an_edit_whose_replay_fails_tells_of_the_edit() {
     let typeless = ["dead-letters", "edit", "4", "--payload", "{}", "--replay"];
     let without_type = shell.run(&typeless).await;
 
-    let unknown = "dead letter 2: changed; whether it is replayed is not known\n";
+    let unknown = "dead letter 2: changed, and not known to be replayed\n";
     assert_eq!(people.out, unknown);
     let told: serde_json::Value = serde_json::from_str(&programs.out).unwrap();
     let changed = json!({ "id": 2, "edited": true, "replayed": null });

@@ -42,6 +42,41 @@ async fn parked_messages_are_listed_shown_changed_and_made_due() {
 }
 
 #[tokio::test]
+async fn an_edit_whose_replay_fails_tells_of_the_edit() {
+    let (database, shell) = with_parked().await;
+    let refuse = "
+        create function refuse() returns trigger language plpgsql as $$
+        begin if new.state <> old.state then raise 'not today'; end if; return new; end $$;
+        create trigger refuse before update on onceward.parked for each row execute function refuse()";
+    execute(database.pool(), refuse).await;
+    let edit = [
+        "parked",
+        "edit",
+        "events",
+        "7",
+        "--payload",
+        "{}",
+        "--replay",
+    ];
+
+    let people = shell.run(&edit).await;
+    let programs = shell.run(&[&["--json"][..], &edit].concat()).await;
+
+    assert!(people.out.contains("changed, and not known to be due"));
+    let told: serde_json::Value = serde_json::from_str(&programs.out).unwrap();
+    assert_eq!(
+        (&told["edited"], &told["due"]),
+        (&json!(true), &json!(null))
+    );
+    for failed in [people, programs] {
+        failed.assert_refused(
+            1,
+            &["making the message due could not be done", "not today"],
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_edit_that_enqueueing_would_refuse_is_refused() {
     let (_database, shell) = with_parked().await;
 

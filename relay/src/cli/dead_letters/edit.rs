@@ -30,7 +30,7 @@ pub(super) struct Edit {
 struct Answer {
     id: i64,
     edited: bool,
-    /// None: the database did not tell.
+    /// None: replaying it failed, and may be done all the same.
     replayed: Option<bool>,
 }
 
@@ -95,7 +95,7 @@ fn people(answer: &Answer) -> String {
     let then = match answer.replayed {
         Some(true) => "changed and replayed",
         Some(false) => "changed",
-        None => "changed; whether it is replayed is not known",
+        None => "changed, and not known to be replayed",
     };
     format!("dead letter {}: {then}", answer.id)
 }

@@ -37,7 +37,7 @@ struct Answer {
     stream: String,
     number: i64,
     edited: bool,
-    /// None: the database did not tell.
+    /// None: making it due failed, and may be done all the same.
     due: Option<bool>,
     /// Later messages of the key that it had waited for it, and do no longer.
     frees_key: bool,
@@ -72,7 +72,13 @@ impl Edit {
         if self.replay {
             let due = admin.replay_parked(&answer.stream, &[number], &by).await;
             answer.due = due.as_ref().ok().map(|due| !due.is_empty());
-            failed = due.err().map(database::failed("making the message due"));
+            failed = match due {
+                Ok(due) if due.is_empty() => {
+                    Some(not_waiting(&mut admin, &answer.stream, number).await)
+                }
+                Ok(_) => None,
+                Err(error) => Some(database::failed("making the message due")(error)),
+            };
         }
         // It is changed, whatever came then.
         context.output.answer(&answer, people)?;
@@ -97,7 +103,7 @@ fn people(answer: &Answer) -> String {
     let then = match answer.due {
         Some(true) => "changed and due",
         Some(false) => "changed",
-        None => "changed; whether it is due is not known",
+        None => "changed, and not known to be due",
     };
     let freed = if answer.frees_key {
         "\nthe key that it had is no longer held: later messages of that key are published now, and not after this one"
