@@ -2,15 +2,26 @@
 
 use std::time::Duration;
 
-use onceward_core::Backoff;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use onceward_core::{Backoff, Schema};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr as _, SqlStr};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::commits::Commits;
 use crate::trouble::chain;
 use crate::within::within;
+use crate::{ConsumerName, sql};
 
+/// How long a probe may take, with its connection.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// Changes nothing, but has something to commit. By primary key; the row is locked until the commit has ended, so that of a consumer's
+/// probes one at a time waits for a standby, however many members there are and however long it takes. $1 consumer.
+const TOUCH: &str = "
+insert into {schema}.consumers as c (consumer)
+values ($1)
+on conflict (consumer) do update
+set started_at = c.started_at";
 
 const BETWEEN: Backoff = Backoff {
     base: Duration::from_millis(100),
@@ -54,12 +65,12 @@ impl Health {
     }
 
     /// Asks the database after each outage, until it takes writes again. Never ends; safe to drop.
-    pub(crate) async fn keep_probing(self, pool: PgPool) {
+    pub(crate) async fn keep_probing(self, probe: Probe) {
         let mut changes = self.up.subscribe();
         loop {
             drop(changes.wait_for(|up| !*up).await);
             let mut probes = 0;
-            while let Err(error) = probe(&pool).await {
+            while let Err(error) = probe.ask().await {
                 probes += 1;
                 if probes % 10 == 1 {
                     warn!(probes, error = %chain(&error), "the database is still out of reach");
@@ -72,21 +83,55 @@ impl Health {
     }
 }
 
-/// Over a connection of its own: those of the pool may be dead, or all in use.
-async fn probe(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let options = pool.connect_options();
-    let asked = async {
-        let mut connection = PgConnection::connect_with(&options).await?;
-        let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
-            .fetch_one(&mut connection)
-            .await?;
-        connection.close().await?;
-        Ok(standby)
-    };
-    if within(PROBE, asked).await? {
-        return Err(sqlx::Error::Protocol(
-            "the server is a standby and takes no writes".to_owned(),
-        ));
+/// How the database is asked whether it takes work: by a commit that waits for all that those of handlers wait for. While a standby
+/// stalls, a database that answers reads takes none.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    pub(crate) pool: PgPool,
+    pub(crate) schema: Schema,
+    pub(crate) consumer: ConsumerName,
+    pub(crate) commits: Commits,
+}
+
+impl Probe {
+    /// Over a connection of its own: those of the pool may be dead, or all in use.
+    async fn ask(&self) -> Result<(), sqlx::Error> {
+        let options = self.pool.connect_options();
+        let asked = async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            match self.write(&mut connection).await {
+                Err(error) if may_not(&error) => {}
+                written => written?,
+            }
+            connection.close().await
+        };
+        within(PROBE, asked).await
     }
-    Ok(())
+
+    async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin_with(begin(self.commits)).await?;
+        sqlx::query(sql::over(&self.schema, TOUCH))
+            .bind(self.consumer.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+}
+
+/// Fails on the server before [`PROBE`] is over, if another probe has the row. A standby refuses it.
+fn begin(commits: Commits) -> SqlStr {
+    let commit = commits.setting();
+    let text = format!(
+        "begin isolation level read committed read write;
+         set local statement_timeout = '4s';
+         set local lock_timeout = '2s';
+         set local synchronous_commit = {commit}"
+    );
+    AssertSqlSafe(text).into_sql_str()
+}
+
+/// Whether the table is not ours to write: that is for its right's sake no outage, as a consumer starts without it too.
+fn may_not(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| matches!(&*code, "42501" | "42P01"))
 }

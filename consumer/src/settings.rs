@@ -69,7 +69,7 @@ pub struct Limits {
     /// How far, counted in deliveries of one partition, the newest may be ahead of the oldest that is not
     /// settled; beyond that the partition is not read. Default 10,000.
     pub ahead: u64,
-    /// How long a stop waits for what runs; after that it is cancelled and comes again. Default 30 s.
+    /// How long a stop waits for what runs; after that it is cancelled and comes again. At most a day. Default 30 s.
     pub grace: Duration,
 }
 
@@ -85,6 +85,9 @@ impl Default for Limits {
     }
 }
 
+/// A clock cannot be set to any time that a `Duration` can tell.
+const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Limits {
     /// What is wrong with them, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
@@ -92,6 +95,8 @@ impl Limits {
             Some("concurrency must be at least 1")
         } else if self.messages == 0 || self.bytes == 0 || self.ahead == 0 {
             Some("messages, bytes and ahead must be at least 1")
+        } else if self.grace > LONGEST_GRACE {
+            Some("grace must be at most a day")
         } else {
             None
         }

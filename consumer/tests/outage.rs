@@ -122,6 +122,82 @@ async fn backends_that_are_ended_cost_no_attempt() {
 }
 
 #[tokio::test]
+async fn while_a_standby_stalls_nothing_new_is_begun_and_no_commit_is_left_waiting_but_the_first_ones()
+ {
+    let postgres = Postgres::start(Options::default()).await;
+    let stage = Stage::on(&postgres).await;
+    // A commit that a deadline cut short would be one that no standby has.
+    let settings = HandlerSettings {
+        deadline: Duration::from_secs(2),
+        ..quick(1)
+    };
+    let running = stage.run(stage.builder().on("*", write_effect).with(settings));
+    stage.publish(0, None);
+    stage.settled(1).await;
+
+    commits_wait_for(&stage, "nobody").await;
+    stage.publish(1, None);
+    // The second probe waits for the commit of the first one, and then the third.
+    let second = a_probe_but(&stage, 0).await;
+    for order in 2..20 {
+        stage.publish(order, None);
+    }
+    a_probe_but(&stage, second).await;
+    let waiting = commits_that_wait(&stage).await;
+    commits_wait_for(&stage, "").await;
+    stage.settled(20).await;
+    running.stop().await;
+
+    assert_eq!(waiting, 2, "a handler's and a probe's");
+    let mut effects = stage.effects().await;
+    effects.sort_unstable();
+    assert_eq!(effects, (0..20).collect::<Vec<i64>>());
+    assert!(stage.letters().await.is_empty());
+}
+
+/// Has commits wait for a standby of this name; empty: for none.
+async fn commits_wait_for(stage: &Stage, standby: &str) {
+    let set = format!("alter system set synchronous_standby_names = '{standby}'");
+    for statement in [set.as_str(), "select pg_reload_conf()"] {
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(stage.pool())
+            .await
+            .unwrap();
+    }
+    wait::until_true(SOON, "the setting", || async {
+        let found: String = sqlx::query_scalar("show synchronous_standby_names")
+            .fetch_one(stage.pool())
+            .await
+            .unwrap();
+        found == standby
+    })
+    .await;
+}
+
+/// The process of a probe, another one than `before`, that waits for one before it.
+async fn a_probe_but(stage: &Stage, before: i32) -> i32 {
+    wait::until(SOON, "a probe that waits", || async {
+        sqlx::query_scalar(
+            "select pid from pg_stat_activity
+             where wait_event_type = 'Lock' and query like '%.consumers%' and pid <> $1
+             limit 1",
+        )
+        .bind(before)
+        .fetch_optional(stage.pool())
+        .await
+        .unwrap()
+    })
+    .await
+}
+
+async fn commits_that_wait(stage: &Stage) -> i64 {
+    sqlx::query_scalar("select count(*) from pg_stat_activity where wait_event = 'SyncRep'")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
 async fn a_broker_that_stops_and_starts_is_waited_for() {
     let stage = Stage::new().await;
     stage.publish(1, Some(1));

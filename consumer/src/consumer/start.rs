@@ -13,7 +13,7 @@ use super::Consumer;
 use crate::age::outlives_marks;
 use crate::clock::DatabaseClock;
 use crate::commits::Commits;
-use crate::health::Health;
+use crate::health::{Health, Probe};
 use crate::keeper::{Keep, Keeper, Link};
 use crate::member::Member;
 use crate::meters::Meters;
@@ -69,7 +69,7 @@ impl Consumer {
         let sequences = self.by_sequence.then(|| Sequences::new(clock.now()));
         let (health, meters) = (Health::new(), Meters::new(&self.name));
         let nudge = Nudge::start();
-        let mut background = self.background(&health, &meters);
+        let mut background = self.background(&health, &meters, commits);
         let places = self.places();
         let limits = Limits {
             concurrency: places.limit,
@@ -130,10 +130,16 @@ impl Consumer {
     }
 
     /// What goes on beside the loop, and never ends.
-    fn background(&self, health: &Health, meters: &Meters) -> JoinSet<()> {
+    fn background(&self, health: &Health, meters: &Meters, commits: Commits) -> JoinSet<()> {
         let (pool, schema) = (self.pool.clone(), self.schema.clone());
         let mut background = JoinSet::new();
-        background.spawn(health.clone().keep_probing(pool.clone()));
+        let probe = Probe {
+            pool: pool.clone(),
+            schema: schema.clone(),
+            consumer: self.name.clone(),
+            commits,
+        };
+        background.spawn(health.clone().keep_probing(probe));
         background.spawn(ring::keep(pool.clone(), schema.clone()));
         let (name, meters) = (self.name.clone(), meters.clone());
         background.spawn(gauges::keep(pool, schema, name, meters));

@@ -85,8 +85,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
         batch.numbers.extend(more);
         if full || batch.filling.is_full(limit) || batch.until <= now {
             self.start_batch(&batch.numbers);
-        } else {
-            self.batches.forming.insert(class, batch);
+        } else if let Some(before) = self.batches.forming.insert(class, batch) {
+            // A type that is handled again since the batches were filled has begun another one.
+            self.start_batch(&before.numbers);
         }
     }
 

@@ -44,12 +44,9 @@ where slot = $1
   and message_id = $3";
 
 /// Whether this transaction is the one that wrote the mark, which it did before the handler had it and outside of any savepoint. Looks at no
-/// table: a plan made while a slot was empty would scan it for as long as nobody renews its statistics. Also lifts the statement's time
-/// limit for COMMIT: cancelled while it waits for a standby, it would succeed without having been replicated. $1 the mark's xid.
+/// table: a plan made while a slot was empty would scan it for as long as nobody renews its statistics. $1 the mark's xid.
 pub(super) const PROOF: &str = "
-select
-  coalesce(pg_current_xact_id_if_assigned()::xid::text = $1, false),
-  set_config('statement_timeout', '0', true)";
+select coalesce(pg_current_xact_id_if_assigned()::xid::text = $1, false)";
 
 /// Whether a transaction that is over has left its mark behind. By primary key. $1 slot, $2 consumer, $3 mark, $4 its xid.
 pub(super) const LEFT_BEHIND: &str = "

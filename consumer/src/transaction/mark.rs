@@ -172,10 +172,10 @@ impl Database {
         marked: &Marked,
         deadline: Duration,
     ) -> Result<Proof, sqlx::Error> {
-        let ask = sqlx::query_as(self.statements.proof.sql())
+        let ask = sqlx::query_scalar::<_, bool>(self.statements.proof.sql())
             .bind(&marked.xid)
             .fetch_one(connection);
-        let (ours, _): (bool, String) = within(deadline + ANSWER, ask).await?;
+        let ours = within(deadline + ANSWER, ask).await?;
         Ok(if ours { Proof::Ours } else { Proof::NotOurs })
     }
 

@@ -50,7 +50,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long a statement beside the handlers may take on the server, and half of it for a lock.
 const BRIEF: Duration = Duration::from_secs(4);
 
-/// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it. Not to wait it out is safe: what
+/// COMMIT waits for the disk and perhaps for a standby; nothing on the server ends it, no `statement_timeout` either (PostgreSQL takes that
+/// away before it commits: `finish_xact_command` in `postgres.c`). Not to wait it out is safe: what
 /// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
 /// that was lost never comes, and its key waits for it.
 const COMMIT: Duration = Duration::from_secs(10);

@@ -57,6 +57,16 @@ pub(super) enum Session<P> {
     Busy,
 }
 
+/// What is left of a time of holding.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) end: End,
+    /// What is known of the destination's settings outlasts it.
+    pub(super) advice: Advice,
+    /// Whether it has brought the stream forward.
+    pub(super) stored: bool,
+}
+
 impl<P> Session<P> {
     pub(super) fn stage(&self) -> Stage {
         match self {
@@ -113,6 +123,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) lease: LeaseClock,
     pub(super) keeper: Option<Box<Keeper>>,
     pub(super) to_store: BTreeMap<Line, Cursor>,
+    /// Whether any cursor was.
+    pub(super) stored: bool,
     pub(super) notes: Vec<Unrouted>,
     pub(super) due: Due,
     pub(super) paused: PausedNote,
@@ -175,6 +187,7 @@ impl<D: Destination> Holder<D> {
             lease,
             keeper: Some(Box::new(keeper)),
             to_store: BTreeMap::new(),
+            stored: false,
             notes: Vec::new(),
             due: Due::all_at(now),
             paused: PausedNote::default(),
@@ -203,12 +216,11 @@ impl<D: Destination> Holder<D> {
         Some(holder)
     }
 
-    /// Reads, publishes and stores until told to stop or until the lease is lost. What is known of the destination's settings
-    /// outlasts that.
+    /// Reads, publishes and stores until told to stop or until the lease is lost.
     ///
     /// Every job brings its tool back, so that each connection has one owner at a time. When the lease may have ended, all
     /// jobs are dropped where they stand: what they sent is published again by whoever holds the lease then.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> (End, Advice) {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Held {
         self.metrics.held(true);
         let end = loop {
             let now = Instant::now();
@@ -238,7 +250,11 @@ impl<D: Destination> Holder<D> {
         };
         self.metrics.held(false);
         self.abandon().await;
-        (end, self.advice)
+        Held {
+            end,
+            advice: self.advice,
+            stored: self.stored,
+        }
     }
 
     fn is_over(&self, now: Instant) -> Option<End> {

@@ -314,7 +314,8 @@ impl<D: Destination> Holder<D> {
             Kept::Waiting(keys) => self.detours.set_waiting(keys),
             // Whoever waits for it may go on.
             Kept::Replayed => self.due.waiting = Instant::now(),
-            Kept::Stored | Kept::Noted => {}
+            Kept::Stored => self.stored = true,
+            Kept::Noted => {}
             Kept::Renewed { renewed, given } => {
                 self.learn(given, renewed.txid);
                 self.routing.set_stored(renewed.globs);

@@ -18,7 +18,7 @@ mod session;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward::{
     Claim, Claimed, Claiming, Keeper, LeaseToken, LogDatabase, LogError, LogReader, SharedReads,
@@ -45,6 +45,9 @@ const DATABASE_BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(10),
 };
 
+/// A stream that was held for longer is well, whatever it had to do.
+const WELL_AFTER: Duration = Duration::from_secs(60);
+
 /// One stream of a relay.
 pub(crate) struct Stream<D> {
     pub(crate) settings: Arc<StreamSettings>,
@@ -63,6 +66,8 @@ struct CarriedOver {
     lease: Option<LeaseToken>,
     /// What was told of the destination's settings is not told again.
     advice: Advice,
+    /// How often the database has failed since the stream was well.
+    failures: u32,
 }
 
 impl<D: Destination> Stream<D> {
@@ -71,15 +76,11 @@ impl<D: Destination> Stream<D> {
     /// # Errors
     /// [`LogError`] when the log must not be published as it is: see [`LogError::is_refusal`].
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), LogError> {
-        let (mut failures, mut times) = (0, 1);
+        let mut times = 1;
         let mut carried = CarriedOver::default();
         while !stop.is_cancelled() {
-            let before = carried.lease;
             let ended = self.turn(&mut carried, times, &stop).await;
             self.status.let_go();
-            if carried.lease != before {
-                failures = 0;
-            }
             let error = match ended {
                 Ok(End::Stopped) => return Ok(()),
                 Ok(End::Fenced) => {
@@ -91,10 +92,10 @@ impl<D: Destination> Stream<D> {
             if error.is_refusal() {
                 return Err(error);
             }
-            failures += 1;
+            carried.failures = carried.failures.saturating_add(1);
             times = more_time(times, &error);
             self.failing(&error);
-            let wait = DATABASE_BACKOFF.delay(failures, fastrand::f64());
+            let wait = DATABASE_BACKOFF.delay(carried.failures, fastrand::f64());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => {}
@@ -138,9 +139,14 @@ impl<D: Destination> Stream<D> {
         let Some(holder) = holder else {
             return Ok(End::Fenced);
         };
-        let (end, advice) = holder.run(stop).await;
-        carried.advice = advice;
-        Ok(end)
+        let began = Instant::now();
+        let held = holder.run(stop).await;
+        carried.advice = held.advice;
+        // To have claimed the lease is not enough: what fails after it would be tried, and all behind the cursor published, without a wait.
+        if held.stored || began.elapsed() >= WELL_AFTER {
+            carried.failures = 0;
+        }
+        Ok(held.end)
     }
 
     /// Asks for the lease until it is ours; none if told to stop before.

@@ -2,7 +2,7 @@ use onceward_testkit::postgres::Database;
 use serde_json::json;
 
 use crate::common::Shell;
-use crate::{execute, migrated};
+use crate::{execute, migrated, refuse_updates};
 
 #[tokio::test]
 async fn dead_letters_are_listed_and_shown_whole() {
@@ -235,11 +235,7 @@ async fn a_reason_that_there_is_not_is_refused_with_the_one_that_was_meant() {
 #[tokio::test]
 async fn an_edit_whose_replay_fails_tells_of_the_edit() {
     let (database, shell) = with_dead_letters().await;
-    let refuse = "
-        create function refuse() returns trigger language plpgsql as $$
-        begin if new.state <> old.state then raise 'not today'; end if; return new; end $$;
-        create trigger refuse before update on onceward.dead_letters for each row execute function refuse()";
-    execute(database.pool(), refuse).await;
+    refuse_updates(database.pool(), "dead_letters", "new.state <> old.state").await;
     let edit = ["dead-letters", "edit", "2", "--payload", "{}", "--replay"];
 
     let people = shell.run(&edit).await;
@@ -265,11 +261,7 @@ async fn an_edit_whose_replay_fails_tells_of_the_edit() {
 #[tokio::test]
 async fn what_was_replayed_before_an_error_is_told() {
     let (database, shell) = with_dead_letters().await;
-    let refuse = "
-        create function refuse() returns trigger language plpgsql as $$
-        begin if new.id = 3 then raise 'not today'; end if; return new; end $$;
-        create trigger refuse before update on onceward.dead_letters for each row execute function refuse()";
-    execute(database.pool(), refuse).await;
+    refuse_updates(database.pool(), "dead_letters", "new.id = 3").await;
 
     let failed = shell
         .run(&["--json", "dead-letters", "replay", "1", "3", "2"])

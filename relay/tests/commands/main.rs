@@ -22,6 +22,19 @@ async fn execute(pool: &PgPool, statement: &'static str) {
     sqlx::raw_sql(statement).execute(pool).await.unwrap();
 }
 
+/// Has the database refuse updates of a table's rows `when` that holds.
+async fn refuse_updates(pool: &PgPool, table: &str, when: &str) {
+    let refuse = format!(
+        "create function refuse() returns trigger language plpgsql as $$
+         begin if {when} then raise 'not today'; end if; return new; end $$;
+         create trigger refuse before update on onceward.{table} for each row execute function refuse()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse))
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
 /// A database with the schema, and a shell that knows it.
 async fn migrated() -> (Database, Shell) {
     let database = Postgres::shared().await.database().await;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use crate::common::Shell;
-use crate::{execute, with_parked};
+use crate::{execute, refuse_updates, with_parked};
 
 #[tokio::test]
 async fn parked_messages_are_listed_shown_changed_and_made_due() {
@@ -44,11 +44,7 @@ async fn parked_messages_are_listed_shown_changed_and_made_due() {
 #[tokio::test]
 async fn an_edit_whose_replay_fails_tells_of_the_edit() {
     let (database, shell) = with_parked().await;
-    let refuse = "
-        create function refuse() returns trigger language plpgsql as $$
-        begin if new.state <> old.state then raise 'not today'; end if; return new; end $$;
-        create trigger refuse before update on onceward.parked for each row execute function refuse()";
-    execute(database.pool(), refuse).await;
+    refuse_updates(database.pool(), "parked", "new.state <> old.state").await;
     let edit = [
         "parked",
         "edit",
@@ -217,11 +213,9 @@ async fn what_was_decided_before_an_error_is_told() {
     let more = "
         insert into onceward.parked (stream, seq, lane, id, topic, type, headers, payload, created_at, error_kind, error)
         select 'events', n, 1, gen_random_uuid(), 't', 't', '{}', '', clock_timestamp(), 'too_large', ''
-        from generate_series(1001, 1600) n;
-        create function refuse() returns trigger language plpgsql as $$
-        begin if new.seq = 1600 then raise 'no'; end if; return new; end $$;
-        create trigger refuse before update on onceward.parked for each row execute function refuse()";
+        from generate_series(1001, 1600) n";
     execute(database.pool(), more).await;
+    refuse_updates(database.pool(), "parked", "new.seq = 1600").await;
 
     let failed = shell
         .run(&["--json", "parked", "replay", "events", "--all"])
