@@ -93,7 +93,8 @@ pub trait Subscriber: Send + 'static {
     /// A handle that acks.
     fn acker(&self) -> Self::Acker;
 
-    /// Waits for arrivals, at most `room` (at least 1) of them deliveries.
+    /// Waits for arrivals, at most `room` of them deliveries. Without room it waits for all others: a change of what this member owns
+    /// must be heard of while there is no room, too.
     ///
     /// # Errors
     /// [`SubscribeError`]; by its kind the caller waits and calls again, or refuses to run.

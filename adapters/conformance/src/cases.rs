@@ -10,9 +10,9 @@ mod several_requests;
 
 pub use consuming::{
     a_dangerous_setup_is_refused, a_jump_by_retention_is_told,
-    a_paused_partition_goes_on_where_it_stopped, an_ack_after_a_reconnect_loses_nothing,
-    the_backlog_counts_what_is_not_acked, what_is_acked_does_not_come_again,
-    what_is_not_acked_comes_again,
+    a_member_without_room_hears_what_it_owns, a_paused_partition_goes_on_where_it_stopped,
+    an_ack_after_a_reconnect_loses_nothing, the_backlog_counts_what_is_not_acked,
+    what_is_acked_does_not_come_again, what_is_not_acked_comes_again,
 };
 pub use content::{
     foreign_messages_come_whole, hostile_headers_neither_panic_nor_forge,

@@ -46,6 +46,7 @@ macro_rules! suite {
             payloads_and_attributes_come_back_unchanged
             hostile_headers_neither_panic_nor_forge
             foreign_messages_come_whole
+            a_member_without_room_hears_what_it_owns
             what_is_not_acked_comes_again
             what_is_acked_does_not_come_again
             an_ack_after_a_reconnect_loses_nothing

@@ -89,9 +89,25 @@ pub(crate) async fn read_until<S: Subscriber>(
     what: &str,
     enough: impl Fn(&Seen<S::Token>) -> bool,
 ) {
+    read_with(50, member, seen, what, enough).await;
+}
+
+/// Reads without room until the member owns something.
+pub(crate) async fn hear_of_a_partition<S: Subscriber>(member: &mut S, seen: &mut Seen<S::Token>) {
+    let what = "a partition";
+    read_with(0, member, seen, what, |seen| !seen.assigned.is_empty()).await;
+}
+
+async fn read_with<S: Subscriber>(
+    room: usize,
+    member: &mut S,
+    seen: &mut Seen<S::Token>,
+    what: &str,
+    enough: impl Fn(&Seen<S::Token>) -> bool,
+) {
     let reading = async {
         while !enough(seen) {
-            match member.next(50).await {
+            match member.next(room).await {
                 Ok(arrivals) => arrivals.into_iter().for_each(|arrival| seen.take(arrival)),
                 Err(error) => {
                     assert_eq!(error.kind, SubscribeErrorKind::Unavailable, "{error:?}");
@@ -147,12 +163,16 @@ pub(crate) async fn read_and_ack_until<S: Subscriber>(
     }
 }
 
-/// Asserts that nothing is delivered for a while. Notices may come.
-pub(crate) async fn assert_nothing_comes<S: Subscriber>(member: &mut S, while_: Duration) {
+/// Asserts that nothing is delivered for a while, to a member with so much room. Notices may come.
+pub(crate) async fn assert_nothing_comes<S: Subscriber>(
+    member: &mut S,
+    room: usize,
+    while_: Duration,
+) {
     let mut seen = Seen::new();
     let reading = async {
         loop {
-            if let Ok(arrivals) = member.next(50).await {
+            if let Ok(arrivals) = member.next(room).await {
                 arrivals.into_iter().for_each(|arrival| seen.take(arrival));
             }
         }

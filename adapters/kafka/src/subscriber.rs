@@ -116,7 +116,7 @@ impl Subscriber for KafkaSubscriber {
         loop {
             // Nothing is taken before an await, so that dropping this loses nothing.
             let moved = self.shared.moved.notified();
-            let arrivals = self.shared.locked().take(room.max(1))?;
+            let arrivals = self.shared.locked().take(room)?;
             if !arrivals.is_empty() {
                 return Ok(arrivals);
             }

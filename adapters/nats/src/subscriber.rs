@@ -230,7 +230,7 @@ impl Subscriber for NatsSubscriber {
     }
 
     async fn next(&mut self, room: usize) -> Result<Vec<Arrival<NatsToken>>, SubscribeError> {
-        let arrivals = self.items.take(room.max(1)).await?;
+        let arrivals = self.items.take(room).await?;
         let arrivals = arrivals.into_iter().map(|arrival| self.arrival(arrival));
         Ok(arrivals.collect())
     }

@@ -135,7 +135,7 @@ impl Subscriber for SqsSubscriber {
     }
 
     async fn next(&mut self, room: usize) -> Result<Vec<Arrival<SqsToken>>, SubscribeError> {
-        self.shelf.take(room.max(1)).await
+        self.shelf.take(room).await
     }
 
     fn pause(&mut self, partition: &Partition, paused: bool) {

@@ -28,20 +28,25 @@ const MARGIN: Duration = Duration::from_millis(200);
 const EXTEND_AGAIN: Duration = Duration::from_millis(500);
 
 impl<T: Clone + Send + Sync + 'static> Member<T> {
-    /// Asks for more deliveries, if there is room and somebody to work on them.
+    /// Asks for more deliveries, if there is room and somebody to work on them; else for changes of ownership, which wait for neither.
     pub(super) fn ask_for_more(&mut self) {
-        if self.reading || !self.may_start() {
+        if self.reading.is_some_and(|asked| asked > 0) {
             return;
         }
-        let limit = (self.limits.messages, self.limits.bytes);
-        let room = plan::room(self.flights.held(), limit, self.flights.largest(), BATCH);
-        if room == 0 {
+        let room = if self.may_start() { self.room() } else { 0 };
+        if room == 0 && self.may_start() {
             // Nothing more can come that a batch could wait for.
             self.start_batches();
-        } else if self.timers.may_read() {
-            self.reading = true;
+        }
+        if self.reading != Some(room) && self.timers.may_read() {
+            self.reading = Some(room);
             self.ask(Ask::Read(room));
         }
+    }
+
+    fn room(&self) -> usize {
+        let limit = (self.limits.messages, self.limits.bytes);
+        plan::room(self.flights.held(), limit, self.flights.largest(), BATCH)
     }
 
     pub(super) fn on_read(
@@ -61,6 +66,12 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     }
 
     fn on_reading_failed(&mut self, error: SubscribeError) -> Result<(), ConsumerError> {
+        if let Some(stopping) = &self.stopping {
+            // No reason to leave what runs. Its partitions are given up in a moment.
+            debug!(error = %chain(&error), "reading failed during the stop");
+            self.timers.read_after(stopping.next());
+            return Ok(());
+        }
         self.failures = self.failures.saturating_add(1);
         let failures = self.failures;
         match plan::after_reading(error.kind, failures, fastrand::f64()) {

@@ -49,7 +49,11 @@ use waiting::Waiting;
 /// What reader and acks report to the loop.
 #[derive(Debug)]
 enum Event<T> {
-    Read(Result<Vec<onceward_core::Arrival<T>>, SubscribeError>),
+    /// With the room that was asked for.
+    Read(
+        usize,
+        Result<Vec<onceward_core::Arrival<T>>, SubscribeError>,
+    ),
     /// None: the broker did not tell.
     Backlog(Option<Vec<Backlog>>),
     /// Told to the broker, or given up on: they come again, and their marks drop them.
@@ -87,8 +91,8 @@ pub(crate) struct Member<T> {
     /// Whether to stop when nothing is left to do.
     until_idle: bool,
     settled: Settled,
-    /// Whether the reader is asked to read, or waits after an error.
-    reading: bool,
+    /// The room that the reader waits for arrivals with; none: it does not.
+    reading: Option<usize>,
     failures: u32,
     workers: JoinSet<Done>,
     /// Reader and acks. One that ends before it is told to is an error.
@@ -151,7 +155,7 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
             stopping: None,
             until_idle,
             settled: Settled::default(),
-            reading: false,
+            reading: None,
             failures: 0,
             workers: JoinSet::new(),
             shop,
@@ -257,8 +261,9 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
 
     fn on_event(&mut self, event: Event<T>) -> Result<(), ConsumerError> {
         match event {
-            Event::Read(read) => {
-                self.reading = false;
+            Event::Read(room, read) => {
+                // Else it has been asked for more meanwhile.
+                self.reading = self.reading.filter(|asked| *asked != room);
                 self.on_read(read)?;
             }
             Event::Backlog(backlog) => {

@@ -13,7 +13,7 @@ const BACKLOG: Duration = Duration::from_secs(5);
 /// What the loop asks of the reader.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// Wait for arrivals, at most so many deliveries, and report them once.
+    /// Wait for arrivals, at most so many deliveries, and report them once. In the place of a wait for others.
     Read(usize),
     Pause(Partition, bool),
     Backlog,
@@ -37,13 +37,13 @@ pub(super) async fn run<S: Subscriber>(
                 ask = asks.recv() => ask,
                 read = subscriber.next(room_for) => {
                     room = None;
-                    drop(events.send(Event::Read(read)));
+                    drop(events.send(Event::Read(room_for, read)));
                     continue;
                 }
             },
         };
         match ask {
-            Some(Ask::Read(wanted)) => room = Some(wanted.max(1)),
+            Some(Ask::Read(wanted)) => room = Some(wanted),
             Some(Ask::Pause(partition, paused)) => subscriber.pause(&partition, paused),
             Some(Ask::Backlog) => {
                 let told = tokio::time::timeout(BACKLOG, subscriber.backlog()).await;

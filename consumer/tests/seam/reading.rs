@@ -98,7 +98,7 @@ async fn no_more_deliveries_are_asked_for_than_there_is_room_for() {
     gate.add_permits(1);
     member.book.has(Did::Ack(1)).await;
 
-    asked(&[8, 3, 1]).await;
+    asked(&[8, 3, 0, 1]).await;
     gate.add_permits(7);
     member.book.has(Did::Ack(8)).await;
     play.end().await;
@@ -119,7 +119,7 @@ async fn of_messages_that_are_larger_than_all_the_memory_one_is_asked_for_at_a_t
         member.book.has(Did::Ack(order)).await;
     }
 
-    assert_eq!(member.book.rooms(), [1]);
+    assert_eq!(member.book.rooms().into_iter().max(), Some(1));
     play.end().await;
 }
 

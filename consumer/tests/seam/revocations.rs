@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_consumer::{BatchSettings, BatchTx, HandlerError, HandlerSettings};
-use onceward_core::Arrival;
+use onceward_consumer::{BatchSettings, BatchTx, HandlerError, HandlerSettings, Limits};
+use onceward_core::{Arrival, SubscribeError, SubscribeErrorKind};
 
-use crate::common::scripted::{Did, delivery, partition};
+use crate::common::scripted::{Did, delivery, partition, waits};
 use crate::common::{Gate, Order, SOON, effects_of, pass_the_gate, quick};
 use crate::{play, play_with};
 
@@ -45,6 +45,44 @@ async fn a_revoked_partition_is_given_back_in_time_even_if_a_handler_still_runs(
     let (effects, did) = play.end().await;
     assert_eq!(did, [Did::Released, Did::Closed], "not acked any more");
     assert_eq!(effects, [1], "it went on to its mark");
+}
+
+#[tokio::test]
+async fn a_member_without_room_hears_that_a_partition_is_revoked() {
+    let limits = Limits {
+        messages: 2,
+        ..Limits::default()
+    };
+    let play = play_with(|builder, gate| builder.limits(limits).on_with("*", gate, waits)).await;
+    play.member.say(vec![delivery(1, None), delivery(2, None)]);
+    play.gate.has_a_handler().await;
+
+    play.member.say(vec![play.member.revoking(SOON)]);
+    play.member.book.has(Did::GiveBack(2)).await;
+    play.gate.add_permits(1);
+    play.member.book.has(Did::Released).await;
+
+    let (effects, _) = play.end().await;
+    assert_eq!(effects, [1]);
+}
+
+#[tokio::test]
+async fn a_member_that_stops_gives_back_what_is_revoked_in_time_and_is_told_of_no_outage_of_the_broker()
+ {
+    let play = play().await;
+    play.member.say(vec![delivery(1, None)]);
+    play.gate.has_a_handler().await;
+
+    play.member.stop.cancel();
+    play.member
+        .say(vec![play.member.revoking(Duration::from_millis(400))]);
+    play.member.book.has(Did::Released).await;
+    let refused = SubscribeError::new(SubscribeErrorKind::Misconfigured, "because");
+    play.member.script.send(Err(refused)).unwrap();
+    play.gate.add_permits(1);
+
+    let (effects, _) = play.end().await;
+    assert_eq!(effects, [1]);
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use onceward_core::{Publisher, Route, SubscribeErrorKind, Subscriber};
 use crate::journey::{
     PATIENCE, assert_all_confirmed, assert_unacked_came, batch, finish, ids_by_key, message,
 };
-use crate::reading::{Seen, ack, assert_nothing_comes, read, read_and_ack_until};
+use crate::reading::{
+    Seen, ack, assert_nothing_comes, hear_of_a_partition, read, read_and_ack_until,
+};
 use crate::{Control, Harness, Member, Offer, Sharing, Verdict};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
@@ -58,6 +60,25 @@ pub async fn what_is_not_acked_comes_again<H: Harness>() -> Verdict {
     .await;
 
     assert_unacked_came(order, &seen.ids(), &ids, &acked);
+    Verdict::Held
+}
+
+/// A member without room is told what it owns, and gets its messages once there is room.
+pub async fn a_member_without_room_hears_what_it_owns<H: Harness>() -> Verdict {
+    let broker = H::start(Sharing::Shared).await;
+    let route = broker.route(1).await;
+    let ids = publish(&broker, &route, 0, 5).await;
+    let member = member("no-room", &route);
+    let mut reader = broker.subscriber(&member).await.expect("opens");
+    let order = reader.capabilities().order;
+
+    let mut seen = Seen::new();
+    hear_of_a_partition(&mut reader, &mut seen).await;
+    assert_eq!(seen.ids(), Vec::<String>::new());
+    assert_nothing_comes(&mut reader, 0, Duration::from_secs(1)).await;
+
+    let seen = read(&mut reader, 5).await;
+    assert_unacked_came(order, &seen.ids(), &ids, &[]);
     Verdict::Held
 }
 
@@ -169,7 +190,7 @@ pub async fn a_paused_partition_goes_on_where_it_stopped<H: Harness>() -> Verdic
 
     reader.pause(&partition, true);
     ids.extend(publish(&broker, &route, 5, 10).await);
-    assert_nothing_comes(&mut reader, member.hold * 2).await;
+    assert_nothing_comes(&mut reader, 50, member.hold * 2).await;
     reader.pause(&partition, false);
 
     read_and_ack_until(&mut reader, &mut seen, "ten messages", |seen| {
