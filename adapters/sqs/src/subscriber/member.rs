@@ -60,6 +60,8 @@ pub(super) struct Member {
     commands: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     /// How many polls of each queue there may be: one while it has little, more while they come back full.
     most_polls: Vec<usize>,
+    /// Whose turn it is to be polled.
+    turn: usize,
     polls: JoinSet<Answer>,
     /// Those under way. A poll that ends in whatever way leaves its place to the next.
     asked: HashMap<task::Id, Asked>,
@@ -92,6 +94,7 @@ impl Member {
             shelf,
             acker,
             commands,
+            turn: 0,
             polls: JoinSet::new(),
             asked: HashMap::new(),
             next_number: 0,
@@ -171,16 +174,32 @@ impl Member {
         if self.not_before.is_some() || self.shelf.is_resting() {
             return;
         }
-        for queue in 0..self.readings.len() {
-            while self.may_poll(queue) {
-                let taken = self.shelf.len() + self.may_come();
-                let room = self.config.buffer.max(1).saturating_sub(taken);
-                if room == 0 {
-                    return;
-                }
-                self.poll(queue, room.min(MOST_MESSAGES));
+        while let Some(queue) = self.next_to_poll() {
+            let taken = self.shelf.len() + self.may_come();
+            let room = self.buffer().saturating_sub(taken);
+            if room == 0 {
+                return;
             }
+            self.poll(queue, room.min(self.fair_part()));
+            self.turn = queue + 1;
         }
+    }
+
+    /// The next queue in turn of which there may be one more poll.
+    fn next_to_poll(&self) -> Option<usize> {
+        let queues = self.readings.len();
+        let mut in_turn = (0..queues).map(|step| (self.turn + step) % queues);
+        in_turn.find(|queue| self.may_poll(*queue))
+    }
+
+    fn buffer(&self) -> usize {
+        self.config.buffer.max(1)
+    }
+
+    /// How many messages a poll may bring, so that the buffer has room for a poll of each queue.
+    fn fair_part(&self) -> usize {
+        let part = self.buffer() / self.readings.len().max(1);
+        part.clamp(1, MOST_MESSAGES)
     }
 
     /// Whether there may be one more poll of a queue.
@@ -301,53 +320,4 @@ impl Member {
 }
 
 #[cfg(test)]
-mod tests {
-    use onceward_core::Partition;
-
-    use super::*;
-    use crate::SqsConfig;
-    use crate::queue::QueueName;
-    use crate::subscriber::held::Held;
-
-    /// A member of one queue of a server that is not there.
-    async fn member() -> Member {
-        let sqs = Sqs::new(SqsConfig::emulator("http://127.0.0.1:9"));
-        let client = Shared::new(sqs.client().await);
-        let reading = Reading {
-            name: QueueName::parse("orders.fifo").unwrap(),
-            url: "http://127.0.0.1:9/0/orders.fifo".to_owned(),
-            partition: Partition::new("orders.fifo"),
-            retention: None,
-        };
-        let readings: Arc<[Reading]> = [reading].into();
-        let shelf = Arc::new(Shelf::new(std::iter::empty()));
-        let config = SubscriberConfig::new(["orders.fifo"]);
-        let acker = SqsAcker::new(
-            client.clone(),
-            readings.clone(),
-            Held::default(),
-            shelf.clone(),
-            config.visibility,
-        );
-        let (_commands, inbox) = mpsc::unbounded_channel();
-        Member::new(sqs, client, readings, config, shelf, acker, inbox)
-    }
-
-    #[tokio::test]
-    async fn a_queue_is_polled_again_after_a_poll_that_ended_without_an_answer() {
-        let mut member = member().await;
-        member.poll_where_it_may();
-        member.poll_where_it_may();
-        assert_eq!(member.polls.len(), 1);
-
-        member.polls.abort_all();
-        let polled = member.polls.join_next_with_id().await.unwrap();
-        assert!(polled.is_err());
-        member.on_polled(polled).await;
-        assert_eq!(member.may_come(), 0);
-        member.look(Instant::now() + BETWEEN_FAILURES.max);
-        member.poll_where_it_may();
-
-        assert_eq!(member.polls.len(), 1);
-    }
-}
+mod tests;
