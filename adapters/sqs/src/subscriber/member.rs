@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_sdk_sqs::types::Message;
 use onceward_core::Backoff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
@@ -12,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::Reading;
 use super::acker::SqsAcker;
-use super::poll::{self, Poll};
+use super::poll::{self, Poll, Received};
 use super::returns::{self, Return};
 use super::shelf::Shelf;
 use crate::config::SubscriberConfig;
@@ -28,7 +27,7 @@ const BETWEEN_FAILURES: Backoff = Backoff {
 };
 
 /// What a poll brought.
-type Answer = Result<Vec<Message>, Trouble>;
+type Answer = Result<Received, Trouble>;
 
 /// A poll that has ended, by its task.
 type Polled = Result<(task::Id, Answer), JoinError>;
@@ -241,33 +240,32 @@ impl Member {
             return;
         };
         match answer {
-            Ok(messages) => {
+            Ok(received) => {
                 self.failures = 0;
                 self.shelf.well();
                 let most_polls = &mut self.most_polls[asked.queue];
-                *most_polls = match messages.len() {
+                *most_polls = match received.messages.len() {
                     0 => 1,
                     count if count == asked.most => self.config.receivers.max(1),
                     _ => *most_polls,
                 };
-                self.take(asked.queue, messages);
+                self.take(asked.queue, received);
             }
             Err(trouble) => self.on_trouble(trouble).await,
         }
     }
 
-    fn take(&mut self, queue: usize, messages: Vec<Message>) {
+    fn take(&mut self, queue: usize, Received { messages, at }: Received) {
         let Some(reading) = self.readings.get(queue) else {
             return;
         };
-        let received = Instant::now();
         for message in messages {
             let number = self.next_number;
             self.next_number += 1;
             let visibility = self.config.visibility;
-            let delivery = poll::delivery(message, number, (queue, reading), received, visibility);
+            let delivery = poll::delivery(message, number, (queue, reading), at, visibility);
             if let Some(delivery) = delivery {
-                self.acker.holds(&delivery.token, received + visibility);
+                self.acker.holds(&delivery.token, at + visibility);
                 self.shelf.put(delivery);
             }
         }
@@ -308,8 +306,8 @@ impl Member {
             }
             match self.polls.join_next_with_id().await {
                 Some(Ok((id, answer))) => {
-                    if let Some(asked) = self.asked.remove(&id) {
-                        self.take(asked.queue, answer.unwrap_or_default());
+                    if let (Some(asked), Ok(received)) = (self.asked.remove(&id), answer) {
+                        self.take(asked.queue, received);
                     }
                 }
                 Some(Err(_)) => {}

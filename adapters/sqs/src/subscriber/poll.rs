@@ -24,8 +24,16 @@ pub(super) struct Poll {
     pub(super) timeout: Duration,
 }
 
+/// What a poll brought.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) messages: Vec<Message>,
+    /// When the answer came. Their visibility counts from some time before, while the poll waited at SQS; of that nothing is told.
+    pub(super) at: Instant,
+}
+
 /// Asks once. Without a message it takes as long as the poll waits.
-pub(super) async fn ask(client: Client, url: String, poll: Poll) -> Result<Vec<Message>, Trouble> {
+pub(super) async fn ask(client: Client, url: String, poll: Poll) -> Result<Received, Trouble> {
     let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
     let timeouts = TimeoutConfig::builder()
         .operation_timeout(poll.wait + poll.timeout)
@@ -44,7 +52,10 @@ pub(super) async fn ask(client: Client, url: String, poll: Poll) -> Result<Vec<M
         .send()
         .await
         .map_err(errors::trouble)?;
-    Ok(answer.messages.unwrap_or_default())
+    Ok(Received {
+        messages: answer.messages.unwrap_or_default(),
+        at: Instant::now(),
+    })
 }
 
 /// The delivery that a message is. None without a handle to settle it by, which SQS always gives.

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
-use onceward_core::Partition;
+use aws_sdk_sqs::types::Message;
+use onceward_core::{Arrival, Partition};
 
 use super::*;
 use crate::SqsConfig;
@@ -29,6 +30,15 @@ async fn member(queues: usize) -> Member {
     );
     let (_commands, inbox) = mpsc::unbounded_channel();
     Member::new(sqs, client, readings, config, shelf, acker, inbox)
+}
+
+/// An answer with so many messages.
+fn brought(count: usize) -> Received {
+    let message = Message::builder().receipt_handle("r").body("{}").build();
+    Received {
+        messages: vec![message; count],
+        at: Instant::now(),
+    }
 }
 
 #[tokio::test]
@@ -76,8 +86,28 @@ async fn queues_for_which_there_is_no_room_get_their_turn() {
         assert_eq!(member.asked.len(), 2);
         let first = member.asked.iter().min_by_key(|(_, asked)| asked.queue);
         let id = *first.unwrap().0;
-        member.on_polled(Ok((id, Ok(Vec::new())))).await;
+        member.on_polled(Ok((id, Ok(brought(0))))).await;
     }
 
     assert_eq!(seen, (0..5).collect());
+}
+
+#[tokio::test]
+async fn the_time_of_a_delivery_counts_from_its_answer_however_late_the_member_looks() {
+    let mut member = member(1).await;
+    member.poll_where_it_may();
+    let id = *member.asked.keys().next().unwrap();
+    let mut answer = brought(1);
+    answer.at = Instant::now() - Duration::from_secs(7);
+    let until = answer.at + member.config.visibility;
+
+    member.on_polled(Ok((id, Ok(answer)))).await;
+    let arrivals = member.shelf.take(1).await.unwrap();
+
+    let [Arrival::Delivery(delivery)] = &arrivals[..] else {
+        panic!("{arrivals:?}");
+    };
+    assert_eq!(delivery.deadline, Some(until));
+    let just_after = until + Duration::from_millis(1);
+    assert!(!member.acker.has(&delivery.token, just_after));
 }
