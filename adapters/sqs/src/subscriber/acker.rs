@@ -32,6 +32,8 @@ pub struct SqsToken {
     pub(crate) number: u64,
     /// The place of its queue among those that the member reads.
     pub(crate) queue: usize,
+    /// What it keeps order with in its queue; none in a standard queue.
+    pub(crate) group: Option<Arc<str>>,
     pub(crate) receipt: Arc<str>,
     pub(crate) received: Instant,
 }

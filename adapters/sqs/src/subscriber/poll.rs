@@ -71,6 +71,11 @@ pub(super) fn delivery(
         let told = message.attributes.as_ref()?.get(&name)?;
         told.parse().ok()
     };
+    let told = message.attributes.as_ref();
+    // A standard queue may tell of groups too, and keeps no order in them.
+    let told = told.filter(|_| reading.name.is_fifo());
+    let group = told.and_then(|told| told.get(&System::MessageGroupId));
+    let group = group.map(|group| group.as_str().into());
     let receives = system(System::ApproximateReceiveCount);
     let sent_at = system(System::SentTimestamp);
     let origin = Origin {
@@ -87,6 +92,7 @@ pub(super) fn delivery(
         token: SqsToken {
             number,
             queue,
+            group,
             receipt,
             received,
         },

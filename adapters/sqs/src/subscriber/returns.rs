@@ -74,6 +74,7 @@ mod tests {
             token: SqsToken {
                 number,
                 queue: 0,
+                group: None,
                 receipt: "r".into(),
                 received: Instant::now(),
             },

@@ -1,6 +1,6 @@
 //! What waits for the handle: filled by the member, emptied by `next`, and kept from running out meanwhile.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -205,16 +205,27 @@ impl Shelf {
             .collect()
     }
 
-    /// Notes new deadlines, and drops what is no longer ours: it comes again.
+    /// Notes new deadlines, and drops what is no longer ours: it comes again. So does whatever waits behind it in its group.
     pub(super) fn extended(&self, deadlines: &[(SqsToken, Option<Instant>)], now: Instant) {
-        self.locked().deliveries.retain_mut(|waiting| {
-            let number = waiting.token.number;
-            let new = deadlines.iter().find(|(token, _)| token.number == number);
+        let mut state = self.locked();
+        let mut broken = HashSet::new();
+        for mut waiting in std::mem::take(&mut state.deliveries) {
+            let token = &waiting.token;
+            let new = deadlines.iter().find(|(one, _)| one.number == token.number);
             if let Some((_, deadline)) = new {
                 waiting.deadline = *deadline;
             }
-            waiting.deadline.is_none_or(|deadline| deadline > now)
-        });
+            let group = token.group.clone().map(|group| (token.queue, group));
+            if waiting.deadline.is_some_and(|deadline| deadline <= now) {
+                broken.extend(group);
+            } else if group.is_some_and(|group| broken.contains(&group)) {
+                state.returns.push(waiting.token.into());
+            } else {
+                state.deliveries.push_back(waiting);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
     }
 }
 
@@ -238,6 +249,7 @@ mod tests {
             token: SqsToken {
                 number,
                 queue: 0,
+                group: None,
                 receipt: "r".into(),
                 received: Instant::now(),
             },
@@ -295,5 +307,38 @@ mod tests {
         assert_eq!(kept, [3]);
         assert_eq!(taken(&shelf, true), [1]);
         assert_eq!(shelf.len(), 1);
+    }
+
+    /// A delivery of a group, with the time by which it runs out.
+    fn of_group(number: u64, group: Option<&str>, deadline: Instant) -> Delivery<SqsToken> {
+        let mut delivery = delivery(number);
+        delivery.token.group = group.map(Into::into);
+        delivery.deadline = Some(deadline);
+        delivery
+    }
+
+    #[tokio::test]
+    async fn what_waits_behind_a_delivery_of_its_group_that_ran_out_goes_back_with_it() {
+        let shelf = Shelf::new(std::iter::empty());
+        let now = Instant::now();
+        let later = now + std::time::Duration::from_secs(30);
+        for (number, group, deadline) in [
+            (1, Some("a"), later),
+            (2, Some("a"), now),
+            (3, Some("b"), later),
+            (4, Some("a"), later),
+            (5, None, now),
+            (6, None, later),
+            (7, Some("a"), later),
+        ] {
+            shelf.put(of_group(number, group, deadline));
+        }
+        let extended = of_group(2, Some("a"), now).token;
+
+        shelf.extended(&[(extended, Some(now))], now);
+
+        assert_eq!(taken(&shelf, true), [7, 4]);
+        let numbers = shelf.tokens().into_iter().map(|token| token.number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 3, 6]);
     }
 }

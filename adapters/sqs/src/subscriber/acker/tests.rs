@@ -132,6 +132,7 @@ fn nothing_is_held_beyond_twelve_hours_in_all() {
     let token = |ago: Duration| SqsToken {
         number: 1,
         queue: 0,
+        group: None,
         receipt: "r".into(),
         received: Instant::now().checked_sub(ago).unwrap_or_else(Instant::now),
     };
