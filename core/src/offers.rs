@@ -149,10 +149,10 @@ impl Offers {
         report.send(receipts);
     }
 
-    /// When the oldest offer that is not answered was taken.
+    /// When the offer of a ticket was taken; none if it is answered.
     #[must_use]
-    pub fn oldest(&self) -> Option<Instant> {
-        self.open.first_key_value().map(|(_, offer)| offer.taken)
+    pub fn taken(&self, ticket: OfferTicket) -> Option<Instant> {
+        self.open.get(&ticket.offer).map(|offer| offer.taken)
     }
 
     /// Whether every offer is answered.
@@ -247,19 +247,20 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_offer_is_the_first_that_is_not_answered() {
+    fn each_message_knows_when_its_offer_was_taken() {
         let mut offers = Offers::default();
         let (first, second) = (
             Instant::now(),
             Instant::now() + std::time::Duration::from_secs(1),
         );
         let (tell, _receipts) = report();
-        let tickets: Vec<OfferTicket> = offers.open(batch(1), tell, first).collect();
+        let mut tickets: Vec<OfferTicket> = offers.open(batch(1), tell, first).collect();
         let (tell, _later) = report();
-        assert_eq!(offers.open(batch(1), tell, second).count(), 1);
+        tickets.extend(offers.open(batch(1), tell, second));
 
-        assert_eq!(offers.oldest(), Some(first));
+        assert_eq!(offers.taken(tickets[0]), Some(first));
         offers.answer(tickets[0], Outcome::Confirmed);
-        assert_eq!(offers.oldest(), Some(second));
+        assert_eq!(offers.taken(tickets[0]), None);
+        assert_eq!(offers.taken(tickets[1]), Some(second));
     }
 }

@@ -21,7 +21,8 @@ pub struct NatsConfig {
     pub connect_timeout: Duration,
     /// How long an answer of the JetStream API may take.
     pub request_timeout: Duration,
-    /// How long a stored message may stay unreported before the session gives it up as unconfirmed. Publishers only.
+    /// How long a message that is sent may stay unreported before the session is over, and how long one may wait to be sent before it is
+    /// given up as unconfirmed. Publishers only.
     pub deadline: Duration,
     /// How many messages may be unconfirmed at a time, at least 1. Publishers only.
     pub max_in_flight: usize,

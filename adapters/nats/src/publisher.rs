@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use onceward_core::{
@@ -108,8 +108,14 @@ impl Publisher for NatsPublisher {
             // Whoever dropped the pending future does not want to know.
             report.send(receipts).ok();
         });
-        let request = Request::Offer { batch, report };
-        self.requests.send(request).await.ok();
+        if let Ok(place) = self.requests.reserve().await {
+            let taken = Instant::now();
+            place.send(Request::Offer {
+                batch,
+                report,
+                taken,
+            });
+        }
         self.offering = false;
         NatsPending { receipts, messages }
     }

@@ -23,7 +23,8 @@ pub struct SqsConfig {
     pub connect_timeout: Duration,
     /// How long an answer of the API may take, beyond what a long poll waits.
     pub request_timeout: Duration,
-    /// How long a stored message may stay unanswered before the session gives it up as unconfirmed. Publishers only.
+    /// How long a message that is sent may stay unanswered before the session is over, and how long one may wait to be sent before it is
+    /// given up as unconfirmed. Publishers only.
     pub deadline: Duration,
     /// How many messages may be unconfirmed at a time, at least 1. Publishers only.
     pub max_in_flight: usize,

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::Client;
 use onceward_core::{
@@ -115,8 +115,14 @@ impl Publisher for SqsPublisher {
             report.send(receipts).ok();
         });
         // A session that is gone drops the request, and with it the report: the pending future tells.
-        let request = Request::Offer { batch, report };
-        self.requests.send(request).await.ok();
+        if let Ok(place) = self.requests.reserve().await {
+            let taken = Instant::now();
+            place.send(Request::Offer {
+                batch,
+                report,
+                taken,
+            });
+        }
         self.offering = false;
         SqsPending { receipts, messages }
     }

@@ -20,8 +20,12 @@ use crate::{errors, headers};
 /// What the handle asks of the session.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Take these messages.
-    Offer { batch: Arc<Batch>, report: Report },
+    /// Take these messages, which were handed over at that time.
+    Offer {
+        batch: Arc<Batch>,
+        report: Report,
+        taken: Instant,
+    },
     /// Send nothing more.
     Abandon(oneshot::Sender<()>),
     /// Tell when every offer is answered.
@@ -119,13 +123,7 @@ impl Session {
         let live = self.over.is_none();
         // One window may wait behind the one that is on its way; more is the caller's to hold.
         let room = !live || self.waiting.len() < self.max_in_flight;
-        // An offer whose messages share a key goes one by one: it is answered by its deadline too, with what is confirmed by then.
-        let oldest = self
-            .in_flight
-            .oldest()
-            .into_iter()
-            .chain(self.offers.oldest());
-        let oldest = oldest.min().filter(|_| live);
+        let oldest = self.in_flight.oldest().filter(|_| live);
         let deadline = oldest.map_or_else(Instant::now, |sent| sent + self.deadline);
         tokio::select! {
             biased;
@@ -186,13 +184,14 @@ impl Session {
                     self.waiting.confirmed(key);
                 }
             }
-            Err(error) => self.refused(sent, error),
+            // A request holds one message, so a refusal is about that message.
+            Err(error) => self.end_key(sent, Outcome::Failed(error)),
         }
     }
 
-    /// A request holds one message, so a refusal is about that message.
-    fn refused(&mut self, sent: Sent, error: PublishError) {
-        self.offers.answer(sent.ticket, Outcome::Failed(error));
+    /// Answers a message that is not confirmed, and its followers, which are not sent.
+    fn end_key(&mut self, sent: Sent, outcome: Outcome) {
+        self.offers.answer(sent.ticket, outcome);
         let followers = sent.key.map(|key| self.waiting.end(key));
         for follower in followers.into_iter().flatten() {
             self.offers.answer(follower, Outcome::Unconfirmed);
@@ -201,10 +200,17 @@ impl Session {
 
     async fn on_request(&mut self, request: Request) {
         match (request, &self.over) {
-            (Request::Offer { batch, report }, Some(over)) => {
+            (Request::Offer { batch, report, .. }, Some(over)) => {
                 Offers::refuse(over, batch.messages.len(), report);
             }
-            (Request::Offer { batch, report }, None) => self.queue(batch, report),
+            (
+                Request::Offer {
+                    batch,
+                    report,
+                    taken,
+                },
+                None,
+            ) => self.queue(batch, report, taken),
             (Request::Close(done), _) => self.closing.push(done),
             (Request::Abandon(done), _) => {
                 self.end(ErrorKind::Unavailable, "the session was abandoned");
@@ -215,8 +221,8 @@ impl Session {
         }
     }
 
-    fn queue(&mut self, batch: Arc<Batch>, report: Report) {
-        for ticket in self.offers.open(batch, report, Instant::now()) {
+    fn queue(&mut self, batch: Arc<Batch>, report: Report, taken: Instant) {
+        for ticket in self.offers.open(batch, report, taken) {
             let key = self.offers.message(ticket).and_then(|outgoing| {
                 let key = outgoing.message.key.clone()?;
                 Some((outgoing.route.clone(), key))
@@ -233,12 +239,22 @@ impl Session {
                 return;
             };
             let sent = Sent { ticket, key };
+            if self.is_late(ticket) {
+                self.end_key(sent, Outcome::Unconfirmed);
+                continue;
+            }
             match self.send(ticket).await {
                 Ok(()) => self.in_flight.take(Instant::now(), sent),
-                Err(Some(error)) => self.refused(sent, error),
+                Err(Some(error)) => self.end_key(sent, Outcome::Failed(error)),
                 Err(None) => self.end(ErrorKind::Unavailable, "the connection to NATS is lost"),
             }
         }
+    }
+
+    /// Whether the deadline of its offer passed before a message was sent: the offer is answered now, with what is confirmed by then.
+    fn is_late(&self, ticket: Ticket) -> bool {
+        let taken = self.offers.taken(ticket);
+        taken.is_some_and(|taken| taken.elapsed() >= self.deadline)
     }
 
     /// Hands one message to the connection, which has room for all that may be in flight.

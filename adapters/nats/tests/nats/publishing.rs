@@ -90,6 +90,33 @@ async fn a_session_that_lost_its_connection_sends_nothing_on_another_one() {
 }
 
 #[tokio::test]
+async fn a_backlog_of_one_key_is_not_taken_for_a_broker_that_does_not_answer() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    let proxy = Proxy::to(nats.port()).await;
+    let mut config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    config.deadline = Duration::from_secs(2);
+    let mut session = NatsPublisher::connect(&config).await.unwrap();
+    // One by one they take longer than the deadline.
+    proxy.delay(Duration::from_millis(5));
+    let backlog: Vec<_> = (0..400_u32)
+        .map(|n| message(&subject, "hot", n.to_string().into()))
+        .collect();
+
+    let receipts = offer(&mut session, &backlog).await;
+    let other = offer(&mut session, &[message(&subject, "other", vec![])]).await;
+
+    let outcomes = receipts.outcomes();
+    let confirmed = |outcome: &&Outcome| matches!(outcome, Outcome::Confirmed);
+    let count = outcomes.iter().take_while(confirmed).count();
+    assert!((1..400).contains(&count), "{count}");
+    let unknown = |outcome: &Outcome| matches!(outcome, Outcome::Unconfirmed);
+    assert!(outcomes[count..].iter().all(unknown), "{receipts:?}");
+    assert!(receipts.session_over().is_none(), "{receipts:?}");
+    assert!(other.all_confirmed(), "{other:?}");
+}
+
+#[tokio::test]
 async fn nobody_there_is_an_outage() {
     let nowhere = format!("nats://127.0.0.1:{}", onceward_testkit::free_port());
 

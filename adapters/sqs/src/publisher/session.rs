@@ -22,8 +22,12 @@ use crate::headers;
 /// What the handle asks of the session.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Take these messages.
-    Offer { batch: Arc<Batch>, report: Report },
+    /// Take these messages, which were handed over at that time.
+    Offer {
+        batch: Arc<Batch>,
+        report: Report,
+        taken: Instant,
+    },
     /// Send nothing more.
     Abandon(oneshot::Sender<()>),
     /// Tell when every offer is answered.
@@ -41,6 +45,14 @@ enum Done {
         route: Route,
         found: Result<Queue, Trouble>,
     },
+    /// It was not answered by the deadline.
+    Late,
+}
+
+/// Makes a call that has so long to be answered.
+async fn within(deadline: Duration, call: impl Future<Output = Done>) -> Done {
+    let done = tokio::time::timeout(deadline, call).await;
+    done.unwrap_or(Done::Late)
 }
 
 pub(crate) struct Session {
@@ -64,7 +76,6 @@ pub(crate) struct Session {
 enum Event {
     Done(Result<Done, JoinError>),
     Request(Option<Request>),
-    Deadline,
 }
 
 impl Session {
@@ -103,10 +114,6 @@ impl Session {
                 }
                 Event::Request(Some(request)) => self.on_request(request).await,
                 Event::Request(None) => return,
-                Event::Deadline => self.end(
-                    ErrorKind::Unavailable,
-                    "SQS did not answer for a message by the deadline",
-                ),
             }
             self.send_what_may_go();
             if self.offers.is_empty() {
@@ -121,13 +128,10 @@ impl Session {
         let live = self.over.is_none();
         // One window may wait behind the one that is on its way; more is the caller's to hold.
         let room = !live || self.waiting.len() < self.max_in_flight;
-        let oldest = self.offers.oldest().filter(|_| live);
-        let deadline = oldest.map_or_else(Instant::now, |taken| taken + self.deadline);
         tokio::select! {
             biased;
             Some(done) = self.calls.join_next(), if live => Event::Done(done),
             request = self.requests.recv(), if room => Event::Request(request),
-            () = tokio::time::sleep_until(deadline.into()), if oldest.is_some() => Event::Deadline,
         }
     }
 
@@ -158,6 +162,10 @@ impl Session {
                     self.settle(ready.sent, outcome);
                 }
             }
+            Done::Late => self.end(
+                ErrorKind::Unavailable,
+                "SQS did not answer for a message by the deadline",
+            ),
         }
     }
 
@@ -226,10 +234,17 @@ impl Session {
 
     async fn on_request(&mut self, request: Request) {
         match (request, &self.over) {
-            (Request::Offer { batch, report }, Some(over)) => {
+            (Request::Offer { batch, report, .. }, Some(over)) => {
                 Offers::refuse(over, batch.messages.len(), report);
             }
-            (Request::Offer { batch, report }, None) => self.queue(batch, report),
+            (
+                Request::Offer {
+                    batch,
+                    report,
+                    taken,
+                },
+                None,
+            ) => self.queue(batch, report, taken),
             (Request::Close(done), _) => self.closing.push(done),
             (Request::Abandon(done), _) => {
                 self.end(ErrorKind::Unavailable, "the session was abandoned");
@@ -240,8 +255,8 @@ impl Session {
         }
     }
 
-    fn queue(&mut self, batch: Arc<Batch>, report: Report) {
-        for ticket in self.offers.open(batch, report, Instant::now()) {
+    fn queue(&mut self, batch: Arc<Batch>, report: Report, taken: Instant) {
+        for ticket in self.offers.open(batch, report, taken) {
             let key = self.order_key(ticket);
             if let Some(ended) = self.waiting.push(key, ticket) {
                 self.offers.answer(ended, Outcome::Unconfirmed);
@@ -265,16 +280,21 @@ impl Session {
                 break;
             };
             let sent = Sent { ticket, key };
+            if self.is_late(ticket) {
+                self.settle(sent, Outcome::Unconfirmed);
+                continue;
+            }
             if let Err((sent, error)) = self.prepare(sent) {
                 self.settle(sent, Outcome::Failed(error));
             }
         }
         while let Some((route, name)) = self.lanes.ask() {
             let client = self.client.clone();
-            self.calls.spawn(Box::pin(async move {
+            let call = async move {
                 let found = connection::find(&client, &name).await;
                 Done::Asked { route, found }
-            }));
+            };
+            self.calls.spawn(Box::pin(within(self.deadline, call)));
         }
         while self.calls.len() < self.max_calls {
             let Some((route, url, ready)) = self.lanes.next_call() else {
@@ -282,6 +302,12 @@ impl Session {
             };
             self.send(route, url, ready);
         }
+    }
+
+    /// Whether the deadline of its offer passed before a message was sent: the offer is answered now, with what is confirmed by then.
+    fn is_late(&self, ticket: OfferTicket) -> bool {
+        let taken = self.offers.taken(ticket);
+        taken.is_some_and(|taken| taken.elapsed() >= self.deadline)
     }
 
     fn prepare(&mut self, sent: Sent) -> Result<(), (Sent, PublishError)> {
@@ -317,14 +343,15 @@ impl Session {
         };
         self.in_flight += sent.len();
         let client = self.client.clone();
-        self.calls.spawn(Box::pin(async move {
+        let call = async move {
             let answer = call::send(client, url, entries).await;
             Done::Sent {
                 route,
                 sent,
                 answer,
             }
-        }));
+        };
+        self.calls.spawn(Box::pin(within(self.deadline, call)));
     }
 
     fn end(&mut self, kind: ErrorKind, what: &str) {

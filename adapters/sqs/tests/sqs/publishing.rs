@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use onceward_core::{ErrorKind, Message, Outcome, Publisher as _, Route};
+use onceward_sqs::{Sqs, SqsConfig};
+use onceward_testkit::proxy::Proxy;
 use onceward_testkit::sqs::{Act, Failure};
 
 use crate::{Stage, kind, offer, read};
@@ -165,6 +167,32 @@ async fn a_lost_answer_ends_the_session_and_another_one_completes_it_without_cop
         let sent: Vec<_> = (0..30).filter(|n| n % 3 == key).collect();
         assert_eq!(*came, sent);
     }
+}
+
+#[tokio::test]
+async fn a_backlog_of_one_key_is_not_taken_for_a_broker_that_does_not_answer() {
+    let stage = Stage::fifo().await;
+    let proxy = Proxy::to(stage.server.port()).await;
+    let mut config = SqsConfig::emulator(format!("http://{}", proxy.addr()));
+    config.deadline = Duration::from_secs(2);
+    let mut session = Sqs::new(config).publisher().await.unwrap();
+    // One by one they take longer than the deadline.
+    proxy.delay(Duration::from_millis(5));
+    let backlog: Vec<_> = (0..400)
+        .map(|n| stage.message("hot", n.to_string()))
+        .collect();
+
+    let receipts = offer(&mut session, &backlog).await;
+    let other = offer(&mut session, &[stage.message("other", "x")]).await;
+
+    let outcomes = receipts.outcomes();
+    let confirmed = |outcome: &&Outcome| matches!(outcome, Outcome::Confirmed);
+    let count = outcomes.iter().take_while(confirmed).count();
+    assert!((1..400).contains(&count), "{count}");
+    let unknown = |outcome: &Outcome| matches!(outcome, Outcome::Unconfirmed);
+    assert!(outcomes[count..].iter().all(unknown), "{receipts:?}");
+    assert!(receipts.session_over().is_none(), "{receipts:?}");
+    assert!(other.all_confirmed(), "{other:?}");
 }
 
 #[tokio::test]
