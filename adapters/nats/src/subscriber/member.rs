@@ -106,11 +106,12 @@ impl Member {
         if self.suspicion.is_strong() {
             let (context, durable) = (self.context.clone(), self.durable.clone());
             let search = async move { unreadable::first(&context, &durable).await };
-            if let Some(found) = self.outside.unless_interrupted(search).await?? {
-                if found.readable_before == 0 {
+            match self.outside.unless_interrupted(search).await?? {
+                Some(found) if found.readable_before == 0 => {
                     return Ok(self.give_out_unreadable(found).await);
                 }
-                limit = Some(found.readable_before);
+                Some(found) => limit = Some(found.readable_before),
+                None => self.suspicion.refuted(),
             }
         }
         let claim = self.claim().await?;

@@ -24,7 +24,12 @@ impl Suspicion {
         self.fruitless += 1;
     }
 
-    /// Whether it is time to look at what comes next. In an ordinary outage that costs a few requests and finds nothing.
+    /// What comes next was looked at, and nothing of it breaks a connection.
+    pub(crate) fn refuted(&mut self) {
+        self.fruitless = 0;
+    }
+
+    /// Whether it is time to look at what comes next. In an ordinary outage that costs some requests, once, and finds nothing.
     pub(crate) fn is_strong(&self) -> bool {
         self.fruitless >= 2
     }
@@ -42,6 +47,23 @@ mod tests {
         suspicion.disconnected();
         assert!(!suspicion.is_strong());
         suspicion.claimed(7);
+        suspicion.disconnected();
+
+        assert!(suspicion.is_strong());
+    }
+
+    #[test]
+    fn a_suspicion_that_was_refuted_needs_as_many_lost_connections_again() {
+        let mut suspicion = Suspicion::default();
+        suspicion.claimed(7);
+        suspicion.disconnected();
+        suspicion.disconnected();
+
+        suspicion.refuted();
+        assert!(!suspicion.is_strong());
+        suspicion.claimed(7);
+        suspicion.disconnected();
+        assert!(!suspicion.is_strong());
         suspicion.disconnected();
 
         assert!(suspicion.is_strong());

@@ -2,10 +2,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
-use futures_util::StreamExt as _;
-use onceward_core::{Acker as _, Subscriber as _};
-use onceward_nats::SubscriberConfig;
-use onceward_testkit::nats::Nats;
+use futures_util::{FutureExt as _, StreamExt as _};
+use onceward_core::{Acker as _, Arrival, Subscriber as _};
+use onceward_nats::{NatsConfig, NatsSubscriber, NatsToken, SubscriberConfig};
+use onceward_testkit::nats::{Nats, Options};
+use onceward_testkit::proxy::Proxy;
 use tokio::time::timeout;
 
 use crate::{PATIENCE, acked_up_to, join, positions, publish, read, subject};
@@ -136,6 +137,58 @@ async fn what_is_given_back_comes_again_before_anything_behind_it() {
     let rest = 5 - (came.len() - again);
     came.extend(positions(&read(&mut reader, rest).await));
     assert_eq!(came[again..], [2, 3, 4, 5, 6]);
+}
+
+/// Reads until the oldest unacked delivery comes, whatever is told meanwhile.
+async fn first(reader: &mut NatsSubscriber) -> NatsToken {
+    let first = async {
+        loop {
+            let arrivals = reader.next(1).await.unwrap_or_default();
+            let deliveries = arrivals.into_iter().filter_map(|arrival| match arrival {
+                Arrival::Delivery(delivery) => Some(delivery),
+                _ => None,
+            });
+            let mut firsts = deliveries.filter(|one| one.origin.position == Some(1));
+            if let Some(first) = firsts.next() {
+                return first.token;
+            }
+        }
+    };
+    timeout(PATIENCE, first).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_outage_has_a_member_look_once_for_what_it_cannot_read() {
+    let nats = Nats::start(Options::default()).await;
+    let subject = subject(&nats).await;
+    publish(&nats, &subject, 20).await;
+    let watcher = nats.client().await;
+    let mut looks = watcher.subscribe("$JS.API.STREAM.MSG.GET.>").await.unwrap();
+    let mut proxy = Proxy::to(nats.port()).await;
+    let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    let member = SubscriberConfig::new("reader", [&subject]);
+    let mut reader = NatsSubscriber::join(&config, member).await.unwrap();
+
+    // Two connections lost at the same place are suspicious.
+    for _ in 0..2 {
+        first(&mut reader).await;
+        proxy.cut().await;
+        proxy.heal().await;
+    }
+    let acker = reader.acker();
+    for _ in 0..3 {
+        let again = vec![first(&mut reader).await];
+        acker.give_back(again, Duration::ZERO).await.unwrap();
+    }
+    first(&mut reader).await;
+
+    watcher.flush().await.unwrap();
+    let mut count = 0;
+    while looks.next().now_or_never().is_some() {
+        count += 1;
+    }
+    // One for each of the messages, and one that finds no more.
+    assert_eq!(count, 21);
 }
 
 #[tokio::test]
