@@ -197,7 +197,7 @@ pub(crate) async fn reset(
             // Deliveries are counted anew; what is told as delivered may be one that found nobody.
             next_delivery: info.ack_floor.consumer_sequence + 1,
         }),
-        Ok(Response::Err { error }) if error.code() == 503 => Err(no_answer(error)),
+        Ok(Response::Err { error }) if durable::is_passing(&error) => Err(no_answer(error)),
         Ok(Response::Err { error }) => Err(misconfigured(format!(
             "the durable {} of stream {} cannot be taken back to its oldest unacked message: {error}",
             durable.name, durable.stream

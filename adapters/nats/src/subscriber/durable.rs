@@ -8,8 +8,8 @@ use async_nats::jetstream::consumer::{
     AckPolicy, Config, DeliverPolicy, Info, PriorityPolicy, ReplayPolicy,
 };
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{self, RetentionPolicy};
-use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::jetstream::stream::{self, ConsumerErrorKind, RetentionPolicy};
+use async_nats::jetstream::{Context, Error, ErrorCode};
 use onceward_core::{BoxError, ErrorKind, Partition, SubscribeError, SubscribeErrorKind};
 use serde_json::json;
 
@@ -176,13 +176,30 @@ async fn create(
     // Two members that make it at the same time ask for the same, which the server answers alike.
     let created = context.create_consumer_on_stream(wanted, stream).await;
     let consumer = created.map_err(|error| {
-        SubscribeError::with_source(
-            SubscribeErrorKind::Misconfigured,
-            format!("the durable {} cannot be made", config.durable),
-            error,
-        )
+        let what = format!("the durable {} cannot be made", config.durable);
+        SubscribeError::with_source(not_made(&error.kind()), what, error)
     })?;
     Ok(consumer.cached_info().clone())
+}
+
+/// Why a durable could not be made.
+fn not_made(error: &ConsumerErrorKind) -> SubscribeErrorKind {
+    match error {
+        ConsumerErrorKind::JetStream(refusal) if !is_passing(refusal) => {
+            SubscribeErrorKind::Misconfigured
+        }
+        ConsumerErrorKind::InvalidConsumerType
+        | ConsumerErrorKind::InvalidName
+        | ConsumerErrorKind::Other => SubscribeErrorKind::Misconfigured,
+        ConsumerErrorKind::JetStream(_)
+        | ConsumerErrorKind::TimedOut
+        | ConsumerErrorKind::Request => SubscribeErrorKind::Unavailable,
+    }
+}
+
+/// Whether the server refused something that it may do later: a status of 500 and above speaks of the server, not of what it was asked.
+pub(crate) fn is_passing(refusal: &Error) -> bool {
+    refusal.code() >= 500
 }
 
 fn fit(
@@ -315,6 +332,19 @@ mod tests {
 
             assert!(problem.contains(word), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_durable_that_the_server_cannot_make_now_is_tried_again() {
+        let refused = |code: u16| {
+            let refusal = json!({ "code": code, "err_code": 10_012, "description": "x" });
+            ConsumerErrorKind::JetStream(serde_json::from_value(refusal).unwrap())
+        };
+
+        for passing in [refused(500), refused(503), ConsumerErrorKind::TimedOut] {
+            assert_eq!(not_made(&passing), SubscribeErrorKind::Unavailable);
+        }
+        assert_eq!(not_made(&refused(400)), SubscribeErrorKind::Misconfigured);
     }
 
     #[test]

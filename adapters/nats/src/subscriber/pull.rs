@@ -97,6 +97,7 @@ pub(crate) fn said(message: &Message) -> Said {
             _ => Said::Disturbed(description.to_owned()),
         },
         Some(StatusCode::NO_RESPONDERS) => Said::Disturbed("nobody answers".to_owned()),
+        Some(status) if status.is_server_error() => Said::Disturbed(description.to_owned()),
         Some(_) => Said::Nothing,
     }
 }
@@ -168,7 +169,9 @@ mod tests {
             said(&status(409, "Leadership Change")),
             Said::Disturbed(_)
         ));
-        assert!(matches!(said(&status(503, "")), Said::Disturbed(_)));
+        for code in [500, 503] {
+            assert!(matches!(said(&status(code, "")), Said::Disturbed(_)));
+        }
         assert_eq!(said(&status(100, "Idle Heartbeat")), Said::Nothing);
     }
 

@@ -143,14 +143,12 @@ async fn what_is_given_back_comes_again_before_anything_behind_it() {
 async fn first(reader: &mut NatsSubscriber) -> NatsToken {
     let first = async {
         loop {
-            let arrivals = reader.next(1).await.unwrap_or_default();
-            let deliveries = arrivals.into_iter().filter_map(|arrival| match arrival {
-                Arrival::Delivery(delivery) => Some(delivery),
-                _ => None,
-            });
-            let mut firsts = deliveries.filter(|one| one.origin.position == Some(1));
-            if let Some(first) = firsts.next() {
-                return first.token;
+            for arrival in reader.next(1).await.unwrap_or_default() {
+                if let Arrival::Delivery(delivery) = arrival
+                    && delivery.origin.position == Some(1)
+                {
+                    return delivery.token;
+                }
             }
         }
     };
