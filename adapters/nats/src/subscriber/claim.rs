@@ -60,7 +60,10 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) async fn open(client: &Client, durable: &Durable) -> Result<Self, SubscribeError> {
         let prefix = format!("{}.", client.new_inbox());
-        let subscribed = client.subscribe(format!("{prefix}*")).await;
+        let subscribed = client.subscribe(format!("{prefix}*"));
+        // While the connection is down, acks may fill the way to it.
+        let subscribed = tokio::time::timeout(GRACE, subscribed).await;
+        let messages = subscribed.map_err(no_answer)?.map_err(no_answer)?;
         Ok(Self {
             client: client.clone(),
             next_subject: format!(
@@ -68,7 +71,7 @@ impl Inbox {
                 durable.stream, durable.name
             ),
             prefix,
-            messages: subscribed.map_err(no_answer)?,
+            messages,
         })
     }
 

@@ -242,12 +242,18 @@ impl<'a> Owner<'a> {
 
     async fn extend_waiting(&mut self) {
         self.forget_taken();
-        for reply in self.waiting.iter().cloned() {
-            let extended = self.client.publish(reply, AckKind::Progress.into()).await;
-            if let Err(error) = extended {
-                tracing::debug!(%error, "a waiting delivery was not extended");
-                return;
+        let told = async {
+            for reply in self.waiting.iter().cloned() {
+                let extended = self.client.publish(reply, AckKind::Progress.into()).await;
+                if let Err(error) = extended {
+                    tracing::debug!(%error, "a waiting delivery was not extended");
+                    return;
+                }
             }
+        };
+        // While the connection is silent, acks may fill the way to it, and nothing else would be heard meanwhile.
+        if let Err(error) = tokio::time::timeout(GRACE, told).await {
+            tracing::debug!(%error, "waiting deliveries were not extended");
         }
     }
 }

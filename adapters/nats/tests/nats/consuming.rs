@@ -190,6 +190,31 @@ async fn an_outage_has_a_member_look_once_for_what_it_cannot_read() {
 }
 
 #[tokio::test]
+async fn a_connection_that_falls_silent_with_the_way_to_it_full_is_told_as_an_outage() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 10).await;
+    let proxy = Proxy::to(nats.port()).await;
+    let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    let mut member = SubscriberConfig::new("reader", [&subject]);
+    // It extends five times a second, and is heard by the server each three seconds.
+    member.ack_wait = Duration::from_millis(600);
+    member.takeover_after = Duration::from_secs(9);
+    member.buffer = 5;
+    let mut reader = NatsSubscriber::join(&config, member).await.unwrap();
+    let held = read(&mut reader, 1).await.remove(0);
+
+    proxy.stall();
+    let acker = reader.acker();
+    let many = vec![held.token; 10_000];
+    // It is given up once nothing more fits.
+    while acker.extend(many.clone()).await.is_ok() {}
+    let told = async { while reader.next(1).await.is_ok() {} };
+
+    timeout(PATIENCE, told).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_durable_that_is_deleted_under_its_members_is_not_made_again_in_silence() {
     let nats = Nats::shared().await;
     let subject = subject(nats).await;
