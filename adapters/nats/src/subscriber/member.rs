@@ -18,6 +18,14 @@ use super::owner::{Claim, Owner, Shared};
 use super::suspicion::Suspicion;
 use super::unreadable::{self, Unreadable};
 use crate::config::SubscriberConfig;
+use crate::connection::Happening;
+
+/// How a rest ended.
+enum Rested {
+    Connected,
+    Disconnected,
+    Leave(Option<oneshot::Sender<()>>),
+}
 
 pub(crate) struct Member {
     outside: Outside,
@@ -76,8 +84,7 @@ impl Member {
                 End::Leave(done) => return self.leave(done).await,
                 End::Disconnected => {
                     self.suspicion.disconnected();
-                    let lost = unavailable("the connection to NATS is lost".to_owned());
-                    self.outbound.send(Item::Failure(lost));
+                    self.tell_outage();
                 }
                 End::Taken => self.pin = None,
                 End::Unwanted => {}
@@ -90,10 +97,17 @@ impl Member {
                 }
                 End::Unfit(error) => self.outbound.send(Item::Failure(error)),
             }
-            if let Some(done) = self.rest(pause).await {
-                return self.leave(done).await;
+            match self.rest(pause).await {
+                Rested::Connected => {}
+                Rested::Disconnected => self.tell_outage(),
+                Rested::Leave(done) => return self.leave(done).await,
             }
         }
+    }
+
+    fn tell_outage(&self) {
+        let lost = unavailable("the connection to NATS is lost".to_owned());
+        self.outbound.send(Item::Failure(lost));
     }
 
     /// Stands by, owns, and loses, once. Either side of the result is how it ended.
@@ -250,17 +264,27 @@ impl Member {
         self.outbound.send(Item::Arrival(Arrival::Lost(partition)));
     }
 
-    /// Waits a while; tells if it is to leave meanwhile.
-    async fn rest(&mut self, pause: Duration) -> Option<Option<oneshot::Sender<()>>> {
+    /// Waits a while. An outage that is over by its end need not be told.
+    async fn rest(&mut self, pause: Duration) -> Rested {
         let until = Instant::now() + pause;
+        let mut rested = Rested::Connected;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until.into()) => return None,
+                biased;
                 command = self.outside.commands.recv() => match command {
-                    Some(Command::Leave(done)) => return Some(Some(done)),
-                    None => return Some(None),
+                    Some(Command::Leave(done)) => return Rested::Leave(Some(done)),
+                    None => return Rested::Leave(None),
                     Some(Command::GoBack { .. } | Command::Settled { .. }) => {}
                 },
+                Some(happening) = self.outside.happenings.recv() => match happening {
+                    Happening::Up => rested = Rested::Connected,
+                    Happening::Down => {
+                        self.suspicion.disconnected();
+                        rested = Rested::Disconnected;
+                    }
+                    Happening::Told(told) => tracing::warn!(told, "NATS tells of trouble"),
+                },
+                () = tokio::time::sleep_until(until.into()) => return rested,
             }
         }
     }

@@ -190,6 +190,31 @@ async fn an_outage_has_a_member_look_once_for_what_it_cannot_read() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_back_before_a_member_begins_again_is_no_outage() {
+    let nats = Nats::shared().await;
+    let subject = subject(nats).await;
+    publish(nats, &subject, 3).await;
+    let mut proxy = Proxy::to(nats.port()).await;
+    let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    let member = SubscriberConfig::new("reader", [&subject]);
+    let mut reader = NatsSubscriber::join(&config, member).await.unwrap();
+    let held = read(&mut reader, 3).await;
+
+    let tokens = held.into_iter().map(|one| one.token).collect();
+    let acker = reader.acker();
+    acker
+        .give_back(tokens, Duration::from_secs(3))
+        .await
+        .unwrap();
+    proxy.cut().await;
+    proxy.heal().await;
+    // No error comes before them.
+    let again = read(&mut reader, 3).await;
+
+    assert_eq!(positions(&again), [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_connection_that_falls_silent_with_the_way_to_it_full_is_told_as_an_outage() {
     let nats = Nats::shared().await;
     let subject = subject(nats).await;
