@@ -1,6 +1,7 @@
 //! Connections: one that ends for good when it is lost, for sessions, and one that comes back, for members.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use onceward_core::{BoxError, ErrorKind, PublishError};
@@ -11,6 +12,10 @@ use crate::config::{Credentials, NatsConfig};
 
 /// Commands that async-nats holds beyond what a session has in flight.
 const SPARE_COMMANDS: usize = 64;
+/// Pings in a row that must be unanswered before async-nats closes a connection.
+const UNANSWERED_PINGS: u32 = 3;
+/// The least time between pings.
+const LEAST_BETWEEN_PINGS: Duration = Duration::from_secs(1);
 /// A server that nobody can be connected to: port 0 is never listened on.
 const NOWHERE: &str = "nats://127.0.0.1:0";
 
@@ -47,18 +52,21 @@ pub(crate) async fn lasting(
     Ok((client, happenings))
 }
 
-/// Connects for one session: once lost, nothing that async-nats still holds is ever sent.
+/// Connects for one session: once lost, nothing that async-nats still holds is ever sent. It is closed once nothing was heard for
+/// the deadline of a message: a session that was given up cannot take back what a silent connection holds.
 ///
 /// async-nats cannot be told not to reconnect, and would send what waits in its channel on the new connection, past
 /// messages that were lost with the old one. So once connected, it only knows a server that nobody can be connected to.
 pub(crate) async fn fleeting(config: &NatsConfig) -> Result<Connection, PublishError> {
+    let between_pings = config.deadline / UNANSWERED_PINGS;
     let options = options(config)
         .await?
+        .ping_interval(between_pings.max(LEAST_BETWEEN_PINGS))
         .max_reconnects(config.servers.len().max(1))
         .ignore_discovered_servers()
         .client_capacity(config.max_in_flight + SPARE_COMMANDS)
         .subscription_capacity(config.max_in_flight + SPARE_COMMANDS)
-        .reconnect_delay_callback(|_| std::time::Duration::ZERO);
+        .reconnect_delay_callback(|_| Duration::ZERO);
     let (sender, happenings) = mpsc::unbounded_channel();
     let client = connect(config, options, vec![sender]).await?;
     let connection = Connection { client, happenings };
@@ -177,9 +185,27 @@ fn unavailable(what: &str, source: impl Into<BoxError>) -> PublishError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use onceward_testkit::nats::Nats;
+    use onceward_testkit::proxy::Proxy;
+    use tokio::time::timeout;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_sessions_connection_that_is_silent_for_as_long_as_a_deadline_is_closed() {
+        let nats = Nats::shared().await;
+        let proxy = Proxy::to(nats.port()).await;
+        let mut config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+        config.deadline = Duration::from_secs(3);
+        let mut connection = fleeting(&config).await.unwrap();
+        assert_eq!(connection.happenings.recv().await, Some(Happening::Up));
+
+        proxy.stall();
+        let next = connection.happenings.recv();
+        let told = timeout(Duration::from_secs(20), next).await;
+
+        assert_eq!(told, Ok(Some(Happening::Down)));
+    }
 
     #[tokio::test]
     async fn an_error_of_a_connection_shows_no_credentials() {

@@ -216,9 +216,16 @@ impl Session {
                 self.end(ErrorKind::Unavailable, "the session was abandoned");
                 // The connection cannot be told to forget what it holds, but it can be closed: there is no other.
                 self.client.force_reconnect().await.ok();
+                self.until_closed().await;
                 done.send(()).ok();
             }
         }
+    }
+
+    /// Waits until the connection is closed: until then what it holds may still leave.
+    async fn until_closed(&mut self) {
+        let happenings = &mut self.connection.happenings;
+        while let Some(Happening::Up | Happening::Told(_)) = happenings.recv().await {}
     }
 
     fn queue(&mut self, batch: Arc<Batch>, report: Report, taken: Instant) {

@@ -9,6 +9,8 @@ use onceward_testkit::nats::{Nats, Options};
 use onceward_testkit::proxy::Proxy;
 use onceward_testkit::unique;
 
+use tokio::time::timeout;
+
 use crate::{PATIENCE, message, offer, session, stream, subject};
 
 #[tokio::test]
@@ -62,14 +64,9 @@ async fn a_session_that_lost_its_connection_sends_nothing_on_another_one() {
     let mut proxy = Proxy::to(nats.port()).await;
     let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
     let mut session = NatsPublisher::connect(&config).await.unwrap();
-    // More than all buffers on the way hold, so that most of it waits in this process.
-    let large: Vec<_> = (0..60)
-        .map(|n| message(&subject, &n.to_string(), vec![0; 500_000]))
-        .collect();
 
     proxy.stall();
-    let batch = Arc::new(Batch { messages: large });
-    let pending = session.offer(batch).await;
+    let pending = session.offer(large(&subject)).await;
     proxy.cut().await;
     let receipts = tokio::time::timeout(PATIENCE, pending).await.unwrap();
     proxy.heal().await;
@@ -87,6 +84,32 @@ async fn a_session_that_lost_its_connection_sends_nothing_on_another_one() {
     assert_eq!(stream.info().await.unwrap().state.messages, 20);
     let over = offer(&mut session, &[message(&subject, "late", vec![])]).await;
     assert!(over.session_over().is_some());
+}
+
+/// More than all buffers on the way hold, so that most of it waits in this process.
+fn large(subject: &str) -> Arc<Batch> {
+    let messages = (0..60).map(|n| message(subject, &n.to_string(), vec![0; 500_000]));
+    Arc::new(Batch {
+        messages: messages.collect(),
+    })
+}
+
+#[tokio::test]
+async fn a_session_is_abandoned_only_once_nothing_more_of_it_can_leave() {
+    let nats = Nats::start(Options::default()).await;
+    let subject = subject(&nats).await;
+    let mut proxy = Proxy::to(nats.port()).await;
+    let config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
+    let mut session = NatsPublisher::connect(&config).await.unwrap();
+
+    proxy.stall();
+    let _pending = session.offer(large(&subject)).await;
+    let mut abandoned = Box::pin(session.abandon());
+    let at_once = timeout(Duration::from_millis(200), &mut abandoned).await;
+    proxy.heal().await;
+
+    assert!(at_once.is_err());
+    timeout(PATIENCE, abandoned).await.unwrap();
 }
 
 #[tokio::test]
