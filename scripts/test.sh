@@ -41,23 +41,23 @@ fetched="$(mktemp)"
 fetching=
 let_it_end() {
     # An installer of packages is not to be stopped in the middle, and the next run would wait for it without a word.
-    if [ -n "$fetching" ] && kill -0 "$fetching" 2>/dev/null; then
-        echo "waiting for scripts/install-servers.sh to end" >&2
-        wait "$fetching" || true
+    if [ -n "$fetching" ]; then
+        if kill -0 "$fetching" 2>/dev/null; then echo "waiting for scripts/install-servers.sh to end" >&2; fi
+        wait "$fetching" || cat "$fetched" >&2
     fi
     rm -f "$fetched"
 }
 trap let_it_end EXIT
 what_was_fetched() {
-    if ! wait "$fetching"; then
-        cat "$fetched" >&2
-        return 1
-    fi
+    local code=0
+    wait "$fetching" || code="$?"
+    fetching=
     cat "$fetched"
+    return "$code"
 }
 
 stage setup scripts/install-servers.sh build
-scripts/install-servers.sh postgres postgres-newer nats kafka sqs runner valgrind >"$fetched" 2>&1 &
+{ scripts/install-servers.sh && scripts/install-servers.sh valgrind; } >"$fetched" 2>&1 &
 fetching=$!
 stage format cargo fmt --all -- --check
 stage clippy cargo clippy --workspace --all-targets --features "$features" -- -D warnings
