@@ -56,12 +56,7 @@ const TOO_LARGE: [Code; 3] = [
     Code::InvalidMessageSize,
 ];
 
-const REJECTED: [Code; 4] = [
-    Code::InvalidRecord,
-    Code::InvalidTimestamp,
-    Code::PolicyViolation,
-    Code::UnsupportedForMessageFormat,
-];
+const REJECTED: [Code; 2] = [Code::InvalidRecord, Code::PolicyViolation];
 
 const UNKNOWN_TOPIC: [Code; 4] = [
     Code::UnknownTopic,
@@ -84,7 +79,13 @@ const UNAUTHORIZED: [Code; 11] = [
     Code::DelegationTokenExpired,
 ];
 
-const THROTTLED: [Code; 1] = [Code::ThrottlingQuotaExceeded];
+/// What a topic says to every message of it for now, also where it is the relay's clock or the topic's format that must change: a record's
+/// time stamp is the time of publishing, so no message is guilty of it.
+const THROTTLED: [Code; 3] = [
+    Code::ThrottlingQuotaExceeded,
+    Code::InvalidTimestamp,
+    Code::UnsupportedForMessageFormat,
+];
 
 /// Errors after which a member cannot go on as it is set up.
 const MISCONFIGURED: [Code; 6] = [
@@ -163,6 +164,13 @@ mod tests {
             ErrorKind::Unauthorized
         );
         assert_eq!(kind(Code::ThrottlingQuotaExceeded), ErrorKind::Throttled);
+    }
+
+    #[test]
+    fn no_message_is_guilty_of_the_relays_clock_or_of_the_format_of_its_topic() {
+        for code in [Code::InvalidTimestamp, Code::UnsupportedForMessageFormat] {
+            assert_eq!(kind(code), ErrorKind::Throttled, "{code:?}");
+        }
     }
 
     #[test]

@@ -38,8 +38,7 @@ pub(super) fn blame(refusal: &Refusal, all: &[Refusal], alone: bool) -> Blame {
     }
     let kind = errors::kind(refusal.code);
     // Sizes are judged for a request as a whole, so that a broker never names a record for its size.
-    let by_record = [Code::InvalidRecord, Code::InvalidTimestamp].contains(&refusal.code);
-    let named = by_record
+    let named = refusal.code == Code::InvalidRecord
         && all.iter().any(|other| {
             other.partition == refusal.partition && other.code == Code::InvalidDifferentRecord
         });

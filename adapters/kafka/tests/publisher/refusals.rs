@@ -218,6 +218,22 @@ async fn a_broker_that_names_the_guilty_record_spares_its_neighbours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_the_topic_does_not_accept_is_no_fault_of_the_message() {
+    let broker = Broker::shared().await;
+    let topic = topic(broker, &[("message.timestamp.before.max.ms", "0")]).await;
+    let kafka = Kafka::new(patient(broker)).unwrap();
+    let messages = numbered(&topic, 3, &[], 0);
+
+    let together = publish(&mut kafka.publisher(), &messages).await;
+    let alone = publish(&mut kafka.publisher(), &messages[..1]).await;
+
+    // Of several, librdkafka only says that they are refused. Each is offered alone then, and learns why.
+    assert_eq!(letters(&together), "sss");
+    assert_eq!(letters(&alone), "f");
+    assert_eq!(error_kind(&alone.outcomes()[0]), Some(ErrorKind::Throttled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_does_not_exist_is_told_and_holds_up_no_other() {
     let broker = Broker::shared().await;
     let known = topic(broker, &[]).await;
