@@ -178,7 +178,8 @@ pub enum Start {
     /// At the oldest message that is retained.
     #[default]
     Earliest,
-    /// With what comes once a member is there. A partition that is added later to a topic is read from its oldest message.
+    /// With what comes once a member is there, if the group has a position in no partition of the topic. It gets one in each of them at
+    /// once; a partition that is added later to the topic is read from its oldest message.
     Latest,
 }
 

@@ -5,7 +5,9 @@
 //! in its group.
 
 mod assignment;
+mod beginning;
 mod member;
+mod questions;
 mod resume;
 mod shared;
 mod table;
@@ -27,7 +29,8 @@ use crate::config::{self, KafkaConfig, KafkaSubscription};
 use crate::errors::subscribe_error;
 use crate::publisher::capabilities;
 use assignment::{Assignment, Place};
-use member::{ANSWER_WITHIN, Member};
+use member::Member;
+use questions::ANSWER_WITHIN;
 use shared::Shared;
 use table::Generation;
 use thread::run;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use onceward_core::{Partition, Prefix, Ticket};
 
-use super::resume::Resume;
+use super::resume::{Resume, Stand};
 
 /// A partition's place in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +86,20 @@ impl Assignment {
     /// The next position expected, once there is one.
     pub(super) fn next(&self) -> Option<i64> {
         self.next
+    }
+
+    /// Is read from where somebody stands. Gives that position.
+    pub(super) fn stand(&mut self, stand: Stand) -> i64 {
+        match stand {
+            Stand::At(at) => {
+                self.committed(at);
+                at
+            }
+            Stand::Begins(at) => {
+                self.resume(Resume::Begin(at));
+                at
+            }
+        }
     }
 
     /// Reads on elsewhere.

@@ -1,6 +1,6 @@
 //! What a member does when its group calls: takes partitions, gives them back, commits positions, reads on after a jump.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -19,25 +19,22 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use super::assignment::{Assignment, Place};
-use super::position_of;
-use super::resume::{Lost, Resume, resume};
+use super::beginning::{Beginning, Stands};
+use super::questions::Questions;
+use super::resume::{Lost, Resume, Stand, resume};
 use super::shared::Shared;
-use super::table::Generation;
+use super::table::{Generation, Stuck};
 use crate::errors::subscribe_error;
-use crate::{KafkaSubscription, Start, log};
+use crate::{KafkaSubscription, log};
 
 /// How long the thread waits for the group at a time.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How long a question to the cluster may take.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// One member, as librdkafka calls it. All calls but the log's come from the member's own thread.
 pub(super) struct Member {
     shared: Arc<Shared>,
     pub(super) subscription: KafkaSubscription,
-    /// Milliseconds since the epoch.
-    joined_at_millis: i64,
+    beginning: Beginning,
     /// The consumer that calls; set before it joins.
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Self>>>,
 }
@@ -103,91 +100,57 @@ impl ConsumerContext for Member {
 
 impl Member {
     pub(super) fn new(shared: Arc<Shared>, subscription: KafkaSubscription) -> Self {
+        let beginning = Beginning {
+            start: subscription.start,
+            since: Timestamp::now().to_millis().unwrap_or(0),
+        };
         Self {
             shared,
             subscription,
-            joined_at_millis: Timestamp::now().to_millis().unwrap_or(0),
+            beginning,
             consumer: OnceLock::new(),
         }
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
-        let committed = consumer.committed_offsets(list.clone(), ANSWER_WITHIN);
-        if let Err(error) = &committed {
-            // Then librdkafka asks by itself, and what it does not find is looked for later.
-            info!(%error, "the group's positions cannot be read now");
-        }
-        let committed = committed.ok();
-        for place in places(list) {
+        let places = places(list);
+        let mut owned = self.shared.locked().places();
+        owned.extend(places.iter().cloned());
+        let questions = Questions::new(consumer);
+        let stands = self.beginning.stands(&questions, &places, &owned);
+        // Then librdkafka asks by itself, and what it does not find is looked for later.
+        let later = |error: KafkaError| info!(%error, "the group's positions cannot be told now");
+        let mut stands = stands.unwrap_or_else(|error| {
+            later(error);
+            Stands::new()
+        });
+        for place in places {
             info!(
                 topic = place.topic,
                 partition = place.number,
                 "partition assigned"
             );
             let mut assignment = Assignment::new(place.clone());
-            let committed = committed.as_ref();
-            let at = committed.and_then(|all| self.begin(consumer, &mut assignment, all));
-            if let Some(at) = at {
-                let set = list.set_partition_offset(&place.topic, place.number, Offset::Offset(at));
-                debug!(?set, at, "partition is read from here");
+            let stand = stands.remove(&place).transpose();
+            let stand = stand.unwrap_or_else(|error| {
+                later(error);
+                None
+            });
+            if let Some(stand) = stand {
+                let at = Offset::Offset(assignment.stand(stand));
+                let set = list.set_partition_offset(&place.topic, place.number, at);
+                debug!(?set, ?at, "partition is read from here");
+            } else {
+                info!(
+                    topic = place.topic,
+                    partition = place.number,
+                    "partition waits for the group's position"
+                );
             }
             // Before the assignment takes effect, so that no record goes to the queue of the whole member.
             let queue = self.queue(&place);
             self.shared.locked().assign(assignment, queue);
         }
-    }
-
-    /// Where a partition is read from, if that can be told now. `all`: the group's positions in the partitions assigned.
-    fn begin(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        assignment: &mut Assignment,
-        all: &TopicPartitionList,
-    ) -> Option<i64> {
-        let place = &assignment.place;
-        let found = all.find_partition(&place.topic, place.number)?;
-        if let Some(committed) = position_of(found.offset()) {
-            assignment.committed(committed);
-            return Some(committed);
-        }
-        let of_topic = all.elements_for_topic(&place.topic);
-        let known = of_topic
-            .iter()
-            .any(|one| position_of(one.offset()).is_some());
-        // A partition added to a topic that the group reads already: what came into it before we did is not to be left out.
-        let start = if known {
-            Start::Earliest
-        } else {
-            self.subscription.start
-        };
-        let lost = self.lost(consumer, place, None, None).ok()?;
-        let at = resume(lost, start);
-        assignment.resume(at);
-        Some(at.at())
-    }
-
-    /// Asks what there is to be read of a partition.
-    fn lost(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        place: &Place,
-        expected: Option<i64>,
-        committed: Option<i64>,
-    ) -> KafkaResult<Lost> {
-        let (low, high) = consumer.fetch_watermarks(&place.topic, place.number, ANSWER_WITHIN)?;
-        let mut list = TopicPartitionList::new();
-        let joined = Offset::Offset(self.joined_at_millis);
-        list.add_partition_offset(&place.topic, place.number, joined)?;
-        let since = consumer.offsets_for_times(list, ANSWER_WITHIN)?;
-        let since = since.elements();
-        let since = since.first().and_then(|one| position_of(one.offset()));
-        Ok(Lost {
-            expected,
-            committed,
-            low,
-            high,
-            latest: since.map_or(high, |since| since.min(high)),
-        })
     }
 
     fn queue(&self, place: &Place) -> Option<PartitionQueue<Self>> {
@@ -278,21 +241,70 @@ impl Member {
         }
     }
 
-    /// Finds out where a partition is to be read on, and reads it on there.
+    /// Finds out where partitions are to be read on that cannot be read where they should be, and reads them on there.
+    pub(super) fn resume_stuck(&self, consumer: &BaseConsumer<Self>) {
+        let stuck = self.shared.locked().stuck();
+        let places: Vec<Place> = stuck.iter().map(|one| one.place.clone()).collect();
+        let found = self.lost(&Questions::new(consumer), &stuck);
+        for (one, place) in stuck.iter().zip(places) {
+            let lost = match &found {
+                Ok(found) => found.get(&place).cloned().transpose(),
+                Err(error) => Err(error.clone()),
+            };
+            let resumed = lost.and_then(|lost| match lost {
+                Some(lost) => self.resume(consumer, one.generation, &place, resume(lost)),
+                // Another member gives the group its position.
+                None => Ok(()),
+            });
+            if let Err(error) = resumed {
+                let what = format!("{} cannot be read on", place.partition());
+                warn!(topic = place.topic, partition = place.number, %error, "partition cannot be read on; will retry");
+                self.shared.locked().fail(subscribe_error(what, error));
+            }
+        }
+    }
+
+    /// Asks what there is to be read of partitions. Those are left out that wait for another member.
+    fn lost(
+        &self,
+        questions: &Questions<'_>,
+        stuck: &[Stuck],
+    ) -> KafkaResult<BTreeMap<Place, KafkaResult<Lost>>> {
+        let owned = self.shared.locked().places();
+        let all: Vec<Place> = stuck.iter().map(|one| one.place.clone()).collect();
+        let fresh = stuck.iter().filter(|one| one.expected.is_none());
+        let fresh: Vec<Place> = fresh.map(|one| one.place.clone()).collect();
+        let mut stands = self.beginning.stands(questions, &fresh, &owned)?;
+        let expected = stuck.iter().filter_map(|one| {
+            let expected = one.expected?;
+            Some((one.place.clone(), Ok(Stand::At(expected))))
+        });
+        stands.extend(expected);
+        let (oldest, ends) = (questions.oldest(&all)?, questions.ends(&all)?);
+        let lost = stands.into_iter().map(|(place, stand)| {
+            let untold = || KafkaError::OffsetFetch(Code::LeaderNotAvailable);
+            let lost = stand.and_then(|stand| {
+                Ok(Lost {
+                    stand,
+                    low: *oldest.get(&place).ok_or_else(untold)?,
+                    high: *ends.get(&place).ok_or_else(untold)?,
+                })
+            });
+            (place, lost)
+        });
+        Ok(lost.collect())
+    }
+
+    /// Reads a partition on.
     fn resume(
         &self,
         consumer: &BaseConsumer<Self>,
         generation: Generation,
         place: &Place,
-        expected: Option<i64>,
+        at: Resume,
     ) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&place.topic, place.number);
-        let committed = consumer.committed_offsets(list.clone(), ANSWER_WITHIN)?;
-        let committed = committed.elements();
-        let committed = committed.first().and_then(|one| position_of(one.offset()));
-        let lost = self.lost(consumer, place, expected, committed)?;
-        let at = resume(lost, self.subscription.start);
         if let Err(error) = consumer.incremental_unassign(&list) {
             debug!(%error, "partition is not read at the moment");
         }
@@ -315,17 +327,6 @@ impl Member {
             });
         }
         Ok(())
-    }
-
-    pub(super) fn resume_stuck(&self, consumer: &BaseConsumer<Self>) {
-        let stuck = self.shared.locked().stuck();
-        for (generation, place, expected) in stuck {
-            if let Err(error) = self.resume(consumer, generation, &place, expected) {
-                let what = format!("{} cannot be read on", place.partition());
-                warn!(topic = place.topic, partition = place.number, %error, "partition cannot be read on; will retry");
-                self.shared.locked().fail(subscribe_error(what, error));
-            }
-        }
     }
 
     pub(super) fn failed(&self, error: KafkaError) {
@@ -365,3 +366,6 @@ fn places(list: &TopicPartitionList) -> Vec<Place> {
     });
     places.collect()
 }
+
+#[cfg(test)]
+mod tests;

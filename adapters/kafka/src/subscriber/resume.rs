@@ -1,20 +1,23 @@
 //! Decides where a partition is read on when the broker has no message at the place that we wanted. Pure: no clock, no I/O.
 
-use crate::Start;
+/// Where somebody stands in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// Everything before this was delivered or settled.
+    At(i64),
+    /// Nothing was read yet, and this is where reading begins.
+    Begins(i64),
+}
 
 /// What is known when a partition cannot be read where it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
-    /// The next position that this member expected, once it had one.
-    pub(super) expected: Option<i64>,
-    /// The group's position.
-    pub(super) committed: Option<i64>,
+    /// The next position that this member expected, once it had one; else the group's.
+    pub(super) stand: Stand,
     /// The oldest position retained.
     pub(super) low: i64,
     /// The position after the newest.
     pub(super) high: i64,
-    /// The position of the first message that came after the member did.
-    pub(super) latest: i64,
 }
 
 /// Where to read on.
@@ -42,15 +45,12 @@ impl Resume {
 }
 
 /// Where to read on.
-pub(super) fn resume(lost: Lost, start: Start) -> Resume {
-    match lost.expected.or(lost.committed) {
-        None => Resume::Begin(match start {
-            Start::Earliest => lost.low,
-            Start::Latest => lost.latest,
-        }),
-        Some(at) if (lost.low..=lost.high).contains(&at) => Resume::Same(at),
+pub(super) fn resume(lost: Lost) -> Resume {
+    match lost.stand {
+        Stand::Begins(at) => Resume::Begin(at),
+        Stand::At(at) if (lost.low..=lost.high).contains(&at) => Resume::Same(at),
         // Also when the position lies beyond the end, as after a topic was made anew: what is there now was never delivered.
-        Some(from) => Resume::Jump { from, to: lost.low },
+        Stand::At(from) => Resume::Jump { from, to: lost.low },
     }
 }
 
@@ -58,59 +58,31 @@ pub(super) fn resume(lost: Lost, start: Start) -> Resume {
 mod tests {
     use super::*;
 
-    const LOST: Lost = Lost {
-        expected: None,
-        committed: None,
-        low: 10,
-        high: 20,
-        latest: 18,
-    };
+    fn lost(stand: Stand) -> Lost {
+        Lost {
+            stand,
+            low: 10,
+            high: 20,
+        }
+    }
 
     #[test]
-    fn only_a_group_without_a_position_begins_where_it_is_told() {
-        assert_eq!(resume(LOST, Start::Earliest), Resume::Begin(10));
-        assert_eq!(resume(LOST, Start::Latest), Resume::Begin(18));
-        let committed = Lost {
-            committed: Some(15),
-            ..LOST
-        };
-        assert_eq!(resume(committed, Start::Latest), Resume::Same(15));
+    fn only_what_nobody_has_read_is_begun() {
+        assert_eq!(resume(lost(Stand::Begins(10))), Resume::Begin(10));
+        assert_eq!(resume(lost(Stand::At(15))), Resume::Same(15));
     }
 
     #[test]
     fn what_retention_took_is_a_jump_to_the_oldest_that_is_left() {
-        let lost = Lost {
-            committed: Some(3),
-            ..LOST
-        };
+        let lost = lost(Stand::At(3));
 
-        assert_eq!(
-            resume(lost, Start::Latest),
-            Resume::Jump { from: 3, to: 10 }
-        );
-    }
-
-    #[test]
-    fn what_was_delivered_already_counts_more_than_what_was_committed() {
-        let lost = Lost {
-            expected: Some(12),
-            committed: Some(3),
-            ..LOST
-        };
-
-        assert_eq!(resume(lost, Start::Earliest), Resume::Same(12));
+        assert_eq!(resume(lost), Resume::Jump { from: 3, to: 10 });
     }
 
     #[test]
     fn a_topic_made_anew_is_read_from_its_start() {
-        let lost = Lost {
-            committed: Some(900),
-            ..LOST
-        };
+        let lost = lost(Stand::At(900));
 
-        assert_eq!(
-            resume(lost, Start::Latest),
-            Resume::Jump { from: 900, to: 10 }
-        );
+        assert_eq!(resume(lost), Resume::Jump { from: 900, to: 10 });
     }
 }

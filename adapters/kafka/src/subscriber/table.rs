@@ -1,6 +1,6 @@
 //! What one member owns and has to tell: partitions with their queues, and arrivals that are no deliveries.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -32,6 +32,14 @@ pub(super) struct Table {
     last_turn: Generation,
     events: VecDeque<Result<Arrival<KafkaToken>, SubscribeError>>,
     over: Option<(SubscribeErrorKind, String)>,
+}
+
+/// A partition that cannot be read where it should be.
+pub(super) struct Stuck {
+    pub(super) generation: Generation,
+    pub(super) place: Place,
+    /// The next position that this member expected, once it had one.
+    pub(super) expected: Option<i64>,
 }
 
 struct Owned {
@@ -175,12 +183,13 @@ impl Table {
     }
 
     /// Partitions that cannot be read where they should be.
-    pub(super) fn stuck(&self) -> Vec<(Generation, Place, Option<i64>)> {
+    pub(super) fn stuck(&self) -> Vec<Stuck> {
         let stuck = self.owned.iter().filter(|(_, owned)| owned.queue.is_none());
         stuck
-            .map(|(generation, owned)| {
-                let assignment = &owned.assignment;
-                (*generation, assignment.place.clone(), assignment.next())
+            .map(|(generation, owned)| Stuck {
+                generation: *generation,
+                place: owned.assignment.place.clone(),
+                expected: owned.assignment.next(),
             })
             .collect()
     }
@@ -212,6 +221,12 @@ impl Table {
         if let Some(owned) = owned.find(|owned| owned.assignment.place == *place) {
             owned.assignment.committed(position);
         }
+    }
+
+    /// The partitions that are ours and stay so.
+    pub(super) fn places(&self) -> BTreeSet<Place> {
+        let staying = self.assignments().filter(|one| !one.leaving);
+        staying.map(|one| one.place.clone()).collect()
     }
 
     /// All partitions owned.

@@ -9,7 +9,8 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
 use tracing::{debug, warn};
 
-use super::member::{ANSWER_WITHIN, LOOK_EVERY, Member};
+use super::member::{LOOK_EVERY, Member};
+use super::questions::ANSWER_WITHIN;
 use super::shared::Shared;
 
 /// How often a partition that cannot be read on is tried again.

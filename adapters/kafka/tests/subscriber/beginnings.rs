@@ -8,7 +8,7 @@ use onceward_testkit::{unique, wait};
 use tokio::time::timeout;
 
 use crate::support::*;
-use crate::{arrivals, committed, deliveries, fill, filled, member, number, tokens};
+use crate::{arrivals, committed, committed_in, deliveries, fill, filled, member, number, tokens};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn latest_counts_once_and_what_comes_while_nobody_reads_is_read_later() {
@@ -61,6 +61,83 @@ async fn latest_leaves_out_nothing_of_a_partition_that_was_added_while_nobody_re
     let got = deliveries(&mut second, 50, &mut Vec::new()).await;
     let numbers: BTreeSet<_> = got.iter().map(number).collect();
     assert_eq!(numbers, (11..=60).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_leaves_out_nothing_of_an_added_partition_that_a_new_member_gets_alone() {
+    let broker = Broker::shared().await;
+    let topic = filled(broker, 1, 10).await;
+    let kafka = kafka(broker.brokers());
+    let group = unique("g");
+    let subscription = || KafkaSubscription::new(&*group, [&topic]).start(Start::Latest);
+    let mut first = kafka.subscriber(subscription()).unwrap();
+    arrivals(&mut first, 10).await;
+    wait::until_true(PATIENCE, "the start to be committed", || {
+        committed(broker, &group, &topic, 10)
+    })
+    .await;
+
+    // The first member keeps the first partition, so that the second has only the new one.
+    add_partitions(broker.brokers(), &topic, 2).await;
+    fill(broker, &topic, 11, 60).await;
+    let mut second = kafka.subscriber(subscription()).unwrap();
+
+    let mut numbers = BTreeSet::new();
+    let all = async {
+        while numbers.len() < 50 {
+            let (first, second) = (first.next(50), second.next(50));
+            let next = tokio::select! { next = first => next, next = second => next };
+            for arrival in next.unwrap() {
+                if let Arrival::Delivery(delivery) = arrival {
+                    numbers.insert(number(&delivery));
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, all).await.unwrap();
+    assert_eq!(numbers, (11..=60).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_begins_has_a_position_in_every_partition_at_once() {
+    let broker = Broker::shared().await;
+    let topic = unique("s");
+    let config = onceward_kafka::KafkaConfig::new(broker.brokers())
+        .property("topic.metadata.refresh.interval.ms", "500");
+    let kafka = Kafka::new(config).unwrap();
+    let group = unique("g");
+    let subscription = || KafkaSubscription::new(&*group, [&topic]).start(Start::Latest);
+    // Both are in the group before there is anything to share, so that each is given a partition of a topic that nobody has read.
+    let mut first = kafka.subscriber(subscription()).unwrap();
+    let mut second = kafka.subscriber(subscription()).unwrap();
+    for member in [&mut first, &mut second] {
+        timeout(PATIENCE, member.next(1))
+            .await
+            .unwrap()
+            .unwrap_err();
+    }
+
+    broker.create_topic(&topic, 2, &[]).await;
+
+    let mut assigned = BTreeSet::new();
+    let both = async {
+        while assigned.len() < 2 {
+            let (one, other) = (first.next(1), second.next(1));
+            let (who, next) = tokio::select! { next = one => (1, next), next = other => (2, next) };
+            for arrival in next.unwrap_or_default() {
+                if let Arrival::Assigned(partition) = arrival {
+                    assigned.insert((who, partition));
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, both).await.unwrap();
+    for partition in [0, 1] {
+        wait::until_true(PATIENCE, "the group to have a position in it", || {
+            committed_in(broker, &group, &topic, partition, 0)
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

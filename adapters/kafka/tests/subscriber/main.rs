@@ -86,6 +86,16 @@ fn tokens(deliveries: &[Delivery<KafkaToken>]) -> Vec<KafkaToken> {
 }
 
 async fn committed(broker: &Broker, group: &str, topic: &str, position: i64) -> bool {
+    committed_in(broker, group, topic, 0, position).await
+}
+
+async fn committed_in(
+    broker: &Broker,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    position: i64,
+) -> bool {
     use rdkafka::consumer::{BaseConsumer, Consumer as _};
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.brokers())
@@ -93,7 +103,7 @@ async fn committed(broker: &Broker, group: &str, topic: &str, position: i64) -> 
         .create()
         .unwrap();
     let mut list = TopicPartitionList::new();
-    list.add_partition(topic, 0);
+    list.add_partition(topic, partition);
     tokio::task::spawn_blocking(move || {
         let found = consumer.committed_offsets(list, Duration::from_secs(5));
         found.is_ok_and(|found| found.elements()[0].offset() == Offset::Offset(position))
