@@ -1,5 +1,7 @@
 //! The one place where SQL is put together: a text of ours, and the validated name of the schema.
 
+use std::borrow::Cow;
+
 use onceward_core::Schema;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
@@ -29,6 +31,15 @@ pub(crate) fn render_parts(schema: &Schema, text: &str) -> SqlStr {
 /// A name as SQL takes it, whatever it is: a word of SQL, and with quotes in it.
 pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text of somebody else's, such as a broker's error, as PostgreSQL takes it: it stores no NUL, and refuses the whole statement.
+pub(crate) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::detours::DetourCursor;
 use super::{Commit, Keeper, Statement};
 use crate::log::{Cursor, LogError, Snapshot};
+use crate::sql::storable;
 
 /// What to store at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,6 +153,11 @@ select (select count(*) from held), pg_backend_pid()",
             commit: Commit::Soon,
         };
 
+        let stored = |paused: &PausedTopic| PausedTopic {
+            reason: storable(&paused.reason).into_owned(),
+            ..paused.clone()
+        };
+        let paused: Vec<PausedTopic> = paused.iter().map(stored).collect();
         self.under_lease(PAUSED, |arguments| arguments.add(sqlx::types::Json(paused)))
             .await
             .map(drop)

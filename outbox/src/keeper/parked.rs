@@ -14,7 +14,7 @@ use super::detours::{self, Detour, DetourCursor, NewDetour};
 use super::{Commit, Keeper, Statement};
 use crate::log::LogError;
 use crate::log::row::{Stored, bytes, stored_headers};
-use crate::sql::render;
+use crate::sql::{render, storable};
 
 /// A message to set aside.
 #[derive(Debug, Clone)]
@@ -204,7 +204,8 @@ impl Keeper {
             )?;
             arguments.add(origins.iter().map(|(.., time)| *time).collect::<Vec<_>>())?;
             arguments.add(text(|park| park.kind.name()))?;
-            arguments.add(text(|park| &park.error))?;
+            let errors = parks.iter().map(|park| storable(&park.error));
+            arguments.add(errors.collect::<Vec<_>>())?;
             let lanes = detours.iter().map(|new| new.lane.number());
             let names = detours.iter().map(|new| new.detour.to_string());
             let parents = detours.iter().map(|new| new.parent.as_ref());
@@ -268,7 +269,7 @@ impl Keeper {
             arguments.add(due.seq)?;
             arguments.add(due.replays)?;
             arguments.add(refused.map(|refused| refused.kind.name()))?;
-            arguments.add(refused.map(|refused| refused.error.as_str()))
+            arguments.add(refused.map(|refused| storable(&refused.error)))
         })
         .await
         .map(drop)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onceward::{Checkpoint, Keeper, Lane, LogReader, Park, Refused};
+use onceward::{Checkpoint, Keeper, Lane, LogReader, Park, PausedTopic, Refused};
 use onceward_core::ErrorKind;
 use onceward_testkit::postgres::Database;
 use sqlx::Row;
@@ -10,6 +10,13 @@ use sqlx::Row;
 use crate::support::{claim, claim_of, connection, enqueue, execute, migrated, read, stream};
 
 async fn parked(database: &Database) -> (LogReader, Keeper, [onceward::Cursor; 3]) {
+    parked_with(database, "1 MB is the most").await
+}
+
+async fn parked_with(
+    database: &Database,
+    error: &str,
+) -> (LogReader, Keeper, [onceward::Cursor; 3]) {
     let (mut reader, mut keeper, mut cursors) = stream(database).await;
     let mut writer = connection(database).await;
     enqueue(&mut writer, "k", "poison").await;
@@ -20,7 +27,7 @@ async fn parked(database: &Database) -> (LogReader, Keeper, [onceward::Cursor; 3
         lane: Lane::Standard,
         message: row.into_message(),
         kind: ErrorKind::TooLarge,
-        error: "1 MB is the most".to_owned(),
+        error: error.to_owned(),
     };
     keeper.park(&[park]).await.unwrap();
     (reader, keeper, cursors)
@@ -97,6 +104,39 @@ async fn a_replay_that_is_refused_is_parked_again_with_its_reason() {
     assert_eq!(row.get::<String, _>(0), "parked");
     assert_eq!(row.get::<String, _>(1), "rejected");
     assert_eq!(row.get::<serde_json::Value, _>(2)[1]["what"], "refused");
+}
+
+#[tokio::test]
+async fn what_a_broker_says_is_stored_though_it_holds_a_nul() {
+    const SAID: &str = "no\0way";
+    let database = migrated().await;
+
+    let (_reader, mut keeper, _) = parked_with(&database, SAID).await;
+    let paused = PausedTopic {
+        topic: "orders".to_owned(),
+        reason: SAID.to_owned(),
+        since: time::OffsetDateTime::UNIX_EPOCH,
+    };
+    keeper.store_paused(&[paused]).await.unwrap();
+    execute(
+        database.pool(),
+        "update onceward.parked set state = 'due', replays = 1",
+    )
+    .await;
+    let due = keeper.due(10).await.unwrap();
+    let refused = Refused {
+        kind: ErrorKind::Rejected,
+        error: SAID.to_owned(),
+    };
+    keeper.replayed(&due[0], Some(&refused)).await.unwrap();
+
+    let told = "
+select p.error, p.history -> 0 ->> 'error', p.history -> 1 ->> 'error', s.paused -> 0 ->> 'reason'
+from onceward.parked p, onceward.streams s";
+    let row = sqlx::query(told).fetch_one(database.pool()).await.unwrap();
+    for column in 0..4 {
+        assert_eq!(row.get::<String, _>(column), "no\u{fffd}way", "{column}");
+    }
 }
 
 #[tokio::test]
