@@ -10,6 +10,7 @@ mod idle_lanes;
 mod pace;
 mod pause;
 mod plan;
+mod replays;
 mod settings;
 mod stream;
 mod supervisor;

@@ -1,17 +1,14 @@
 //! The relay on a real PostgreSQL and a broker in memory: what it publishes, what it parks, what it waits for.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 mod support;
 
 use onceward::Outbox;
 use onceward_core::{ErrorKind, Fault, Lane, Message};
 use onceward_memory::MemoryBroker;
-use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
 use support::{
-    SOON, assert_first_arrivals_in_order, database, enqueue, numbered, parked, relay, settings,
-    stored, stores,
+    SOON, assert_first_arrivals_in_order, database, enqueue, make_due, numbered, parked, relay,
+    settings, stored, stores,
 };
 
 #[tokio::test]
@@ -219,20 +216,6 @@ async fn a_late_commit_below_the_cursor_is_published() {
 
     assert_eq!(stores(&broker, "orders", 2).await, [2, 1]);
     running.stop().await;
-}
-
-/// Makes parked messages of a topic due, as an operator would.
-async fn make_due(database: &Database, topic: &str, count: i64) {
-    sqlx::query(
-        "insert into onceward.parked (stream, seq, lane, id, topic, key, type, headers, payload, created_at, state, error_kind, error, replays)
-         select 'events', 1000000 + n, 1, gen_random_uuid(), $1, 'k', 't', '{}', convert_to(n::text, 'utf8'), now(), 'due', 'rejected', 'refused', 1
-         from generate_series(1, $2) n",
-    )
-    .bind(topic)
-    .bind(count)
-    .execute(database.pool())
-    .await
-    .unwrap();
 }
 
 #[tokio::test]

@@ -90,9 +90,9 @@ select (select count(*) from held), pg_backend_pid(), (select count(*) from park
 const DUE: &str = "
 select seq, lane, id, topic, key, type, headers, payload, created_at, replays
 from {{schema}}.parked
-where stream = $1 and state = 'due'
+where stream = $1 and state = 'due' and seq > $2
 order by seq
-limit $2";
+limit $3";
 
 /// Only the run that was published: a person may have asked for another meanwhile, or discarded it.
 const REPLAYED: Statement = Statement {
@@ -220,14 +220,14 @@ impl Keeper {
         opened(&row.await?).map_err(|error| LogError::malformed(PARK.doing, error))
     }
 
-    /// Parked messages that somebody made due, by number; at most `limit`.
+    /// Parked messages that somebody made due, by number; those with a number above `after`, at most `limit`.
     ///
     /// # Errors
     /// That the database failed, or [`LogError::Fenced`] without a claim.
     ///
     /// # Cancel safety
     /// Dropped, nothing is changed; the connection is of no more use.
-    pub async fn due(&mut self, limit: usize) -> Result<Vec<DueMessage>, LogError> {
+    pub async fn due(&mut self, after: i64, limit: usize) -> Result<Vec<DueMessage>, LogError> {
         const LOADING: &str = "loading what is due";
 
         let Some(held) = &self.held else {
@@ -241,6 +241,7 @@ impl Keeper {
             .call(LOADING, async |connection| {
                 sqlx::query(sql)
                     .bind(stream)
+                    .bind(after)
                     .bind(limit)
                     .fetch_all(connection)
                     .await

@@ -312,7 +312,7 @@ async fn the_relays_role_has_the_rights_for_all_of_it() {
     read(&mut reader, Lane::Standard, &mut cursors[1], 10).await;
     keeper.checkpoint(&only(1, &cursors[1])).await.unwrap();
     keeper.sweep_parked(Duration::ZERO).await.unwrap();
-    keeper.due(10).await.unwrap();
+    keeper.due(0, 10).await.unwrap();
     keeper.release().await.unwrap();
 
     execute(database.pool(), &format!("drop role relay_{name}")).await;

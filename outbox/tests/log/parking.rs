@@ -63,21 +63,21 @@ async fn a_parked_message_is_kept_whole_and_known_to_whoever_takes_over() {
 async fn a_message_made_due_is_loaded_with_its_edits_and_marked_when_published() {
     let database = migrated().await;
     let (_reader, mut keeper, _) = parked(&database).await;
-    assert!(keeper.due(10).await.unwrap().is_empty());
+    assert!(keeper.due(0, 10).await.unwrap().is_empty());
     execute(
         database.pool(),
         "update onceward.parked set state = 'due', replays = 1, payload = 'cured'",
     )
     .await;
 
-    let due = keeper.due(10).await.unwrap();
+    let due = keeper.due(0, 10).await.unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!(&due[0].message.payload[..], b"cured");
-    assert_eq!(due[0].run, keeper.due(10).await.unwrap()[0].run);
+    assert_eq!(due[0].run, keeper.due(0, 10).await.unwrap()[0].run);
     keeper.replayed(&due[0], None).await.unwrap();
 
     assert_eq!(state(&database).await.as_deref(), Some("published"));
-    assert!(keeper.due(10).await.unwrap().is_empty());
+    assert!(keeper.due(0, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_replay_that_is_refused_is_parked_again_with_its_reason() {
         "update onceward.parked set state = 'due', replays = 1",
     )
     .await;
-    let due = keeper.due(10).await.unwrap();
+    let due = keeper.due(0, 10).await.unwrap();
     let refused = Refused {
         kind: ErrorKind::Rejected,
         error: "no".to_owned(),
@@ -123,7 +123,7 @@ async fn what_a_broker_says_is_stored_though_it_holds_a_nul() {
         "update onceward.parked set state = 'due', replays = 1",
     )
     .await;
-    let due = keeper.due(10).await.unwrap();
+    let due = keeper.due(0, 10).await.unwrap();
     let refused = Refused {
         kind: ErrorKind::Rejected,
         error: SAID.to_owned(),
@@ -148,7 +148,7 @@ async fn a_discard_while_the_replay_was_under_way_stays() {
         "update onceward.parked set state = 'due', replays = 1",
     )
     .await;
-    let due = keeper.due(10).await.unwrap();
+    let due = keeper.due(0, 10).await.unwrap();
     execute(
         database.pool(),
         "update onceward.parked set state = 'discarded'",

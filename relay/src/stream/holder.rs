@@ -1,6 +1,6 @@
 //! One stream while this relay holds its lease: a single task that owns all state and performs what is decided elsewhere.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::idle_lanes::IdleLanes;
 use crate::pace::Pace;
 use crate::pause::Pauses;
 use crate::plan::Refusal;
+use crate::replays::Replays;
 use crate::settings::StreamSettings;
 use crate::window::{Line, Window};
 
@@ -141,9 +142,8 @@ pub(super) struct Holder<D: Destination> {
     pub(super) over: Option<Refusal>,
     pub(super) progress: bool,
     pub(super) pauses: Pauses,
-    pub(super) replays: VecDeque<DueMessage>,
+    pub(super) replays: Replays<DueMessage>,
     pub(super) replaying: Option<DueMessage>,
-    pub(super) replay_failures: u32,
     /// What the destination is asked about its settings.
     pub(super) advice: Advice,
 
@@ -201,9 +201,8 @@ impl<D: Destination> Holder<D> {
             over: None,
             progress: false,
             pauses: Pauses::default(),
-            replays: VecDeque::new(),
+            replays: Replays::default(),
             replaying: None,
-            replay_failures: 0,
             advice,
             draining: None,
             released: false,

@@ -15,13 +15,11 @@ use super::keep::{self, Facts, Next, Stop};
 use super::publishing::ToPark;
 use crate::destination::Destination;
 use crate::faults::{Bug, Failpoint, pass, planted};
+use crate::replays;
 use crate::window::Line;
 
 /// The least time between two checkpoints of a stream.
 const STORE_EVERY: Duration = Duration::from_millis(100);
-
-/// How many due rows are loaded at a time.
-const REPLAYS_AT_A_TIME: usize = 100;
 
 /// How often what is paused is stored, at most.
 const PAUSED_EVERY: Duration = Duration::from_secs(1);
@@ -260,10 +258,11 @@ impl<D: Destination> Holder<D> {
 
     fn load_replays(&mut self, now: Instant) {
         self.due.replays = now + REPLAYS_EVERY;
-        // Anew each time: one may have been discarded since, and others behind those whose topic is away may be due.
+        // Anew each time: one may have been discarded since.
         if self.replaying.is_none() && self.replayed.is_none() {
-            self.write(|mut keeper| async move {
-                let result = keeper.due(REPLAYS_AT_A_TIME).await.map(Kept::Due);
+            let after = self.replays.after();
+            self.write(move |mut keeper| async move {
+                let result = keeper.due(after, replays::PAGE).await.map(Kept::Due);
                 (keeper, result)
             });
         }
@@ -320,7 +319,7 @@ impl<D: Destination> Holder<D> {
                 self.learn(given, renewed.txid);
                 self.routing.set_stored(renewed.globs);
             }
-            Kept::Due(due) => self.set_due(due),
+            Kept::Due(due) => self.set_due(due, Instant::now()),
             Kept::Released => {
                 info!(stream = %self.settings.name, "lease released");
                 self.released = true;

@@ -58,7 +58,7 @@ impl<D: Destination> Holder<D> {
             destination_due: self.pauses.destination_due(now),
             destination_unchecked: destination.is_some_and(|p| p.stage() == PauseStage::Waiting),
             topic_due: !self.pauses.due(now).is_empty(),
-            replay: self.next_replay().is_some(),
+            replay: self.replays.any(|route| self.may_replay(route)),
             // Until its row knows how it ended, a replay is not over: loaded again it would be published again.
             replaying: self.replaying.is_some() || self.replayed.is_some(),
             searching: self.window.searching(|route| self.pauses.allowance(route)),

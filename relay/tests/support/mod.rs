@@ -107,6 +107,26 @@ pub(crate) async fn parked(database: &Database) -> Vec<(String, String)> {
         .unwrap()
 }
 
+/// Makes parked messages of a topic due, as an operator would.
+pub(crate) async fn make_due(database: &Database, topic: &str, count: i64) {
+    make_due_from(database, topic, 1, count).await;
+}
+
+/// The same with numbers from `first` on.
+pub(crate) async fn make_due_from(database: &Database, topic: &str, first: i64, count: i64) {
+    sqlx::query(
+        "insert into onceward.parked (stream, seq, lane, id, topic, key, type, headers, payload, created_at, state, error_kind, error, replays)
+         select 'events', 1000000 + n, 1, gen_random_uuid(), $1, 'k', 't', '{}', convert_to(n::text, 'utf8'), now(), 'due', 'rejected', 'refused', 1
+         from generate_series($2, $2 + $3 - 1) n",
+    )
+    .bind(topic)
+    .bind(first)
+    .bind(count)
+    .execute(database.pool())
+    .await
+    .unwrap();
+}
+
 /// All of `0..count` came, those of each key in order; copies may follow.
 pub(crate) fn assert_first_arrivals_in_order(all: &[u32], count: u32) {
     let mut seen = std::collections::HashSet::new();

@@ -56,7 +56,7 @@ async fn an_edited_message_is_due_with_its_changes_and_remembers_who_made_them()
         [1]
     );
 
-    let due = keeper.due(10).await.unwrap().remove(0);
+    let due = keeper.due(0, 10).await.unwrap().remove(0);
     assert_eq!(&due.message.payload[..], [0, 255]);
     assert_eq!(due.message.key, None);
     assert_eq!(due.message.headers.get("tenant"), Some("acme"));
@@ -151,16 +151,16 @@ async fn each_replay_is_another_run_to_the_broker() {
     let database = migrated().await;
     let (mut admin, mut keeper) = with_parked(&database).await;
     admin.replay_parked("events", &[1], "ann").await.unwrap();
-    let first = keeper.due(10).await.unwrap().remove(0);
+    let first = keeper.due(0, 10).await.unwrap().remove(0);
     admin.discard_parked("events", &[1], "ann").await.unwrap();
     admin.replay_parked("events", &[1], "ann").await.unwrap();
 
-    let second = keeper.due(10).await.unwrap().remove(0);
+    let second = keeper.due(0, 10).await.unwrap().remove(0);
     assert_ne!(first.run, second.run);
 
     // The end of the first run does not settle the second.
     keeper.replayed(&first, None).await.unwrap();
-    assert_eq!(keeper.due(10).await.unwrap().len(), 1);
+    assert_eq!(keeper.due(0, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
