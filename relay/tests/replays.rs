@@ -54,3 +54,30 @@ async fn a_replay_whose_topic_is_full_puts_off_no_replay_of_another_topic() {
     assert!(stored(&broker, "full").is_empty());
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_database_that_takes_long_to_store_where_a_busy_stream_stands_delays_no_replay() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    let slow = "
+create function onceward.slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end';
+create trigger slow before update on onceward.cursors for each statement execute function onceward.slow()";
+    sqlx::raw_sql(slow).execute(database.pool()).await.unwrap();
+    let running = relay(&database, &broker, settings());
+    let busy = async {
+        for n in 0.. {
+            enqueue(&database, numbered("orders", n..n + 1)).await;
+        }
+    };
+    let replayed = async {
+        stores(&broker, "orders", 200).await;
+        make_due(&database, "payments", 1).await;
+        stores(&broker, "payments", 1).await;
+    };
+
+    tokio::select! {
+        () = busy => {}
+        () = replayed => {}
+    }
+
+    running.stop().await;
+}

@@ -94,7 +94,7 @@ impl<D: Destination> Holder<D> {
             Next::OpenDetours => self.open_detours(to_open),
             Next::CloseDetours => self.close_detours(to_close),
             Next::LoadWaiting => self.load_waiting(now),
-            Next::Checkpoint => self.checkpoint(now),
+            Next::Checkpoint => self.checkpoint(),
             Next::Renew => self.renew(now),
             Next::StorePaused => self.store_paused(now),
             Next::LoadReplays => self.load_replays(now),
@@ -180,7 +180,7 @@ impl<D: Destination> Holder<D> {
         });
     }
 
-    fn checkpoint(&mut self, now: Instant) {
+    fn checkpoint(&mut self) {
         let mut checkpoint = Checkpoint {
             unrouted: std::mem::take(&mut self.notes),
             ..Checkpoint::default()
@@ -198,7 +198,6 @@ impl<D: Destination> Holder<D> {
                 }
             }
         }
-        self.due.store = now + STORE_EVERY;
         pass(Failpoint::BeforeCheckpoint);
         self.write(|mut keeper| async move {
             let result = keeper.checkpoint(&checkpoint).await.map(|()| Kept::Stored);
@@ -313,7 +312,11 @@ impl<D: Destination> Holder<D> {
             Kept::Waiting(keys) => self.detours.set_waiting(keys),
             // Whoever waits for it may go on.
             Kept::Replayed => self.due.waiting = Instant::now(),
-            Kept::Stored => self.stored = true,
+            Kept::Stored => {
+                self.stored = true;
+                // Counted from its end: one that took longer than that must not be due again before what comes after it has had its turn.
+                self.due.store = Instant::now() + STORE_EVERY;
+            }
             Kept::Noted => {}
             Kept::Renewed { renewed, given } => {
                 self.learn(given, renewed.txid);
