@@ -28,21 +28,25 @@ pub(crate) async fn run(pool: PgPool, schema: Schema, stop: CancellationToken) {
             _ = tick.tick() => {}
             () = stop.cancelled() => return,
         }
-        match timeout(WITHIN, read(&pool, &schema)).await {
-            Ok(Ok(streams)) => streams.iter().for_each(set),
-            Ok(Err(error)) => debug!(%error, "how much waits could not be read"),
-            Err(_) => debug!("how much waits could not be read in time"),
+        match read(&pool, &schema, WITHIN).await {
+            Ok(streams) => streams.iter().for_each(set),
+            Err(error) => debug!(%error, "how much waits could not be read"),
         }
     }
 }
 
-async fn read(pool: &PgPool, schema: &Schema) -> Result<Vec<StreamOverview>, BoxError> {
-    let mut connection = pool.acquire().await?;
-    let read = schema::overview(&mut connection, schema).await;
-    if read.is_err() {
+async fn read(
+    pool: &PgPool,
+    schema: &Schema,
+    within: Duration,
+) -> Result<Vec<StreamOverview>, BoxError> {
+    let mut connection = timeout(within, pool.acquire()).await??;
+    let read = timeout(within, schema::overview(&mut connection, schema)).await;
+    if !matches!(read, Ok(Ok(_))) {
+        // It may still be busy, or silent: the pool would wait for it before it gives it to the next one.
         connection.close_on_drop();
     }
-    Ok(read?)
+    Ok(read??)
 }
 
 #[expect(
@@ -67,4 +71,34 @@ fn set(stream: &StreamOverview) {
         .filter(|parked| parked.state == "parked");
     let parked: i64 = parked.map(|parked| parked.count).sum();
     gauge!("onceward_parked", "stream" => stream.stream.clone()).set(parked as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_testkit::postgres::Postgres;
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_did_not_answer_in_time_is_not_used_again() {
+        let database = Postgres::shared().await.database().await;
+        onceward_migrations::run(database.pool()).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(1);
+        let pool = pool.connect(database.url()).await.unwrap();
+        let mut other = database.pool().begin().await.unwrap();
+        sqlx::query("lock table onceward.streams in access exclusive mode")
+            .execute(&mut *other)
+            .await
+            .unwrap();
+
+        let read = read(&pool, &Schema::default(), Duration::from_millis(200)).await;
+
+        assert!(read.is_err());
+        let next = timeout(Duration::from_secs(10), pool.acquire()).await;
+        sqlx::query("select 1")
+            .execute(&mut *next.unwrap().unwrap())
+            .await
+            .unwrap();
+    }
 }
