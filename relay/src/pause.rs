@@ -123,6 +123,13 @@ impl Pauses {
         Some(pause)
     }
 
+    /// Ends the pauses of routes of which nothing is `left` to try them with, and gives those. One that is being asked about goes on.
+    pub(crate) fn end_idle(&mut self, left: impl Fn(&Route) -> bool) -> Vec<Route> {
+        let idle = |route: &Route, pause: &Pause| pause.stage != Stage::Checking && !left(route);
+        let ended = self.topics.extract_if(|route, pause| idle(route, pause));
+        ended.map(|(route, _)| route).collect()
+    }
+
     /// The destination's pause.
     #[must_use]
     pub(crate) fn destination(&self) -> Option<&Pause> {
@@ -375,6 +382,21 @@ mod tests {
         assert_eq!(pauses.allowance(&route), Allowance::One);
         assert!(pauses.resume_destination().is_some());
         assert_eq!(pauses.allowance(&route), Allowance::Any);
+    }
+
+    #[test]
+    fn a_pause_of_which_nothing_is_left_ends_unless_it_is_being_asked_about() {
+        let (asked, empty, full) = (Route::new("asked"), Route::new("empty"), Route::new("full"));
+        let mut pauses = Pauses::default();
+        for route in [&asked, &empty, &full] {
+            pauses.pause_topic(route, refusal(), at(Instant::now()), 1.0);
+        }
+        pauses.set_topic_stage(&asked, Stage::Checking);
+
+        let ended = pauses.end_idle(|route| *route == full);
+
+        assert_eq!(ended, [empty]);
+        assert!(pauses.is_paused(&asked) && pauses.is_paused(&full));
     }
 
     #[test]

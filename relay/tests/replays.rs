@@ -56,6 +56,23 @@ async fn a_replay_whose_topic_is_full_puts_off_no_replay_of_another_topic() {
 }
 
 #[tokio::test]
+async fn a_topic_of_which_a_person_has_discarded_the_last_message_is_paused_no_more() {
+    let (database, broker) = (database().await, MemoryBroker::new());
+    broker.refuse_unknown_topics();
+    make_due(&database, "missing", 1).await;
+    let running = relay(&database, &broker, settings());
+    until_paused(&running, true).await;
+
+    sqlx::query("update onceward.parked set state = 'discarded'")
+        .execute(database.pool())
+        .await
+        .unwrap();
+
+    until_paused(&running, false).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_database_that_takes_long_to_store_where_a_busy_stream_stands_delays_no_replay() {
     let (database, broker) = (database().await, MemoryBroker::new());
     let slow = "

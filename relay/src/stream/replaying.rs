@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onceward::DueMessage;
+use onceward::{Detour, DueMessage};
 use onceward_core::{Outgoing, Route};
 use tracing::{info, warn};
 
@@ -57,9 +57,30 @@ impl<D: Destination> Holder<D> {
             message,
         });
         let page: Vec<_> = page.filter(|due| Some(due.seq) != at_work).collect();
+        if at_work.is_none() && !more && self.replays.after() == 0 {
+            self.end_idle_pauses(&page);
+        }
         let mut replays = std::mem::take(&mut self.replays);
         replays.set(page, more, now, |route| self.may_replay(route));
         self.replays = replays;
+    }
+
+    /// Ends the pauses of routes of which nothing is left to try them with: a person has discarded it. `due`: all that is due.
+    fn end_idle_pauses(&mut self, due: &[Due<DueMessage>]) {
+        let mut pauses = std::mem::take(&mut self.pauses);
+        let ended = pauses.end_idle(|route| {
+            let in_detour = |(_, detour): (_, &Detour)| {
+                let of_topic = self.settings.route.routes(&detour.topic);
+                of_topic.iter().any(|one| one == route)
+            };
+            self.window.holds(route)
+                || due.iter().any(|due| due.route == *route)
+                || self.detours.lines().any(in_detour)
+        });
+        self.pauses = pauses;
+        for route in ended {
+            info!(stream = %self.settings.name, %route, "nothing is left of a paused topic");
+        }
     }
 
     /// Offers one due message, with nothing beside it.

@@ -291,6 +291,12 @@ impl<C> Window<C> {
         self.line(line).into_iter().flat_map(LineWindow::waiting)
     }
 
+    /// Whether a message of the route is not done.
+    #[must_use]
+    pub(crate) fn holds(&self, route: &Route) -> bool {
+        self.routes.contains_key(route)
+    }
+
     /// Whether messages of the route wait in main lines, and none of it is on offer.
     #[must_use]
     pub(crate) fn only_waits(&self, route: &Route) -> bool {
