@@ -1,4 +1,4 @@
-//! Whether the database takes work. While it does not, everybody waits here and nothing is read.
+//! Whether the database takes work. While it does not, everybody waits here and no delivery is read.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::commits::Commits;
+use crate::transaction::COMMIT;
 use crate::trouble::chain;
 use crate::within::within;
 use crate::{ConsumerName, sql};
 
-/// How long a probe may take, with its connection.
-const PROBE: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made. What follows may take as long as a handler's commit.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Changes nothing, but has something to commit. By primary key; the row is locked until the commit has ended, so that of a consumer's
 /// probes one at a time waits for a standby, however many members there are and however long it takes. $1 consumer.
@@ -97,15 +98,15 @@ impl Probe {
     /// Over a connection of its own: those of the pool may be dead, or all in use.
     async fn ask(&self) -> Result<(), sqlx::Error> {
         let options = self.pool.connect_options();
-        let asked = async {
-            let mut connection = PgConnection::connect_with(&options).await?;
+        let mut connection = within(CONNECT, PgConnection::connect_with(&options)).await?;
+        let committed = async {
             match self.write(&mut connection).await {
                 Err(error) if may_not(&error) => {}
                 written => written?,
             }
             connection.close().await
         };
-        within(PROBE, asked).await
+        within(COMMIT, committed).await
     }
 
     async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -118,19 +119,21 @@ impl Probe {
     }
 }
 
-/// Fails on the server before [`PROBE`] is over, if another probe has the row. A standby refuses it.
+/// Fails on the server, before we give up, if another probe has the row. Nor does it keep the row for long where our answer is lost. A standby
+/// refuses it.
 fn begin(commits: Commits) -> SqlStr {
     let commit = commits.setting();
     let text = format!(
         "begin isolation level read committed read write;
          set local statement_timeout = '4s';
          set local lock_timeout = '2s';
+         set local idle_in_transaction_session_timeout = '4s';
          set local synchronous_commit = {commit}"
     );
     AssertSqlSafe(text).into_sql_str()
 }
 
-/// Whether the table is not ours to write: that is for its right's sake no outage, as a consumer starts without it too.
+/// Whether the table is not ours to write. That is no outage, as a consumer starts without it too: then the answer has to do.
 fn may_not(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| matches!(&*code, "42501" | "42P01"))

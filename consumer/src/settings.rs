@@ -140,3 +140,19 @@ impl FailingTypes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_that_no_clock_can_be_set_to_is_refused() {
+        let of = |grace| Limits {
+            grace,
+            ..Limits::default()
+        };
+
+        assert_eq!(of(LONGEST_GRACE).fault(), None);
+        assert!(of(Duration::MAX).fault().is_some());
+    }
+}

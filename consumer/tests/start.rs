@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{Order, SOON, Stage, TOPIC, effect, write_effect};
 use onceward_consumer::{
-    BuildError, Consumer, ConsumerBuilder, ConsumerError, HandlerSettings, Limits, Schema, Settled,
-    Tx, dead_letter,
+    BuildError, Consumer, ConsumerBuilder, ConsumerError, HandlerSettings, Schema, Settled, Tx,
+    dead_letter,
 };
 use onceward_migrations::Migrations;
 use onceward_testkit::postgres::{Options, Postgres};
@@ -271,10 +271,6 @@ async fn a_consumer_that_makes_no_sense_is_not_built() {
         deadline: Duration::from_secs(36_000),
         ..HandlerSettings::default()
     };
-    let patient = Limits {
-        grace: Duration::MAX,
-        ..Limits::default()
-    };
 
     let mistakes = [
         Consumer::builder("a-b")
@@ -288,7 +284,6 @@ async fn a_consumer_that_makes_no_sense_is_not_built() {
         builder().with(HandlerSettings::default()).build(),
         settings(zero),
         settings(endless),
-        builder().on("x", write_effect).limits(patient).build(),
     ];
 
     let mistakes = mistakes.map(Result::unwrap_err);
@@ -300,7 +295,6 @@ async fn a_consumer_that_makes_no_sense_is_not_built() {
     assert!(matches!(mistakes[5], BuildError::SettingsWithoutHandler));
     assert!(matches!(mistakes[6], BuildError::Settings { .. }));
     assert!(matches!(mistakes[7], BuildError::Settings { .. }));
-    assert!(matches!(mistakes[8], BuildError::Settings { .. }));
 }
 
 #[tokio::test]

@@ -149,10 +149,25 @@ impl Offers {
         report.send(receipts);
     }
 
-    /// When the offer of a ticket was taken; none if it is answered.
+    /// When the oldest offer that is not answered was taken.
     #[must_use]
-    pub fn taken(&self, ticket: OfferTicket) -> Option<Instant> {
-        self.open.get(&ticket.offer).map(|offer| offer.taken)
+    pub fn oldest(&self) -> Option<Instant> {
+        self.open.first_key_value().map(|(_, offer)| offer.taken)
+    }
+
+    /// The tickets that are not answered, of the offers that were taken by then.
+    #[must_use]
+    pub fn unanswered(&self, by: Instant) -> Vec<OfferTicket> {
+        let late = self.open.iter().filter(|(_, offer)| offer.taken <= by);
+        let tickets = late.flat_map(|(number, offer)| {
+            let messages = offer.answered.iter().enumerate();
+            let open = messages.filter(|(_, answered)| !**answered);
+            open.map(|(index, _)| OfferTicket {
+                offer: *number,
+                index,
+            })
+        });
+        tickets.collect()
     }
 
     /// Whether every offer is answered.
@@ -247,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn each_message_knows_when_its_offer_was_taken() {
+    fn the_oldest_offer_is_the_first_that_is_not_answered() {
         let mut offers = Offers::default();
         let (first, second) = (
             Instant::now(),
@@ -258,9 +273,24 @@ mod tests {
         let (tell, _later) = report();
         tickets.extend(offers.open(batch(1), tell, second));
 
-        assert_eq!(offers.taken(tickets[0]), Some(first));
+        assert_eq!(offers.oldest(), Some(first));
         offers.answer(tickets[0], Outcome::Confirmed);
-        assert_eq!(offers.taken(tickets[0]), None);
-        assert_eq!(offers.taken(tickets[1]), Some(second));
+        assert_eq!(offers.oldest(), Some(second));
+    }
+
+    #[test]
+    fn of_an_offer_that_is_late_those_are_known_that_are_not_answered() {
+        let mut offers = Offers::default();
+        let late = Instant::now();
+        let (tell, _receipts) = report();
+        let tickets: Vec<OfferTicket> = offers.open(batch(3), tell, late).collect();
+        let (tell, _later) = report();
+        let later = late + std::time::Duration::from_secs(1);
+        assert_eq!(offers.open(batch(1), tell, later).count(), 1);
+        offers.answer(tickets[1], Outcome::Confirmed);
+
+        let unanswered = offers.unanswered(late);
+
+        assert_eq!(unanswered, [tickets[0], tickets[2]]);
     }
 }

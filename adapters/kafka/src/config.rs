@@ -178,7 +178,7 @@ pub enum Start {
     /// At the oldest message that is retained.
     #[default]
     Earliest,
-    /// With what comes once a member is there, if the group has a position in no partition of the topic. It gets one in each of them at
+    /// With what comes once the member is there that owns the topic's first partition, if the group has a position in no partition of the topic. It gets one in each of them at
     /// once; a partition that is added later to the topic is read from its oldest message.
     Latest,
 }
@@ -190,7 +190,7 @@ pub struct KafkaSubscription {
     pub group: String,
     /// The topics.
     pub topics: Vec<Route>,
-    /// Where the group begins in a partition in which it has no position yet.
+    /// Where the group begins where it has no position yet.
     pub start: Start,
     /// How long a partition that goes to another member is kept for work in progress; 10 s unless set. Stay well below
     /// `max.poll.interval.ms` (5 min), within which the whole rebalance must be done.

@@ -34,7 +34,7 @@ const ABANDON_TAKES_AT_MOST: Duration = Duration::from_secs(1);
 /// One session to SQS.
 ///
 /// Messages go in calls of up to ten, many calls at once; of each group of a FIFO queue at most one message is unconfirmed, over
-/// all calls and offers. The session is over once an answer is lost, a message misses its deadline or the credentials are
+/// all calls and offers. The session is over once an answer is lost, a call misses its deadline or the credentials are
 /// refused. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct SqsPublisher {

@@ -66,15 +66,14 @@ impl<T: Clone + Send + Sync + 'static> Member<T> {
     }
 
     fn on_reading_failed(&mut self, error: SubscribeError) -> Result<(), ConsumerError> {
-        if let Some(stopping) = &self.stopping {
-            // No reason to leave what runs. Its partitions are given up in a moment.
-            debug!(error = %chain(&error), "reading failed during the stop");
-            self.timers.read_after(stopping.next());
-            return Ok(());
-        }
         self.failures = self.failures.saturating_add(1);
         let failures = self.failures;
-        match plan::after_reading(error.kind, failures, fastrand::f64()) {
+        // A refusal is no reason to leave what runs at a stop.
+        let kind = match self.stopping {
+            Some(_) => SubscribeErrorKind::Unavailable,
+            None => error.kind,
+        };
+        match plan::after_reading(kind, failures, fastrand::f64()) {
             Reading::Refuse => return Err(ConsumerError::Subscribe(error)),
             Reading::Again(delay) => self.timers.read_after(Instant::now() + delay),
         }

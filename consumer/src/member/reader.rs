@@ -13,7 +13,7 @@ const BACKLOG: Duration = Duration::from_secs(5);
 /// What the loop asks of the reader.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// Wait for arrivals, at most so many deliveries, and report them once. In the place of a wait for others.
+    /// Wait for arrivals, at most so many deliveries, and report them once. Replaces a read that still waits.
     Read(usize),
     Pause(Partition, bool),
     Backlog,

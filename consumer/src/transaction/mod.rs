@@ -54,7 +54,7 @@ const BRIEF: Duration = Duration::from_secs(4);
 /// away before it commits: `finish_xact_command` in `postgres.c`). Not to wait it out is safe: what
 /// became of it is unknown then, and the next attempt finds the mark, or waits for it. To wait long is not: an answer
 /// that was lost never comes, and its key waits for it.
-const COMMIT: Duration = Duration::from_secs(10);
+pub(crate) const COMMIT: Duration = Duration::from_secs(10);
 
 /// How long a rollback may take; after that the connection is closed.
 const ROLL_BACK: Duration = Duration::from_secs(1);

@@ -67,18 +67,22 @@ async fn a_member_without_room_hears_that_a_partition_is_revoked() {
 }
 
 #[tokio::test]
-async fn a_member_that_stops_gives_back_what_is_revoked_in_time_and_is_told_of_no_outage_of_the_broker()
- {
-    let play = play().await;
-    play.member.say(vec![delivery(1, None)]);
+async fn a_member_that_stops_hears_of_revocations_after_a_refusal_of_the_broker_too() {
+    let limits = Limits {
+        messages: 2,
+        ..Limits::default()
+    };
+    let play = play_with(|builder, gate| builder.limits(limits).on_with("*", gate, waits)).await;
+    play.member.say(vec![delivery(1, None), delivery(2, None)]);
     play.gate.has_a_handler().await;
 
     play.member.stop.cancel();
+    play.member.book.has(Did::GiveBack(2)).await;
+    let refused = SubscribeError::new(SubscribeErrorKind::Misconfigured, "because");
+    play.member.script.send(Err(refused)).unwrap();
     play.member
         .say(vec![play.member.revoking(Duration::from_millis(400))]);
     play.member.book.has(Did::Released).await;
-    let refused = SubscribeError::new(SubscribeErrorKind::Misconfigured, "because");
-    play.member.script.send(Err(refused)).unwrap();
     play.gate.add_permits(1);
 
     let (effects, _) = play.end().await;

@@ -124,7 +124,7 @@ pub(super) struct Holder<D: Destination> {
     pub(super) lease: LeaseClock,
     pub(super) keeper: Option<Box<Keeper>>,
     pub(super) to_store: BTreeMap<Line, Cursor>,
-    /// Whether any cursor was.
+    /// Whether a checkpoint was stored in this time of holding.
     pub(super) stored: bool,
     pub(super) notes: Vec<Unrouted>,
     pub(super) due: Due,

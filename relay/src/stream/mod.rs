@@ -142,10 +142,7 @@ impl<D: Destination> Stream<D> {
         let began = Instant::now();
         let held = holder.run(stop).await;
         carried.advice = held.advice;
-        // To have claimed the lease is not enough: what fails after it would be tried, and all behind the cursor published, without a wait.
-        if held.stored || began.elapsed() >= WELL_AFTER {
-            carried.failures = 0;
-        }
+        carried.failures = failures_after(carried.failures, held.stored, began.elapsed());
         Ok(held.end)
     }
 
@@ -189,6 +186,18 @@ impl<D: Destination> Stream<D> {
     }
 }
 
+/// How many failures count after a time of holding. To have claimed the lease is not enough to be well: what fails after it would be tried,
+/// and all behind the cursor published, without a wait. Nor is a stored checkpoint alone, as one may be stored before each failure.
+fn failures_after(failures: u32, stored: bool, held: Duration) -> u32 {
+    if held >= WELL_AFTER {
+        0
+    } else if stored {
+        failures.div_ceil(2)
+    } else {
+        failures
+    }
+}
+
 /// How many times as long as usual the next reader's reads may take: more after one that took too long, or the same would happen again.
 fn more_time(times: u32, ended: &LogError) -> u32 {
     match ended.is_slow_read() {
@@ -200,6 +209,20 @@ fn more_time(times: u32, ended: &LogError) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_after_each_claim_is_tried_less_and_less_often_until_the_stream_is_held_for_a_while()
+     {
+        let short = Duration::from_secs(1);
+        let after = |failures, stored| failures_after(failures, stored, short);
+
+        assert_eq!(after(5, false), 5);
+        assert_eq!(after(5, true), 3);
+        assert_eq!(failures_after(5, false, WELL_AFTER), 0);
+        // A checkpoint before each failure: it stays at two.
+        let failures = (0..20).fold(0, |failures, _| after(failures, true) + 1);
+        assert_eq!(failures, 2);
+    }
 
     #[test]
     fn a_read_that_took_too_long_gets_more_time_until_the_database_fails_otherwise() {

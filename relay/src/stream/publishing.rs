@@ -298,6 +298,7 @@ impl<D: Destination> Holder<D> {
             && let Some(pause) = self.pauses.resume_topic(route, Instant::now())
         {
             info!(%stream, %route, paused_for = ?pause.began().elapsed(), "topic takes messages again");
+            self.replays.answered(route);
         }
     }
 

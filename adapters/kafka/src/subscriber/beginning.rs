@@ -103,8 +103,9 @@ impl Beginning {
         all: &[Place],
         lacking: &[Place],
     ) -> KafkaResult<Stands> {
-        let since = questions.since(all, self.since)?;
+        // Ends first: what comes between the two questions is found by the second.
         let ends = questions.ends(all)?;
+        let since = questions.since(all, self.since)?;
         if ends.len() < all.len() {
             // Without a position in it, what comes there meanwhile could not be told from what was there.
             return Err(KafkaError::OffsetFetch(Code::LeaderNotAvailable));
@@ -114,7 +115,7 @@ impl Beginning {
             (place, at)
         };
         questions.commit(&ends.into_iter().map(at).collect())?;
-        // Asked again, as the commit does not tell of single partitions: what was not taken is tried again.
+        // Asked again: where a later try finds no position, it takes the partition for a new one.
         let committed = questions.committed(all)?;
         let stand = |place: &Place| {
             let missing = KafkaError::OffsetFetch(Code::NoOffset);

@@ -243,19 +243,30 @@ impl Member {
 
     /// Finds out where partitions are to be read on that cannot be read where they should be, and reads them on there.
     pub(super) fn resume_stuck(&self, consumer: &BaseConsumer<Self>) {
-        let stuck = self.shared.locked().stuck();
-        let places: Vec<Place> = stuck.iter().map(|one| one.place.clone()).collect();
+        let mut topics: BTreeMap<String, Vec<Stuck>> = BTreeMap::new();
+        for one in self.shared.locked().stuck() {
+            let of_topic = topics.entry(one.place.topic.clone()).or_default();
+            of_topic.push(one);
+        }
+        // One after the other, each with its own limit: a topic of which nobody answers keeps no other from being read.
+        for stuck in topics.into_values() {
+            self.resume_topic(consumer, stuck);
+        }
+    }
+
+    fn resume_topic(&self, consumer: &BaseConsumer<Self>, stuck: Vec<Stuck>) {
         let found = self.lost(&Questions::new(consumer), &stuck);
-        for (one, place) in stuck.iter().zip(places) {
-            let lost = match &found {
-                Ok(found) => found.get(&place).cloned().transpose(),
+        for one in stuck {
+            let place = one.place;
+            let resumed = match &found {
+                Ok(found) => match found.get(&place) {
+                    Some(Ok(lost)) => self.resume(consumer, one.generation, &place, resume(*lost)),
+                    Some(Err(error)) => Err(error.clone()),
+                    // Another member gives the group its position.
+                    None => Ok(()),
+                },
                 Err(error) => Err(error.clone()),
             };
-            let resumed = lost.and_then(|lost| match lost {
-                Some(lost) => self.resume(consumer, one.generation, &place, resume(lost)),
-                // Another member gives the group its position.
-                None => Ok(()),
-            });
             if let Err(error) = resumed {
                 let what = format!("{} cannot be read on", place.partition());
                 warn!(topic = place.topic, partition = place.number, %error, "partition cannot be read on; will retry");
@@ -264,14 +275,13 @@ impl Member {
         }
     }
 
-    /// Asks what there is to be read of partitions. Those are left out that wait for another member.
+    /// Asks what there is to be read of a topic's partitions. Those are left out that wait for another member.
     fn lost(
         &self,
         questions: &Questions<'_>,
         stuck: &[Stuck],
     ) -> KafkaResult<BTreeMap<Place, KafkaResult<Lost>>> {
         let owned = self.shared.locked().places();
-        let all: Vec<Place> = stuck.iter().map(|one| one.place.clone()).collect();
         let fresh = stuck.iter().filter(|one| one.expected.is_none());
         let fresh: Vec<Place> = fresh.map(|one| one.place.clone()).collect();
         let mut stands = self.beginning.stands(questions, &fresh, &owned)?;
@@ -280,7 +290,8 @@ impl Member {
             Some((one.place.clone(), Ok(Stand::At(expected))))
         });
         stands.extend(expected);
-        let (oldest, ends) = (questions.oldest(&all)?, questions.ends(&all)?);
+        let known: Vec<Place> = stands.keys().cloned().collect();
+        let (oldest, ends) = (questions.oldest(&known)?, questions.ends(&known)?);
         let lost = stands.into_iter().map(|(place, stand)| {
             let untold = || KafkaError::OffsetFetch(Code::LeaderNotAvailable);
             let lost = stand.and_then(|stand| {

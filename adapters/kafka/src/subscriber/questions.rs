@@ -1,5 +1,6 @@
-//! What a member asks the cluster: about many partitions at once, and all that it asks on one occasion within one limit. So a
-//! cluster that hangs keeps the member's thread from its group for that long at most, however many partitions there are.
+//! What a member asks the cluster: about many partitions at once, and all that it asks on one occasion within one limit. So questions to
+//! a cluster that hangs keep the member's thread from its group for that long at most, however many partitions there are. A commit is no
+//! question: librdkafka waits for it as it does for the one at a revocation.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -32,6 +32,9 @@ pub(crate) enum Request {
     Close(oneshot::Sender<()>),
 }
 
+/// Why a session is over whose server says nothing.
+const SILENT: &str = "NATS did not report a message by the deadline";
+
 /// Order holds per route and key.
 type OrderKey = (Route, Key);
 
@@ -63,7 +66,10 @@ enum Event {
     Happening(Option<Happening>),
     Report(Option<Message>),
     Request(Option<Request>),
+    /// Of the message that was sent first.
     Deadline,
+    /// Of the offer that was taken first.
+    OfferDeadline,
 }
 
 impl Session {
@@ -105,10 +111,8 @@ impl Session {
                 }
                 Event::Request(Some(request)) => self.on_request(request).await,
                 Event::Request(None) => return,
-                Event::Deadline => self.end(
-                    ErrorKind::Unavailable,
-                    "NATS did not report a message by the deadline",
-                ),
+                Event::Deadline => self.end(ErrorKind::Unavailable, SILENT),
+                Event::OfferDeadline => self.answer_late(Instant::now()),
             }
             self.send_what_may_go().await;
             if self.offers.is_empty() {
@@ -125,12 +129,15 @@ impl Session {
         let room = !live || self.waiting.len() < self.max_in_flight;
         let oldest = self.in_flight.oldest().filter(|_| live);
         let deadline = oldest.map_or_else(Instant::now, |sent| sent + self.deadline);
+        let offer = self.offers.oldest().filter(|_| live);
+        let of_offer = offer.map_or(deadline, |taken| taken + self.deadline);
         tokio::select! {
             biased;
             happening = self.connection.happenings.recv(), if live => Event::Happening(happening),
             report = self.reports.next(), if live => Event::Report(report),
             request = self.requests.recv(), if room => Event::Request(request),
             () = tokio::time::sleep_until(deadline.into()), if oldest.is_some() => Event::Deadline,
+            () = tokio::time::sleep_until(of_offer.into()), if offer.is_some() => Event::OfferDeadline,
         }
     }
 
@@ -230,10 +237,7 @@ impl Session {
 
     fn queue(&mut self, batch: Arc<Batch>, report: Report, taken: Instant) {
         for ticket in self.offers.open(batch, report, taken) {
-            let key = self.offers.message(ticket).and_then(|outgoing| {
-                let key = outgoing.message.key.clone()?;
-                Some((outgoing.route.clone(), key))
-            });
+            let key = self.order_key(ticket);
             if let Some(ended) = self.waiting.push(key, ticket) {
                 self.offers.answer(ended, Outcome::Unconfirmed);
             }
@@ -246,8 +250,8 @@ impl Session {
                 return;
             };
             let sent = Sent { ticket, key };
-            if self.is_late(ticket) {
-                self.end_key(sent, Outcome::Unconfirmed);
+            if self.offers.message(ticket).is_none() {
+                // Its offer was late and is answered.
                 continue;
             }
             match self.send(ticket).await {
@@ -258,10 +262,26 @@ impl Session {
         }
     }
 
-    /// Whether the deadline of its offer passed before a message was sent: the offer is answered now, with what is confirmed by then.
-    fn is_late(&self, ticket: Ticket) -> bool {
-        let taken = self.offers.taken(ticket);
-        taken.is_some_and(|taken| taken.elapsed() >= self.deadline)
+    /// Answers what was offered a deadline ago. If a message has been on its way for long, NATS is silent; else it reports, and a backlog
+    /// of one key was too long: what is not confirmed goes in a new session.
+    fn answer_late(&mut self, now: Instant) {
+        let sent = self.in_flight.oldest();
+        if sent.is_some_and(|sent| now.duration_since(sent) >= self.deadline / 2) {
+            self.end(ErrorKind::Unavailable, SILENT);
+            return;
+        }
+        let late = now.checked_sub(self.deadline);
+        let late = late.map(|by| self.offers.unanswered(by));
+        for ticket in late.unwrap_or_default() {
+            let key = self.order_key(ticket);
+            self.end_key(Sent { ticket, key }, Outcome::Unconfirmed);
+        }
+    }
+
+    fn order_key(&self, ticket: Ticket) -> Option<OrderKey> {
+        let outgoing = self.offers.message(ticket)?;
+        let key = outgoing.message.key.clone()?;
+        Some((outgoing.route.clone(), key))
     }
 
     /// Hands one message to the connection, which has room for all that may be in flight.

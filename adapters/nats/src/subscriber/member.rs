@@ -278,10 +278,8 @@ impl Member {
                 },
                 Some(happening) = self.outside.happenings.recv() => match happening {
                     Happening::Up => rested = Rested::Connected,
-                    Happening::Down => {
-                        self.suspicion.disconnected();
-                        rested = Rested::Disconnected;
-                    }
+                    // Nothing was being read that could have ended it.
+                    Happening::Down => rested = Rested::Disconnected,
                     Happening::Told(told) => tracing::warn!(told, "NATS tells of trouble"),
                 },
                 () = tokio::time::sleep_until(until.into()) => return rested,

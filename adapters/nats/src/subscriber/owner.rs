@@ -8,6 +8,7 @@ use async_nats::jetstream::{AckKind, Context};
 use async_nats::{Client, Message, Subject};
 use futures_util::StreamExt as _;
 use onceward_core::{Arrival, Delivery, Origin, SubscribeError};
+use tokio::time::MissedTickBehavior;
 
 use super::acker::{Acked, NatsToken};
 use super::claim::{GRACE, Inbox};
@@ -91,6 +92,7 @@ impl<'a> Owner<'a> {
             every = every.min(LIMITED_LOOKS);
         }
         let mut extension = tokio::time::interval(self.durable.ack_wait / 3);
+        extension.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(error) = self.ask(every).await {
                 return End::Unfit(error);
@@ -118,11 +120,11 @@ impl<'a> Owner<'a> {
                     }
                 }
                 () = self.outbound.taken() => {}
-                _ = extension.tick() => self.extend_waiting().await,
-                () = tokio::time::sleep_until(life.into()) => {}
                 () = tokio::time::sleep_until(silent.unwrap_or(now).into()), if silent.is_some() => {
                     return End::Again("the server does not answer".to_owned());
                 }
+                _ = extension.tick() => self.extend_waiting().await,
+                () = tokio::time::sleep_until(life.into()) => {}
             }
         }
     }

@@ -49,6 +49,9 @@ enum Done {
     Late,
 }
 
+/// Why a session is over whose queue says nothing.
+const SILENT: &str = "SQS did not answer for a message by the deadline";
+
 /// Makes a call that has so long to be answered.
 async fn within(deadline: Duration, call: impl Future<Output = Done>) -> Done {
     let done = tokio::time::timeout(deadline, call).await;
@@ -60,6 +63,8 @@ pub(crate) struct Session {
     requests: mpsc::Receiver<Request>,
     waiting: OnePerKey<OrderKey, OfferTicket>,
     lanes: Lanes,
+    /// When a call was answered last, or the first of those under way was made.
+    heard: Instant,
     calls: JoinSet<Done>,
     /// Messages in calls that are not answered.
     in_flight: usize,
@@ -76,6 +81,8 @@ pub(crate) struct Session {
 enum Event {
     Done(Result<Done, JoinError>),
     Request(Option<Request>),
+    /// Of the offer that was taken first.
+    OfferDeadline,
 }
 
 impl Session {
@@ -90,6 +97,7 @@ impl Session {
             waiting: OnePerKey::new(),
             lanes: Lanes::default(),
             calls: JoinSet::new(),
+            heard: Instant::now(),
             in_flight: 0,
             offers: Offers::default(),
             closing: Vec::new(),
@@ -114,6 +122,7 @@ impl Session {
                 }
                 Event::Request(Some(request)) => self.on_request(request).await,
                 Event::Request(None) => return,
+                Event::OfferDeadline => self.answer_late(Instant::now()),
             }
             self.send_what_may_go();
             if self.offers.is_empty() {
@@ -128,14 +137,18 @@ impl Session {
         let live = self.over.is_none();
         // One window may wait behind the one that is on its way; more is the caller's to hold.
         let room = !live || self.waiting.len() < self.max_in_flight;
+        let offer = self.offers.oldest().filter(|_| live);
+        let of_offer = offer.map_or_else(Instant::now, |taken| taken + self.deadline);
         tokio::select! {
             biased;
             Some(done) = self.calls.join_next(), if live => Event::Done(done),
             request = self.requests.recv(), if room => Event::Request(request),
+            () = tokio::time::sleep_until(of_offer.into()), if offer.is_some() => Event::OfferDeadline,
         }
     }
 
     fn on_done(&mut self, done: Done) {
+        self.heard = Instant::now();
         match done {
             Done::Sent {
                 route,
@@ -162,10 +175,7 @@ impl Session {
                     self.settle(ready.sent, outcome);
                 }
             }
-            Done::Late => self.end(
-                ErrorKind::Unavailable,
-                "SQS did not answer for a message by the deadline",
-            ),
+            Done::Late => self.end(ErrorKind::Unavailable, SILENT),
         }
     }
 
@@ -280,8 +290,8 @@ impl Session {
                 break;
             };
             let sent = Sent { ticket, key };
-            if self.is_late(ticket) {
-                self.settle(sent, Outcome::Unconfirmed);
+            if self.offers.message(ticket).is_none() {
+                // Its offer was late and is answered.
                 continue;
             }
             if let Err((sent, error)) = self.prepare(sent) {
@@ -294,7 +304,7 @@ impl Session {
                 let found = connection::find(&client, &name).await;
                 Done::Asked { route, found }
             };
-            self.calls.spawn(Box::pin(within(self.deadline, call)));
+            self.call(call);
         }
         while self.calls.len() < self.max_calls {
             let Some((route, url, ready)) = self.lanes.next_call() else {
@@ -304,10 +314,19 @@ impl Session {
         }
     }
 
-    /// Whether the deadline of its offer passed before a message was sent: the offer is answered now, with what is confirmed by then.
-    fn is_late(&self, ticket: OfferTicket) -> bool {
-        let taken = self.offers.taken(ticket);
-        taken.is_some_and(|taken| taken.elapsed() >= self.deadline)
+    /// Answers what was offered a deadline ago. If no call was answered for long, SQS is silent; else it answers, and a backlog of one
+    /// group was too long: what is not confirmed goes in a new session.
+    fn answer_late(&mut self, now: Instant) {
+        if !self.calls.is_empty() && now.duration_since(self.heard) >= self.deadline / 2 {
+            self.end(ErrorKind::Unavailable, SILENT);
+            return;
+        }
+        let late = now.checked_sub(self.deadline);
+        let late = late.map(|by| self.offers.unanswered(by));
+        for ticket in late.unwrap_or_default() {
+            let key = self.order_key(ticket);
+            self.settle(Sent { ticket, key }, Outcome::Unconfirmed);
+        }
     }
 
     fn prepare(&mut self, sent: Sent) -> Result<(), (Sent, PublishError)> {
@@ -351,6 +370,13 @@ impl Session {
                 answer,
             }
         };
+        self.call(call);
+    }
+
+    fn call(&mut self, call: impl Future<Output = Done> + Send + 'static) {
+        if self.calls.is_empty() {
+            self.heard = Instant::now();
+        }
         self.calls.spawn(Box::pin(within(self.deadline, call)));
     }
 
