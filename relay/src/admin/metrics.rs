@@ -13,8 +13,8 @@ const SECONDS: [f64; 18] = [
     300.0, 1_800.0, 14_400.0,
 ];
 
-/// How often what was observed is put into its buckets; until then eight bytes of each message pile up.
-const UPKEEP: Duration = Duration::from_secs(1);
+/// How often what was observed is put into its buckets; without that it would pile up until somebody asks.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What this process has counted.
 #[derive(Clone)]
