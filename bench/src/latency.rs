@@ -1,5 +1,7 @@
 //! W2: from the return of a commit until the message can be read at the broker, at a steady rate.
 
+mod poller;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
@@ -28,7 +30,7 @@ use crate::world::World;
 /// Connections that write.
 const WRITERS: u64 = 8;
 
-/// Transactions a second of the run that does not wait for PostgreSQL's disk.
+/// Transactions a second of the run that does not wait for PostgreSQL's disk, and from which on a bare poll is measured.
 const RATE: u64 = 1_000;
 
 /// The stream's name.
@@ -63,6 +65,12 @@ pub(crate) async fn measure(
                 }
                 for (metric, unit, value) in bare(world, arguments, broker, *rate).await? {
                     results.add(("W2", &variant), "raw-client", (metric, unit), value);
+                }
+                // Below that the pause between two polls is all that it would tell.
+                if *rate >= RATE {
+                    for (metric, unit, value) in bare_poll(world, arguments, broker, *rate).await? {
+                        results.add(("W2", &variant), "bare-poll", (metric, unit), value);
+                    }
                 }
             }
         }
@@ -115,15 +123,35 @@ async fn bare(
     rate: u64,
 ) -> Outcome<Vec<Figure>> {
     let database = world.database().await?;
-    let route = broker.route(world).await?;
-    let to = (broker, route.as_str());
-    let client = Arc::new(Single::connect(world, to).await?);
+    let (route, client) = fresh(world, broker).await?;
     let load = Load {
         how: How::EnqueueAndPublish(client),
         ..Load::enqueued(rate, arguments.seconds)
     };
-    let (figures, _) = measured(world, &database, to, &load).await?;
+    let (figures, _) = measured(world, &database, (broker, &route), &load).await?;
     Ok(figures)
+}
+
+/// The same, published by the broker's own client once a bare poll has found it.
+async fn bare_poll(
+    world: &World,
+    arguments: &Arguments,
+    broker: Broker,
+    rate: u64,
+) -> Outcome<Vec<Figure>> {
+    let database = world.database().await?;
+    let (route, client) = fresh(world, broker).await?;
+    let _poller = poller::poll(database.url(), client).await?;
+    let load = Load::enqueued(rate, arguments.seconds);
+    let (figures, _) = measured(world, &database, (broker, &route), &load).await?;
+    Ok(figures)
+}
+
+/// A fresh route, and a client that publishes there.
+async fn fresh(world: &World, broker: Broker) -> Outcome<(String, Arc<Single>)> {
+    let route = broker.route(world).await?;
+    let client = Single::connect(world, (broker, &route)).await?;
+    Ok((route, Arc::new(client)))
 }
 
 /// How a message is written.

@@ -123,7 +123,7 @@ pub(crate) const TARGETS: [Target; 33] = [
     ),
     target(
         "W2",
-        "Kafka at 1,000/s: 99 of 100 ÷ those of the best peer",
+        "Kafka at 1,000/s: 99 of 100 ÷ those of the best measured peer",
         AtMost(1.0),
         |rows| {
             let ours = median(rows, LATENCY_BESIDE_PEERS, OURS, "p99_ms")?;
@@ -136,7 +136,7 @@ pub(crate) const TARGETS: [Target; 33] = [
     ),
     target(
         "W2",
-        "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best peer",
+        "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best measured peer",
         AtMost(1.0),
         |rows| {
             let cpu = |contestant: &str| {

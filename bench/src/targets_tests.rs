@@ -66,7 +66,7 @@ fn of_several_variants_the_worst_one_counts() {
 
 #[test]
 fn a_peer_with_half_of_its_figures_is_not_compared() {
-    let cpu = "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best peer";
+    let cpu = "Kafka at 1,000/s: CPU of relay and PostgreSQL ÷ that of the best measured peer";
     let mut rows = vec![
         row(LATENCY_BESIDE_PEERS, OURS, "cpu_us_relay", 100.0),
         row(LATENCY_BESIDE_PEERS, OURS, "cpu_us_postgres", 300.0),

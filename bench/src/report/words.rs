@@ -17,7 +17,9 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
          return of the commit until a reader at the broker has the message. `kafka-1000` is Kafka at 1,000 a second; `kafka-1000 \
          visible` is the same with `publish_after = \"visible\"`: a message is published as soon as its commit can be seen, not only once it is on \
          PostgreSQL's disk. `kafka-1000 beside peers` is the same in the runs with other relays (`make bench-peers`). `raw-client` is no relay: \
-         the writer hands each message to the broker's client as soon as its commit has returned, which is about as soon as anybody can be.",
+         the writer hands each message to the broker's client as soon as its commit has returned, which is about as soon as anybody can be. `bare-poll` is none either: it asks \
+         for the newest rows every half a millisecond and hands them to that client, without a cursor that would survive, order by key or a \
+         wait for a disk or an ack: about the least that whoever polls has to do.",
     ),
     (
         "W3",

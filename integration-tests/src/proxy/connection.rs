@@ -4,17 +4,22 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Mode, Setting};
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS_UNDER_WAY: usize = 256;
+
+/// The runtime's timers count in whole milliseconds, and may be late by this much.
+const TIMERS_LATE_BY: Duration = Duration::from_millis(2);
 
 /// What all connections of a proxy share.
 #[derive(Debug, Clone)]
@@ -105,7 +110,7 @@ async fn write(
         else {
             return Ok(());
         };
-        tokio::time::sleep_until(chunk.arrived + setting.delay).await;
+        wait_until(chunk.arrived + setting.delay).await;
         // Asked again: this is the moment at which the bytes leave.
         let mode = wire.setting.borrow().mode;
         if direction == Direction::Answer && mode == Mode::SwallowAnswers {
@@ -120,4 +125,16 @@ async fn write(
         }
     }
     to.shutdown().await
+}
+
+/// Waits as exactly as a thread does: what is not delayed leaves at once, and a millisecond is one.
+async fn wait_until(moment: Instant) {
+    if moment > Instant::now() + TIMERS_LATE_BY {
+        sleep_until(moment - TIMERS_LATE_BY).await;
+    }
+    let rest = moment.saturating_duration_since(Instant::now());
+    if !rest.is_zero() {
+        // Its thread sleeps and returns: there is nothing to be told.
+        drop(spawn_blocking(move || std::thread::sleep(rest)).await);
+    }
 }
