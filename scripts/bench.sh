@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Onceward beside its ceilings: writes bench/results.json and bench/machine.json, and makes docs/performance.md of them.
 #
-#   scripts/bench.sh             W1 to W4 and W6, three repeats, about 15 minutes
+#   scripts/bench.sh             W1 to W4 and W6, three repeats, about 15 minutes: short runs, and a backlog of 200,000 messages instead of 500,000
 #   scripts/bench.sh full        everything, five repeats, at most two hours, in the background with a log; wants 60 GB of free disk
 #   scripts/bench.sh guard       two minutes: is anything much slower than bench/results.json says? Writes nothing
 #   scripts/bench.sh peers       W1 and W2 on Kafka beside other relays, and W1 with a network to Kafka, three repeats, in some 30 minutes; a Go peer runs where

@@ -93,7 +93,7 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
         have = *wanted;
         for _ in 0..arguments.repeats {
             let bare = bare(&world, arguments).await?;
-            let turn = grown.turn().await?;
+            let turn = grown.turn(settings.growth_messages).await?;
             add(results, &retained_variant(*wanted), &turn, &bare);
             grown.forget(&turn).await?;
         }
@@ -103,7 +103,7 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
         let bare = bare(&world, arguments).await?;
         for condition in Condition::FRESH {
             let log = Log::new(&world, arguments, condition).await?;
-            let turn = log.turn().await?;
+            let turn = log.turn(settings.growth_messages).await?;
             add(results, &condition.variant(), &turn, &bare);
         }
     }
@@ -115,26 +115,15 @@ pub(crate) async fn measure(arguments: &Arguments, results: &mut Results) -> Out
 
 async fn bare(world: &World, arguments: &Arguments) -> Outcome<Turn> {
     let log = Log::new(world, arguments, Condition::Bare).await?;
-    log.turn().await
+    log.turn(arguments.growth.growth_messages).await
 }
 
-/// A backlog of an outage, once and without a latency: it takes its time.
+/// The backlog of an outage and the latency behind it, once: it takes its time.
 async fn outage(world: &World, arguments: &Arguments, results: &mut Results) -> Outcome {
-    let settings = &arguments.growth;
-    let at = ("W5", "kafka after an outage");
-    let mut rates = Vec::new();
-    for (contestant, messages) in [
-        ("bare-run", settings.growth_messages),
-        ("onceward", settings.outage),
-    ] {
-        let log = Log::new(world, arguments, Condition::Bare).await?;
-        let drained = log.drain(messages).await?;
-        add_drained(results, at, contestant, &drained);
-        rates.push(drained.rate);
-    }
-    if let [bare, after] = rates[..] {
-        results.add(at, "onceward", ("fraction_of_bare", "ratio"), after / bare);
-    }
+    let bare = bare(world, arguments).await?;
+    let log = Log::new(world, arguments, Condition::Bare).await?;
+    let turn = log.turn(arguments.growth.outage).await?;
+    add(results, "kafka after an outage", &turn, &bare);
     Ok(())
 }
 
@@ -253,7 +242,8 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
         Ok(())
     }
 
-    async fn turn(&self) -> Outcome<Turn> {
+    /// The drain of so many messages, and the latency behind it.
+    async fn turn(&self, messages: u64) -> Outcome<Turn> {
         let held = match self.condition {
             Condition::HeldOpen => Some(self.hold().await?),
             Condition::Bare
@@ -261,7 +251,7 @@ set last_seq = (select coalesce(max(seq), 0) from onceward.messages),
             | Condition::Streams(_)
             | Condition::DeadAutovacuum => None,
         };
-        let drained = self.drain(self.arguments.growth.growth_messages).await?;
+        let drained = self.drain(messages).await?;
         let route = Broker::Kafka.route_of(self.world, PARTITIONS).await?;
         let relay = self.relay(&route)?;
         let to = (Broker::Kafka, route.as_str());

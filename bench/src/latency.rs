@@ -141,10 +141,12 @@ async fn bare_poll(
 ) -> Outcome<Vec<Figure>> {
     let database = world.database().await?;
     let (route, client) = fresh(world, broker).await?;
-    let _poller = poller::poll(database.url(), client).await?;
+    let mut poller = poller::poll(database.url(), client).await?;
     let load = Load::enqueued(rate, arguments.seconds);
-    let (figures, _) = measured(world, &database, (broker, &route), &load).await?;
-    Ok(figures)
+    tokio::select! {
+        figures = measured(world, &database, (broker, &route), &load) => Ok(figures?.0),
+        Some(ended) = poller.join_next() => ended?.map(|never| match never {}),
+    }
 }
 
 /// A fresh route, and a client that publishes there.

@@ -1,9 +1,16 @@
 //! What Onceward wants of itself, beside what was measured. Pure.
 
+mod figures;
+
 use std::fmt;
 
 use self::Bound::{AtLeast, AtMost};
-use crate::backlog::KEYS;
+use self::figures::{
+    DRAIN_BESIDE_PEERS, LATENCY_BESIDE_PEERS, MB_OF_MIB, fastest_peer, is_one_stream, least,
+    least_of_peers, least_ratio, most, most_cpu_of_bare, most_memory_of_bare, of_local, one_a_key,
+    ratio,
+};
+use crate::broker::Broker;
 use crate::results::{OURS, Row, median};
 
 /// What is wanted of a figure.
@@ -75,7 +82,7 @@ const fn target(
 }
 
 /// All that is wanted, in the order of the workloads.
-pub(crate) const TARGETS: [Target; 33] = [
+pub(crate) const TARGETS: [Target; 35] = [
     target(
         "W1",
         "Kafka: warm rate ÷ that of the fastest peer",
@@ -242,13 +249,25 @@ pub(crate) const TARGETS: [Target; 33] = [
         "W5",
         "memory of the relay ÷ the bare run's, one stream",
         AtMost(1.15),
-        |rows| most_memory_of_bare(rows, |variant| !variant.ends_with("streams")),
+        |rows| most_memory_of_bare(rows, is_one_stream),
     ),
     target(
         "W5",
         "memory of the relay ÷ the bare run's, three and ten streams",
         AtMost(1.15),
-        |rows| most_memory_of_bare(rows, |variant| variant.ends_with("streams")),
+        |rows| most_memory_of_bare(rows, |variant| !is_one_stream(variant)),
+    ),
+    target(
+        "W5",
+        "CPU of relay and PostgreSQL for a message ÷ the bare run's, one stream",
+        AtMost(1.15),
+        |rows| most_cpu_of_bare(rows, is_one_stream),
+    ),
+    target(
+        "W5",
+        "CPU of relay and PostgreSQL for a message ÷ the bare run's, three and ten streams",
+        AtMost(1.15),
+        |rows| most_cpu_of_bare(rows, |variant| !is_one_stream(variant)),
     ),
     target(
         "W6",
@@ -267,134 +286,38 @@ pub(crate) const TARGETS: [Target; 33] = [
     ),
     target(
         "W7",
-        "Kafka 1 ms away, each way: rate ÷ without a delay",
+        "Kafka 1 ms away, each way: rate ÷ W1's",
         AtLeast(0.8),
-        |rows| of_no_delay(rows, "kafka broker 1 ms"),
+        |rows| of_local(rows, Broker::Kafka, "broker 1 ms", f64::INFINITY),
     ),
+    target("W7", "Kafka 5 ms away: rate ÷ W1's", AtLeast(0.6), |rows| {
+        of_local(rows, Broker::Kafka, "broker 5 ms", f64::INFINITY)
+    }),
     target(
         "W7",
-        "Kafka 5 ms away: rate ÷ without a delay",
+        "JetStream 1 ms away: rate ÷ the lesser of W1's and keys ÷ round trip",
         AtLeast(0.6),
-        |rows| of_no_delay(rows, "kafka broker 5 ms"),
+        |rows| of_local(rows, Broker::Nats, "broker 1 ms", one_a_key(2.0)),
     ),
     target(
         "W7",
-        "JetStream 1 ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip",
+        "JetStream 5 ms away: rate ÷ the lesser of W1's and keys ÷ round trip",
         AtLeast(0.6),
-        |rows| of_one_a_key(rows, "nats broker 1 ms", 2.0),
+        |rows| of_local(rows, Broker::Nats, "broker 5 ms", one_a_key(10.0)),
     ),
     target(
         "W7",
-        "JetStream 5 ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip",
-        AtLeast(0.6),
-        |rows| of_one_a_key(rows, "nats broker 5 ms", 10.0),
-    ),
-    target(
-        "W7",
-        "PostgreSQL 1 ms away: rate to Kafka ÷ without a delay",
+        "PostgreSQL 1 ms away: rate to Kafka ÷ W1's",
         AtLeast(0.8),
-        |rows| of_no_delay(rows, "kafka postgres 1 ms"),
+        |rows| of_local(rows, Broker::Kafka, "postgres 1 ms", f64::INFINITY),
     ),
     target(
         "W7",
-        "PostgreSQL 1 ms away: rate to JetStream ÷ without a delay",
+        "PostgreSQL 1 ms away: rate to JetStream ÷ W1's",
         AtLeast(0.6),
-        |rows| of_no_delay(rows, "nats postgres 1 ms"),
+        |rows| of_local(rows, Broker::Nats, "postgres 1 ms", f64::INFINITY),
     ),
 ];
 
-/// A mebibyte in megabytes.
-const MB_OF_MIB: f64 = 1.048_576;
-
-const DRAIN_BESIDE_PEERS: (&str, &str) = ("W1", "kafka-4p 1/tx");
-const LATENCY_BESIDE_PEERS: (&str, &str) = ("W2", "kafka-1000 beside peers");
-
-/// Our median by that of another contestant.
-fn ratio(rows: &[Row], at: (&str, &str), other: &str, metric: &str) -> Option<f64> {
-    let other = median(rows, at, other, metric).filter(|other| *other > 0.0)?;
-    Some(median(rows, at, OURS, metric)? / other)
-}
-
-/// The least of that ratio in these variants.
-fn least_ratio(
-    rows: &[Row],
-    workload: &str,
-    variants: &[&str],
-    (other, metric): (&str, &str),
-) -> Option<f64> {
-    let ratios = variants
-        .iter()
-        .filter_map(|variant| ratio(rows, (workload, variant), other, metric));
-    ratios.reduce(f64::min)
-}
-
-/// The peer that is the fastest once it is warm, and its rate.
-fn fastest_peer(rows: &[Row]) -> Option<(&str, f64)> {
-    let rates = rows.iter().filter(|row| {
-        (row.workload.as_str(), row.variant.as_str()) == DRAIN_BESIDE_PEERS
-            && row.contestant != OURS
-            && row.metric == "rate_warm"
-    });
-    let rates = rates.map(|row| (row.contestant.as_str(), row.median));
-    rates.max_by(|one, other| one.1.total_cmp(&other.1))
-}
-
-/// The least of what a figure of the latency comes to for each peer.
-fn least_of_peers(rows: &[Row], figure: impl Fn(&str) -> Option<f64>) -> Option<f64> {
-    let peers = rows.iter().filter(|row| {
-        (row.workload.as_str(), row.variant.as_str()) == LATENCY_BESIDE_PEERS
-            && row.contestant != OURS
-    });
-    let figures = peers.filter_map(|row| figure(&row.contestant));
-    figures.reduce(f64::min)
-}
-
-/// What is left of the rate without a delay.
-fn of_no_delay(rows: &[Row], variant: &str) -> Option<f64> {
-    median(rows, ("W7", variant), OURS, "fraction_of_no_delay")
-}
-
-/// The rate by the lesser of that without a delay, and of one message a round trip of so many milliseconds for each key: that is how
-/// JetStream is published to.
-fn of_one_a_key(rows: &[Row], variant: &str, round_trip_ms: f64) -> Option<f64> {
-    let rate = |variant| median(rows, ("W7", variant), OURS, "rate");
-    #[expect(clippy::cast_precision_loss, reason = "there are a thousand keys")]
-    let by_keys = KEYS as f64 * 1000.0 / round_trip_ms;
-    Some(rate(variant)? / rate("nats no delay")?.min(by_keys))
-}
-
-/// The most that the relay's memory comes to in W5, by that of the bare run, in the variants that are meant.
-fn most_memory_of_bare(rows: &[Row], is_meant: fn(&str) -> bool) -> Option<f64> {
-    let ours = rows.iter().filter(|row| {
-        row.workload == "W5"
-            && row.contestant == OURS
-            && row.metric == "rss_mib"
-            && is_meant(&row.variant)
-    });
-    let ratios = ours.filter_map(|row| ratio(rows, ("W5", &row.variant), "bare-run", "rss_mib"));
-    ratios.reduce(f64::max)
-}
-
-/// Our least median in the variants of a workload that begin so.
-fn least(rows: &[Row], workload: &str, prefix: &str, metric: &str) -> Option<f64> {
-    ours(rows, workload, prefix, metric).reduce(f64::min)
-}
-
-/// Our greatest one.
-fn most(rows: &[Row], workload: &str, prefix: &str, metric: &str) -> Option<f64> {
-    ours(rows, workload, prefix, metric).reduce(f64::max)
-}
-
-fn ours(rows: &[Row], workload: &str, prefix: &str, metric: &str) -> impl Iterator<Item = f64> {
-    let wanted = move |row: &&Row| {
-        row.workload == workload
-            && row.variant.starts_with(prefix)
-            && row.contestant == OURS
-            && row.metric == metric
-    };
-    rows.iter().filter(wanted).map(|row| row.median)
-}
-
 #[cfg(test)]
-#[path = "targets_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
-//! The least that a relay which polls can do: it asks for the newest rows and hands them to the broker's own client.
+//! About the least that a relay which polls can do: it asks for the newest rows and hands them to the broker's own client.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ from onceward.messages
 where lane = 1 and seq > $1
 order by seq";
 
-/// Polls until what it gives is dropped. It goes on behind the last number up to which none is missing, as only a workload can in which
+/// Polls until what it gives is dropped, or an error. It goes on behind the last number up to which none is missing, as only a workload can in which
 /// nothing is ever rolled back. No lease, no cursor that is stored, no wait for PostgreSQL's disk or for an ack, no order by key.
-pub(super) async fn poll(url: &str, client: Arc<Single>) -> Outcome<JoinSet<Outcome>> {
+pub(super) async fn poll(url: &str, client: Arc<Single>) -> Outcome<JoinSet<Outcome<Infallible>>> {
     let mut connection = PgConnection::connect(url).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {

@@ -89,13 +89,13 @@ fn a_figure_that_equals_its_bound_is_within_it_and_one_that_is_no_number_is_not(
 #[test]
 fn jetstream_at_a_distance_is_held_to_one_message_a_round_trip_for_each_key() {
     let rows = [
-        row(("W7", "nats no delay"), OURS, "rate", 400_000.0),
+        row(("W1", "nats 1000/tx"), OURS, "rate", 400_000.0),
         row(("W7", "nats broker 1 ms"), OURS, "rate", 300_000.0),
         row(("W7", "nats broker 5 ms"), OURS, "rate", 80_000.0),
     ];
 
     let of = |millis| {
-        let what = "ms away: rate ÷ the lesser of that without a delay and keys ÷ round trip";
+        let what = "ms away: rate ÷ the lesser of W1's and keys ÷ round trip";
         measured(&format!("JetStream {millis} {what}"), &rows)
     };
 
@@ -103,13 +103,31 @@ fn jetstream_at_a_distance_is_held_to_one_message_a_round_trip_for_each_key() {
 }
 
 #[test]
-fn memory_of_several_streams_is_told_apart() {
+fn kafka_at_a_distance_is_held_to_the_drain_of_as_many_partitions_nearby() {
     let rows = [
-        row(("W5", "10m retained"), OURS, "rss_mib", 55.0),
-        row(("W5", "10m retained"), "bare-run", "rss_mib", 50.0),
-        row(("W5", "10 streams"), OURS, "rss_mib", 75.0),
-        row(("W5", "10 streams"), "bare-run", "rss_mib", 50.0),
+        row(("W1", "kafka-1p 1000/tx"), OURS, "rate", 100.0),
+        row(("W1", "kafka-12p 1000/tx"), OURS, "rate", 50.0),
+        row(("W7", "kafka broker 5 ms"), OURS, "rate", 40.0),
     ];
+
+    let share = measured("Kafka 5 ms away: rate ÷ W1's", &rows);
+
+    assert_eq!(share, Some(0.8));
+}
+
+fn of_streams(variant: &str, ours: (&str, f64), bare: (&str, f64)) -> Vec<Row> {
+    vec![
+        row(("W5", variant), OURS, "rate", 1.0),
+        row(("W5", variant), OURS, ours.0, ours.1),
+        row(("W5", variant), "bare-run", bare.0, bare.1),
+    ]
+}
+
+#[test]
+fn memory_of_several_streams_is_told_apart() {
+    let memory = |mib| ("rss_mib", mib);
+    let mut rows = of_streams("10m retained", memory(55.0), memory(50.0));
+    rows.extend(of_streams("10 streams", memory(75.0), memory(50.0)));
 
     let one = measured("memory of the relay ÷ the bare run's, one stream", &rows);
     let several = measured(
@@ -118,4 +136,21 @@ fn memory_of_several_streams_is_told_apart() {
     );
 
     assert_eq!((one, several), (Some(1.1), Some(1.5)));
+}
+
+#[test]
+fn cpu_beside_the_bare_run_is_that_of_relay_and_postgresql_together() {
+    let mut rows = of_streams("10m retained", ("cpu_us_relay", 6.0), ("cpu_us_relay", 5.0));
+    rows.extend(of_streams(
+        "10m retained",
+        ("cpu_us_postgres", 4.0),
+        ("cpu_us_postgres", 3.0),
+    ));
+
+    let cpu = measured(
+        "CPU of relay and PostgreSQL for a message ÷ the bare run's, one stream",
+        &rows,
+    );
+
+    assert_eq!(cpu, Some(1.25));
 }
