@@ -195,7 +195,8 @@ pub(crate) struct Fleet {
     pub(crate) relays: Option<f64>,
     /// Of all databases together, the writers' part in it unless nothing is written.
     pub(crate) databases: Option<f64>,
-    /// Of all brokers together, by what one takes while messages come: also what it would have taken without them, so that this is the most.
+    /// Of all brokers together, by what one takes while messages come: also what it would have taken without them, so that this is the most. None
+    /// where none come: that was not measured.
     pub(crate) brokers: Option<f64>,
     /// To all databases together.
     pub(crate) connections: f64,
@@ -222,11 +223,10 @@ pub(crate) fn fleet(broker: &OfBroker, load: &Load) -> Fleet {
         Some(services * (idle? * streams + busy))
     };
     let idle = &broker.idle;
-    let nothing = Some(0.0);
     Fleet {
         relays: sum(idle.relay, |message| message.relay),
         databases: sum(idle.postgres, |message| message.postgres),
-        brokers: sum(nothing, |message| message.broker),
+        brokers: sum((rate > 0.0).then_some(0.0), |message| message.broker),
         connections: services * connections(streams),
         statements: idle.statements.map(|each| services * streams * each),
         memory: idle.memory.map(|each| services * each / 1024.0),

@@ -62,6 +62,10 @@ fn a_fleet_with_nothing_to_do_takes_what_idle_relays_take() {
     assert!(near(fleet.statements, 40_000.0), "{fleet:?}");
     assert!(near(fleet.memory, 15.625), "{fleet:?}");
     assert!(near(Some(fleet.connections), 5_000.0), "{fleet:?}");
+    assert_eq!(
+        fleet.brokers, None,
+        "what a broker takes then was not measured"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! W2: from the return of a commit until the message can be read at the broker, at a steady rate.
 
+mod load;
 mod poller;
 
 use std::collections::HashMap;
@@ -8,19 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use onceward::{Message, Outbox};
 use onceward_testkit::postgres::Database;
-use sqlx::AssertSqlSafe;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
-use tokio::time::{self, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use self::load::write;
+pub(crate) use self::load::{How, Load};
 use crate::Arguments;
-use crate::backlog::{KEYS, TOPIC, payload, payload_of};
 use crate::broker::bare::Single;
-use crate::broker::{self, Broker, IdIn, Witness};
-use crate::cost::{Figure, bytes_each, each};
+use crate::broker::{self, Broker, Witness};
+use crate::cost::{Figure, Meter, Used, bytes_each, each, per_second};
 use crate::outcome::Outcome;
 use crate::producer::wal;
 use crate::relay::{Relay, Streams};
@@ -35,9 +35,6 @@ const RATE: u64 = 1_000;
 
 /// The stream's name.
 const STREAM: &str = "latency";
-
-/// Seconds at the beginning that do not count, for a relay of ours.
-const WARM_UP: u64 = 2;
 
 /// How long the last message may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,8 +125,7 @@ async fn bare(
         how: How::EnqueueAndPublish(client),
         ..Load::enqueued(rate, arguments.seconds)
     };
-    let (figures, _) = measured(world, &database, (broker, &route), &load).await?;
-    Ok(figures)
+    measured(world, &database, (broker, &route), &load, None).await
 }
 
 /// The same, published by the broker's own client once a bare poll has found it.
@@ -144,7 +140,7 @@ async fn bare_poll(
     let mut poller = poller::poll(database.url(), client).await?;
     let load = Load::enqueued(rate, arguments.seconds);
     tokio::select! {
-        figures = measured(world, &database, (broker, &route), &load) => Ok(figures?.0),
+        figures = measured(world, &database, (broker, &route), &load, None) => figures,
         Some(ended) = poller.join_next() => ended?.map(|never| match never {}),
     }
 }
@@ -156,56 +152,6 @@ async fn fresh(world: &World, broker: Broker) -> Outcome<(String, Arc<Single>)> 
     Ok((route, Arc::new(client)))
 }
 
-/// How a message is written.
-#[derive(Clone)]
-pub(crate) enum How {
-    /// By Onceward.
-    Enqueue,
-    /// By Onceward, and published at once without waiting for a relay.
-    EnqueueAndPublish(Arc<Single>),
-    /// By a statement with the id, the key and the payload, which holds both.
-    Insert(String),
-}
-
-/// What is written.
-#[derive(Clone)]
-pub(crate) struct Load {
-    /// Transactions a second.
-    pub(crate) rate: u64,
-    /// Seconds that count.
-    pub(crate) seconds: u64,
-    /// Seconds before them that do not.
-    pub(crate) warm_up: u64,
-    pub(crate) how: How,
-    /// Messages that are at the broker before.
-    pub(crate) already: usize,
-}
-
-impl Load {
-    /// Messages of ours, to a fresh route.
-    pub(crate) const fn enqueued(rate: u64, seconds: u64) -> Self {
-        Self {
-            rate,
-            seconds,
-            warm_up: WARM_UP,
-            how: How::Enqueue,
-            already: 0,
-        }
-    }
-
-    /// How many messages are written.
-    pub(crate) const fn messages(&self) -> u64 {
-        self.rate * (self.seconds + self.warm_up) / WRITERS * WRITERS
-    }
-
-    const fn id_in(&self) -> IdIn {
-        match self.how {
-            How::Enqueue | How::EnqueueAndPublish(_) => IdIn::Header,
-            How::Insert(_) => IdIn::Payload,
-        }
-    }
-}
-
 /// One run with a relay that has just been started.
 pub(crate) async fn run(
     world: &World,
@@ -214,17 +160,23 @@ pub(crate) async fn run(
     load: &Load,
     relay: &Relay,
 ) -> Outcome<Vec<Figure>> {
-    let before = relay.cpu_seconds()?;
-    let (mut figures, messages) = measured(world, database, to, load).await?;
-    let cpu = relay.cpu_seconds()? - before;
-    figures.extend([
-        ("rss_mib", "MiB", relay.peak_memory()?),
-        ("cpu_us_relay", "us/msg", each(cpu, messages)),
-    ]);
+    let mut figures = measured(world, database, to, load, Some(relay)).await?;
+    figures.push(("rss_mib", "MiB", relay.peak_memory()?));
     Ok(figures)
 }
 
-/// One run with whoever publishes, and how many messages that were.
+/// What was used so far: CPU of all but the relay, CPU seconds of the relay, and the position in the write-ahead log.
+async fn look(
+    meter: Meter,
+    database: &Database,
+    relay: Option<&Relay>,
+) -> Outcome<(Used, f64, i64)> {
+    let relay = relay.map(Relay::cpu_seconds).transpose()?;
+    let written = wal(database.pool()).await?;
+    Ok((meter.used()?, relay.unwrap_or_default(), written))
+}
+
+/// One run with whoever publishes. The time before all is warm counts for nothing but duplicates.
 ///
 /// PostgreSQL's CPU and its write-ahead log are those of the whole server, writers included, and the broker's CPU is with the reader: what
 /// a relay adds to them is the difference to the run of the bare client, where all else is the same.
@@ -233,24 +185,38 @@ async fn measured(
     database: &Database,
     to: (Broker, &str),
     load: &Load,
-) -> Outcome<(Vec<Figure>, u64)> {
-    let (messages, meter) = (load.messages(), world.meter(to.0));
-    let (written, before) = (wal(database.pool()).await?, meter.used()?);
-    let histogram = write_and_read(world, database, to, load).await?;
-    let used = meter.used()?.each_since(before, messages);
-    let written = wal(database.pool()).await? - written;
+    relay: Option<&Relay>,
+) -> Outcome<Vec<Figure>> {
+    let meter = world.meter(to.0);
+    let run = Run::begin(world, database, to, load).await?;
+    sleep(Duration::from_secs(load.warm_up)).await;
+    let (used, of_relay, written) = look(meter, database, relay).await?;
+    let (histogram, committed) = run.end(load).await?;
+    let (used_after, of_relay_after, written_after) = look(meter, database, relay).await?;
+
+    let messages = histogram.len();
+    let used = used_after.each_since(used, messages);
     // The reader has had each message once; what the broker holds beyond are copies.
     let held = Witness::of(world, to).await?.held().await?;
-    let copies = held.saturating_sub(messages + u64::try_from(load.already)?);
+    let copies = held.saturating_sub(load.messages() + u64::try_from(load.already)?);
     let mut figures = quantiles(&histogram).to_vec();
+    if relay.is_some() {
+        let cpu = each(of_relay_after - of_relay, messages);
+        figures.push(("cpu_us_relay", "us/msg", cpu));
+    }
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     figures.extend([
+        ("committed", "tx/s", committed),
         ("cpu_us_postgres", "us/msg", used.postgres),
         ("cpu_us_broker", "us/msg", used.broker),
-        ("wal", "B/msg", bytes_each(written, messages)),
+        (
+            "wal",
+            "B/msg",
+            bytes_each(written_after - written, messages),
+        ),
         ("duplicates", "msg", copies as f64),
     ]);
-    Ok((figures, messages))
+    Ok(figures)
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> [Figure; 4] {
@@ -264,48 +230,69 @@ fn quantiles(histogram: &Histogram<u64>) -> [Figure; 4] {
     ]
 }
 
-async fn write_and_read(
-    world: &World,
-    database: &Database,
-    at: (Broker, &str),
-    load: &Load,
-) -> Outcome<Histogram<u64>> {
-    let (rate, total) = (load.rate, load.messages());
-    let times = Arc::new(Mutex::new(Times::default()));
-    let (seen, mut arrivals) = mpsc::unbounded_channel();
-    let _reader = broker::read(world, at, load.id_in(), seen).await?;
-    let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
-        let (pool, times) = (database.pool().clone(), Arc::clone(&times));
-        let pace = Duration::from_micros(1_000_000 * WRITERS / rate);
-        let share = total / WRITERS;
-        let how = load.how.clone();
-        writers.spawn(async move { write(&pool, writer, &how, (share, pace), &times).await });
-    }
-    let last = Duration::from_secs(total / rate) + PATIENCE;
-    let mut missing = usize::try_from(total)? + load.already;
-    while missing > 0 {
-        let arrival = timeout(last, arrivals.recv()).await?;
-        let (id, at) = arrival.ok_or("the reader ended")?;
-        // The first copy counts.
-        if let Entry::Vacant(first) = times.lock().map_err(|_| "poisoned")?.read.entry(id) {
-            first.insert(at);
-            missing -= 1;
-        }
-    }
-    while let Some(written) = writers.join_next().await {
-        written??;
-    }
-    let times = times.lock().map_err(|_| "poisoned")?;
-    tally(&times, Duration::from_secs(load.warm_up))
+/// A run that has begun: messages are written, and read at the broker.
+struct Run {
+    times: Arc<Mutex<Times>>,
+    writers: JoinSet<Outcome>,
+    arrivals: UnboundedReceiver<(Uuid, Instant)>,
+    _reader: JoinSet<Outcome>,
 }
 
-/// The microseconds from commit to readable, without those of the warm-up.
-fn tally(times: &Times, warm_up: Duration) -> Outcome<Histogram<u64>> {
-    let first = times
-        .committed
-        .values()
+impl Run {
+    async fn begin(
+        world: &World,
+        database: &Database,
+        at: (Broker, &str),
+        load: &Load,
+    ) -> Outcome<Self> {
+        let times = Arc::new(Mutex::new(Times::default()));
+        let (seen, arrivals) = mpsc::unbounded_channel();
+        let reader = broker::read(world, at, load.id_in(), seen).await?;
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (pool, times) = (database.pool().clone(), Arc::clone(&times));
+            let pace = Duration::from_micros(1_000_000 * WRITERS / load.rate);
+            let share = load.messages() / WRITERS;
+            let how = load.how.clone();
+            writers.spawn(async move { write(&pool, writer, &how, (share, pace), &times).await });
+        }
+        Ok(Self {
+            times,
+            writers,
+            arrivals,
+            _reader: reader,
+        })
+    }
+
+    /// Once all is written and read: the microseconds of each message, and how many were committed in a second.
+    async fn end(mut self, load: &Load) -> Outcome<(Histogram<u64>, f64)> {
+        let total = load.messages();
+        let last = Duration::from_secs(total / load.rate) + PATIENCE;
+        let mut missing = usize::try_from(total)? + load.already;
+        while missing > 0 {
+            let arrival = timeout(last, self.arrivals.recv()).await?;
+            let (id, at) = arrival.ok_or("the reader ended")?;
+            // The first copy counts.
+            let mut times = self.times.lock().map_err(|_| "poisoned")?;
+            if let Entry::Vacant(first) = times.read.entry(id) {
+                first.insert(at);
+                missing -= 1;
+            }
+        }
+        while let Some(written) = self.writers.join_next().await {
+            written??;
+        }
+        let times = self.times.lock().map_err(|_| "poisoned")?;
+        tally(&times, Duration::from_secs(load.warm_up))
+    }
+}
+
+/// The microseconds from commit to readable and the commits a second, without those of the warm-up.
+fn tally(times: &Times, warm_up: Duration) -> Outcome<(Histogram<u64>, f64)> {
+    let commits = || times.committed.values();
+    let (first, last) = commits()
         .min()
+        .zip(commits().max())
         .ok_or("nothing was committed")?;
     let warm = *first + warm_up;
     let mut histogram = Histogram::new(3)?;
@@ -317,48 +304,6 @@ fn tally(times: &Times, warm_up: Duration) -> Outcome<Histogram<u64>> {
             histogram.record(u64::try_from(took.as_micros())?.max(1))?;
         }
     }
-    Ok(histogram)
-}
-
-/// Writes at a steady pace, also when the database stalls: the next ones are late then, not left out. Writers take turns, as far as a timer
-/// of a millisecond can: together they would write eight messages at once, and nothing until the next eight.
-async fn write(
-    pool: &sqlx::PgPool,
-    writer: u64,
-    how: &How,
-    (messages, pace): (u64, Duration),
-    times: &Mutex<Times>,
-) -> Outcome {
-    let mut connection = pool.acquire().await?;
-    let outbox = Outbox::new();
-    let turn = pace * u32::try_from(writer)? / u32::try_from(WRITERS)?;
-    let mut pace = interval_at(time::Instant::now() + turn, pace);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    for n in 0..messages {
-        pace.tick().await;
-        let id = Uuid::now_v7();
-        let key = format!("k{}", (n * WRITERS + writer) % KEYS);
-        // One statement, one transaction: its return is the commit's.
-        match how {
-            How::Enqueue | How::EnqueueAndPublish(_) => {
-                let draft = Message::bytes(TOPIC, payload()).key(key.as_str()).id(id);
-                outbox.enqueue(&mut connection, draft).await?;
-            }
-            How::Insert(statement) => {
-                let insert = sqlx::query(AssertSqlSafe(statement.as_str())).bind(id);
-                let insert = insert.bind(&key).bind(payload_of(id, &key));
-                insert.execute(&mut *connection).await?;
-            }
-        }
-        let now = Instant::now();
-        if let How::EnqueueAndPublish(client) = how {
-            client.send(id, &key).await?;
-        }
-        times
-            .lock()
-            .map_err(|_| "poisoned")?
-            .committed
-            .insert(id, now);
-    }
-    Ok(())
+    let committed = per_second(histogram.len(), last.saturating_duration_since(warm));
+    Ok((histogram, committed))
 }

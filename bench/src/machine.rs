@@ -39,6 +39,14 @@ pub(crate) struct Machine {
     /// In MiB.
     pub(crate) memory: u64,
     pub(crate) kernel: String,
+    /// The distribution.
+    #[serde(default)]
+    pub(crate) system: String,
+    /// The file system that the servers write to.
+    #[serde(default)]
+    pub(crate) files: String,
+    #[serde(default)]
+    pub(crate) java: String,
     pub(crate) postgres: String,
     pub(crate) kafka: String,
     pub(crate) nats: String,
@@ -54,6 +62,13 @@ impl Machine {
         let kib = field(&memory, "MemTotal").unwrap_or_default();
         let rustc = Command::new("rustc").arg("--version").output()?.stdout;
         let rustc = String::from_utf8(rustc)?;
+        let java = Command::new("java").arg("-version").output()?.stderr;
+        let java = String::from_utf8(java)?;
+        let scratch = onceward_testkit::Scratch::new("bench-files");
+        let mut stat = Command::new("stat");
+        stat.args(["-f", "-c", "%T"]).arg(scratch.path());
+        let files = String::from_utf8(stat.output()?.stdout)?;
+        let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
         Ok(Self {
             processor: field(&processors, "model name")
@@ -62,6 +77,9 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             memory: kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024,
             kernel: kernel.trim().to_owned(),
+            system: quoted(&system, "PRETTY_NAME").to_owned(),
+            files: files.trim().to_owned(),
+            java: quoted(&java, "version").to_owned(),
             postgres: version.fetch_one(database.pool()).await?,
             kafka: world.kafka.version(),
             nats: world.nats_client().await?.server_info().version,
@@ -74,6 +92,12 @@ impl Machine {
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim())
+}
+
+/// What stands in quotes behind a word.
+fn quoted<'a>(text: &'a str, word: &str) -> &'a str {
+    let behind = text.split_once(word).map_or("", |(_, behind)| behind);
+    behind.split('"').nth(1).unwrap_or("unknown")
 }
 
 /// What a commit waits for.
@@ -98,7 +122,7 @@ fn asked(workload: &str, arguments: &Arguments) -> (Option<u64>, Option<u64>) {
     let (messages, seconds) = (Some(arguments.messages), Some(arguments.seconds));
     let growth = &arguments.growth;
     match workload {
-        "W1" | "W1 peers" => (messages, None),
+        "W1" | "W1 peers" | "W7 peers" => (messages, None),
         "W2" | "W2 peers" => (None, seconds),
         "W3" => (None, Some(arguments.producer_seconds())),
         "W5" => (Some(growth.growth_messages), Some(growth.growth_seconds)),
@@ -148,5 +172,13 @@ mod tests {
 
         assert_eq!(field(text, "model name"), Some("Some CPU @ 2.00GHz"));
         assert_eq!(field(text, "stepping"), None);
+    }
+
+    #[test]
+    fn a_version_is_what_stands_in_quotes() {
+        let java = "openjdk version \"17.0.1\" 2021-10-19\nOpenJDK Runtime Environment";
+
+        assert_eq!(quoted(java, "version"), "17.0.1");
+        assert_eq!(quoted("", "version"), "unknown");
     }
 }

@@ -174,7 +174,7 @@ impl Laps<'_> {
         machine::write(
             &self.arguments.machine,
             self.arguments,
-            &results.workloads(),
+            &[workload],
             &self.machine,
         )?;
         self.begun = Instant::now();

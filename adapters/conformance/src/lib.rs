@@ -2,7 +2,7 @@
 //!
 //! An adapter implements [`Harness`] for its broker in `tests/conformance.rs` and has one test per case:
 //!
-//! ```ignore
+//! ```text
 //! struct OnMyBroker { /* … */ }
 //! impl onceward_conformance::Harness for OnMyBroker { /* … */ }
 //! onceward_conformance::suite!(OnMyBroker);

@@ -82,18 +82,30 @@ fn machine_part(page: &mut String, machines: &Machines) {
         line(
             page,
             format_args!(
-                "- {}, {cores} cores, {memory} MiB, Linux {}",
-                machine.processor, machine.kernel
+                "- {}, {cores} cores, {memory} MiB, {}, Linux {}, files on {}",
+                machine.processor,
+                told(&machine.system),
+                machine.kernel,
+                told(&machine.files)
             ),
         );
         line(
             page,
             format_args!(
-                "- PostgreSQL {}, Kafka {}, NATS {}, rustc {}",
-                machine.postgres, machine.kafka, machine.nats, machine.rustc
+                "- PostgreSQL {}, Kafka {}, Java {}, NATS {}, rustc {}",
+                machine.postgres,
+                machine.kafka,
+                told(&machine.java),
+                machine.nats,
+                machine.rustc
             ),
         );
     }
+}
+
+/// What a run of before that was asked for does not tell.
+fn told(what: &str) -> &str {
+    if what.is_empty() { "not told" } else { what }
 }
 
 fn targets_part(page: &mut String, rows: &[Row]) {

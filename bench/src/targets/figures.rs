@@ -1,7 +1,6 @@
 //! What the targets look at, from the rows of the results. Pure.
 
 use crate::backlog::KEYS;
-use crate::broker::Broker;
 use crate::results::{OURS, Row, median};
 
 /// A mebibyte in megabytes.
@@ -50,23 +49,18 @@ pub(super) fn least_of_peers(rows: &[Row], figure: impl Fn(&str) -> Option<f64>)
     figures.reduce(f64::min)
 }
 
-/// The rate at a distance, by the lesser of that of W1 and another bound.
-pub(super) fn of_local(rows: &[Row], broker: Broker, way: &str, bound: f64) -> Option<f64> {
-    let name = broker.name();
-    let local = match broker {
-        Broker::Kafka => "kafka-12p 1000/tx",
-        Broker::Nats => "nats 1000/tx",
-    };
-    let local = median(rows, ("W1", local), OURS, "rate")?;
-    let distant = median(rows, ("W7", &format!("{name} {way}")), OURS, "rate")?;
-    Some(distant / local.min(bound))
+/// What is left of the rate without a proxy.
+pub(super) fn of_direct(rows: &[Row], variant: &str) -> Option<f64> {
+    median(rows, ("W7", variant), OURS, "fraction_of_direct")
 }
 
-/// One message a round trip of so many milliseconds for each key: that is how JetStream is published to.
-pub(super) const fn one_a_key(round_trip_ms: f64) -> f64 {
+/// The rate by the lesser of that without a proxy, and of one message a round trip of so many milliseconds for each key: that is how
+/// JetStream is published to.
+pub(super) fn of_one_a_key(rows: &[Row], variant: &str, round_trip_ms: f64) -> Option<f64> {
+    let rate = |variant| median(rows, ("W7", variant), OURS, "rate");
     #[expect(clippy::cast_precision_loss, reason = "there are a thousand keys")]
-    let keys = KEYS as f64;
-    keys * 1000.0 / round_trip_ms
+    let by_keys = KEYS as f64 * 1000.0 / round_trip_ms;
+    Some(rate(variant)? / rate("nats direct")?.min(by_keys))
 }
 
 /// Whether a variant of W5 has a single stream.

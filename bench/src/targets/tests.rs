@@ -89,30 +89,17 @@ fn a_figure_that_equals_its_bound_is_within_it_and_one_that_is_no_number_is_not(
 #[test]
 fn jetstream_at_a_distance_is_held_to_one_message_a_round_trip_for_each_key() {
     let rows = [
-        row(("W1", "nats 1000/tx"), OURS, "rate", 400_000.0),
+        row(("W7", "nats direct"), OURS, "rate", 400_000.0),
         row(("W7", "nats broker 1 ms"), OURS, "rate", 300_000.0),
         row(("W7", "nats broker 5 ms"), OURS, "rate", 80_000.0),
     ];
 
     let of = |millis| {
-        let what = "ms away: rate ÷ the lesser of W1's and keys ÷ round trip";
+        let what = "ms away: rate ÷ the lesser of that without a proxy and keys ÷ round trip";
         measured(&format!("JetStream {millis} {what}"), &rows)
     };
 
     assert_eq!((of(1), of(5)), (Some(0.75), Some(0.8)));
-}
-
-#[test]
-fn kafka_at_a_distance_is_held_to_the_drain_of_as_many_partitions_nearby() {
-    let rows = [
-        row(("W1", "kafka-1p 1000/tx"), OURS, "rate", 100.0),
-        row(("W1", "kafka-12p 1000/tx"), OURS, "rate", 50.0),
-        row(("W7", "kafka broker 5 ms"), OURS, "rate", 40.0),
-    ];
-
-    let share = measured("Kafka 5 ms away: rate ÷ W1's", &rows);
-
-    assert_eq!(share, Some(0.8));
 }
 
 fn of_streams(variant: &str, ours: (&str, f64), bare: (&str, f64)) -> Vec<Row> {
