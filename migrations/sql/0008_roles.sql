@@ -20,6 +20,7 @@ begin
     grant select on sequence {{schema}}.messages_seq_seq to onceward_relay;
     grant select, insert, update, delete on {{schema}}.streams, {{schema}}.cursors, {{schema}}.unrouted, {{schema}}.parked
     to onceward_relay;
+    grant execute on function {{schema}}.watch to onceward_relay;
     -- A right on the parent does not reach its partitions.
     for slot in 0..11 loop
       execute format('grant select, truncate on {{schema}}.messages_%s to onceward_relay', slot);

@@ -11,7 +11,7 @@ use crate::window::Line;
 const BUSY: Duration = Duration::from_millis(100);
 
 /// How long after the beginning of a read of it a lane that is not busy may be left out of others. Its first message waits for so long at
-/// most, and for the read that is under way then, or the wait between two polls, of 8 ms at most.
+/// most, and for the read that is under way then, or the wait between two polls, of 2 ms at most.
 const REST: Duration = Duration::from_millis(5);
 
 /// When each lane was read last, and when something came.
@@ -27,11 +27,11 @@ struct Times {
 impl IdleLanes {
     /// Takes those lines out of what is to be read that may rest, unless all of them may. Nothing is missed: their cursors stay where they are.
     ///
-    /// None rests where looks go on by themselves: they tell of the lines that they are made for, and what has come in another one since
+    /// None rests where the server looks by itself: that tells of the lines that were read last, and what has come in another one since
     /// its last read would wait for their end.
-    pub(crate) fn leave_out<T>(&self, lines: &mut Vec<(Line, T)>, looks_on: bool, now: Instant) {
+    pub(crate) fn leave_out<T>(&self, lines: &mut Vec<(Line, T)>, watches: bool, now: Instant) {
         let rests = |line: &Line| line.is_main() && self.may_rest(line.lane, now);
-        if !looks_on && !lines.iter().all(|(line, _)| rests(line)) {
+        if !watches && !lines.iter().all(|(line, _)| rests(line)) {
             lines.retain(|(line, _)| !rests(line));
         }
     }
@@ -109,9 +109,9 @@ mod tests {
     }
 
     /// What is left of the three lanes.
-    fn left(idle: &IdleLanes, looks_on: bool, now: Instant) -> Vec<Lane> {
+    fn left(idle: &IdleLanes, watches: bool, now: Instant) -> Vec<Lane> {
         let mut lines = Lane::ALL.map(|lane| (Line::main(lane), ())).to_vec();
-        idle.leave_out(&mut lines, looks_on, now);
+        idle.leave_out(&mut lines, watches, now);
         lines.into_iter().map(|(line, ())| line.lane).collect()
     }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_go_on_by_themselves_are_for_all_lanes() {
+    fn what_the_server_watches_is_for_all_lanes() {
         let now = Instant::now();
         let mut idle = read_at(now);
         idle.brought(Lane::Standard, now);

@@ -7,6 +7,16 @@ use onceward::Interest;
 /// The first wait after a poll that found nothing to publish.
 const FIRST: Duration = Duration::from_micros(500);
 
+/// From this wait on the server makes the looks by itself. It counts in whole milliseconds.
+const WATCHED: Duration = Duration::from_millis(2);
+
+/// How long the server makes them at a time: less than what is logged as a slow statement where that is a tenth of a second.
+pub(crate) const WATCH_FOR: Duration = Duration::from_millis(90);
+
+/// The least of the longest wait between two reads that bring nothing to publish while others commit all the time: each of them costs
+/// several times what a look does.
+const IN_VAIN: Duration = Duration::from_millis(19);
+
 /// The most reads in a row without a look before.
 const MOST_WITHOUT_LOOKS: u32 = 16;
 
@@ -32,7 +42,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A pace that waits at most `ceiling` between two polls of an idle log.
+    /// A pace that waits at most `ceiling` between two looks at an idle log.
     #[must_use]
     pub(crate) fn new(ceiling: Duration) -> Self {
         Self {
@@ -58,10 +68,12 @@ impl Pace {
         self.without == 0 && !self.looked && !self.many
     }
 
-    /// Whether the log has been idle for so long that looks go on by themselves.
+    /// The wait between two looks of the server, if the log has been idle for so long that it is to look by itself.
     #[must_use]
-    pub(crate) fn is_idle(&self) -> bool {
-        self.wait >= self.ceiling
+    pub(crate) fn watches(&self) -> Option<Duration> {
+        let every = self.wait.min(self.ceiling);
+        let is_watched = every >= WATCHED.min(self.ceiling) && every < WATCH_FOR;
+        is_watched.then_some(every)
     }
 
     /// What comes next to this stream: it only passes over it while it is behind, and found nothing to publish in what it read last.
@@ -70,14 +82,18 @@ impl Pace {
         self.interest
     }
 
-    /// How long to wait after a look; if it showed that something was committed, the log is read now.
+    /// How long to wait after a look; if it showed that something was committed, the log is read now. The server's own waits are within
+    /// its looks.
     pub(crate) fn after_look(&mut self, quiet: bool) -> Duration {
         self.looked = !quiet;
-        if quiet {
-            self.in_vain = 0;
-            self.longer()
-        } else {
-            Duration::ZERO
+        if !quiet {
+            return Duration::ZERO;
+        }
+        self.in_vain = 0;
+        let wait = self.longer(self.ceiling);
+        match self.watches() {
+            Some(_) => Duration::ZERO,
+            None => wait,
         }
     }
 
@@ -104,11 +120,11 @@ impl Pace {
             self.wait = Duration::ZERO;
             return self.wait;
         }
-        self.longer()
+        self.longer(self.ceiling.max(IN_VAIN))
     }
 
-    fn longer(&mut self) -> Duration {
-        self.wait = (self.wait * 2).clamp(FIRST, self.ceiling);
+    fn longer(&mut self, ceiling: Duration) -> Duration {
+        self.wait = (self.wait * 2).clamp(FIRST, ceiling);
         self.wait
     }
 }
@@ -117,7 +133,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const CEILING: Duration = Duration::from_millis(20);
+    const CEILING: Duration = Duration::from_millis(5);
 
     /// A pace of a log that has been idle for a while.
     fn idle() -> Pace {
@@ -125,12 +141,12 @@ mod tests {
         for _ in 0..8 {
             pace.after_read(0, false);
         }
-        assert!(pace.is_idle());
+        assert_eq!(pace.watches(), Some(CEILING));
         pace
     }
 
     #[test]
-    fn an_idle_log_is_polled_ever_more_rarely_down_to_the_ceiling() {
+    fn reads_that_bring_nothing_come_ever_more_rarely() {
         let mut pace = Pace::new(CEILING);
 
         let waits: Vec<_> = (0..8)
@@ -139,7 +155,7 @@ mod tests {
 
         assert_eq!(
             waits,
-            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]
+            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 19_000, 19_000]
         );
     }
 
@@ -171,19 +187,36 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_show_nothing_come_ever_more_rarely_too() {
+    fn looks_that_show_nothing_come_ever_more_rarely_and_from_two_milliseconds_on_the_server_makes_them()
+     {
         let mut pace = Pace::new(CEILING);
         pace.after_read(1, false);
+        assert_eq!(pace.watches(), None);
 
-        let waits: Vec<_> = (0..7)
+        let waits: Vec<_> = (0..6)
             .map(|_| {
-                assert!(pace.looks_first() && !pace.is_idle());
-                pace.after_look(true).as_micros()
+                assert!(pace.looks_first());
+                let wait = pace.after_look(true).as_micros();
+                (wait, pace.watches().map(|every| every.as_millis()))
             })
             .collect();
 
-        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000]);
-        assert!(pace.is_idle());
+        let by_itself = [(0, Some(2)), (0, Some(4)), (0, Some(5)), (0, Some(5))];
+        assert_eq!(waits[..2], [(500, None), (1_000, None)]);
+        assert_eq!(waits[2..], by_itself);
+    }
+
+    #[test]
+    fn a_ceiling_that_no_watch_lasts_for_is_waited_for_here() {
+        let ceiling = 2 * WATCH_FOR;
+        let mut pace = Pace::new(ceiling);
+
+        for _ in 0..12 {
+            pace.after_look(true);
+        }
+
+        assert_eq!((pace.watches(), pace.after_look(true)), (None, ceiling));
+        assert_eq!(Pace::new(FIRST).watches(), None, "it has not waited yet");
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct StreamSettings {
     pub publish_after: PublishAfter,
     /// How long the lease lasts without being renewed; another relay takes over within it. 1 s to 5 min.
     pub lease_ttl: Duration,
-    /// The longest wait between two polls of a log where nothing of the stream's own comes. 1 ms to 10 s.
+    /// The longest wait between two looks at a log where nobody commits. While others do, reads that bring nothing of the stream's own are as far
+    /// apart at most, or 19 ms if that is more. 1 ms to 10 s.
     pub poll_ceiling: Duration,
     /// The most messages of one read and lane, and of one offer. 1 to 10,000.
     pub chunk: usize,
@@ -140,7 +141,7 @@ impl StreamSettings {
             on_refusal: OnRefusal::default(),
             publish_after: PublishAfter::default(),
             lease_ttl: Duration::from_secs(10),
-            poll_ceiling: Duration::from_millis(19),
+            poll_ceiling: Duration::from_millis(10),
             chunk: 2_500,
             in_flight_messages: 30_000,
             in_flight_bytes: 16 << 20,

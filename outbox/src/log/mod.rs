@@ -4,6 +4,7 @@ mod cursor;
 mod durability;
 mod error;
 pub(crate) mod identity;
+mod looking;
 #[cfg(test)]
 mod model;
 pub(crate) mod numbers;

@@ -48,6 +48,12 @@ impl Quiet {
         cursors.into_iter().all(known)
     }
 
+    /// What the read saw that it speaks of.
+    #[must_use]
+    pub fn seen(&self) -> &Snapshot {
+        &self.seen
+    }
+
     /// Whether a read that sees this would bring nothing.
     #[must_use]
     pub fn holds(&self, now: &Snapshot) -> bool {

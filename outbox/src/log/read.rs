@@ -14,20 +14,15 @@ use super::durability::{self, Lsn, Positions, PublishAfter};
 use super::error::LogError;
 use super::identity::Identity;
 use super::occupied::{Covered, Occupied};
-use super::pause::pause;
 use super::read_sql::{self, column, kind, moment, most_rows};
 use super::row::{self, LogRow, Names};
 use super::session::{LogDatabase, Purpose, Session};
 use super::sharing::Ask;
-use super::snapshot::{Snapshot, SnapshotError};
+use super::snapshot::Snapshot;
 use crate::sql::render;
 
 pub(super) const READING: &str = "reading the log";
-const LOOKING: &str = "looking for commits";
 const CONNECTING: &str = "asking which slots the log has";
-
-/// What a read would see, without reading.
-const LOOK: &str = "select pg_current_snapshot()::text, pg_backend_pid()";
 
 /// The log's partitions, each with its slot; null if it is not one of a single slot.
 ///
@@ -72,7 +67,7 @@ pub struct Read {
 #[derive(Debug)]
 pub struct LogReader {
     pub(super) session: Session,
-    schema: Schema,
+    pub(super) schema: Schema,
     occupied: Occupied,
     /// Those that go through the occupied slots.
     statements: HashMap<Vec<Lane>, SqlStr>,
@@ -191,30 +186,6 @@ impl LogReader {
             .await?;
         let malformed = |error: sqlx::Error| LogError::malformed(READING, error);
         answer.and_then(Answer::finish).map_err(malformed)
-    }
-
-    /// What a read could see after `wait`, which may be far below a millisecond; for a fraction of a read's cost. [`Quiet`](super::Quiet)
-    /// knows whether that says that there is nothing to read. It may last two milliseconds longer.
-    ///
-    /// # Errors
-    /// As those of [`read`](Self::read).
-    ///
-    /// # Cancel safety
-    /// As that of [`read`](Self::read).
-    pub async fn look(&mut self, wait: Duration) -> Result<Snapshot, LogError> {
-        pause(wait).await;
-        let row = self
-            .session
-            .call(LOOKING, async |connection| {
-                sqlx::query(LOOK).fetch_one(connection).await
-            })
-            .await?;
-        self.session.check_pid(&row, 1)?;
-        let seen: &str = row
-            .try_get(0)
-            .map_err(|error| LogError::malformed(LOOKING, error))?;
-        seen.parse()
-            .map_err(|error: SnapshotError| LogError::malformed(LOOKING, error))
     }
 
     /// What this reader asks by a read.

@@ -253,7 +253,7 @@ impl Session {
         self.call_within(within, doing, run).await
     }
 
-    async fn call_within<T>(
+    pub(super) async fn call_within<T>(
         &mut self,
         within: Duration,
         doing: &'static str,

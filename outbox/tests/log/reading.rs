@@ -1,9 +1,10 @@
 //! What a read delivers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward::{CursorRead, Lane, LogError, LogReader, PublishAfter};
 use onceward_testkit::postgres::{self, Database, Postgres};
+use onceward_testkit::wait;
 use sqlx::{Connection, Executor};
 
 use crate::support::{
@@ -109,6 +110,43 @@ async fn a_look_shows_what_a_read_would_see_and_another_snapshot_once_something_
         pairs(&[("a", "slow")])
     );
     assert_eq!(reader.look(Duration::ZERO).await.unwrap(), cursor.snapshot);
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_a_commit_and_else_when_its_time_is_over() {
+    // A server of its own: anybody's commit changes what is seen.
+    let postgres = Postgres::start(postgres::Options::default()).await;
+    let database = postgres.database().await;
+    onceward_migrations::run(database.pool()).await.unwrap();
+    let (mut reader, _keeper, mut cursors) = stream(&database).await;
+    let mut writer = connection(&database).await;
+    let every = Duration::from_millis(1);
+    read(&mut reader, Lane::Standard, &mut cursors[1], 10).await;
+    let seen = cursors[1].snapshot.clone();
+
+    let in_vain = reader.watch(&seen, every, 5 * every).await.unwrap();
+    let patience = Duration::from_secs(3);
+    let watched = Instant::now();
+    let commits = async {
+        wait::until_true(patience, "the server to wait", || async {
+            let sql = "select exists (select from pg_stat_activity where wait_event = 'PgSleep')";
+            let waits = sqlx::query_scalar(sql).fetch_one(database.pool()).await;
+            waits.unwrap()
+        })
+        .await;
+        enqueue(&mut writer, "k", "new").await;
+    };
+    let (at_a_commit, ()) = tokio::join!(reader.watch(&seen, every, patience), commits);
+    let took = watched.elapsed();
+    // One that is over already is no reason to wait.
+    let at_once = reader.watch(&seen, patience, patience).await.unwrap();
+
+    assert_eq!(in_vain, seen);
+    let at_a_commit = at_a_commit.unwrap();
+    assert!(at_a_commit != seen && at_a_commit == at_once);
+    assert!(took < patience, "{took:?}");
+    let new = read(&mut reader, Lane::Standard, &mut cursors[1], 10).await;
+    assert_eq!(shown(new), pairs(&[("k", "new")]));
 }
 
 #[tokio::test]

@@ -11,11 +11,9 @@ use tracing::{debug, error, warn};
 
 use super::keeping::Kept;
 use crate::destination::Destination;
+use crate::pace::WATCH_FOR;
 use crate::plan::chain;
 use crate::window::{Line, Offer};
-
-/// How long looks go on by themselves.
-const LOOK_FOR: Duration = Duration::from_millis(150);
 
 /// How much longer than the broker's deadline a receipt is waited for: an adapter answers by then, or is broken.
 const RECEIPT_GRACE: Duration = Duration::from_secs(5);
@@ -56,18 +54,14 @@ pub(super) enum Done<P: Publisher> {
     Ended,
 }
 
-/// Looks whether anybody has committed, with a wait before each further look, until somebody has or a while is over: a look that shows
-/// nothing need not wake the whole stream. What has changed in the stream meanwhile waits for no longer than that.
-pub(super) async fn look_on<P: Publisher>(
+/// Has the server look whether anybody has committed, over and over, until somebody has or a while is over: what shows nothing need wake
+/// nobody here. What has changed in the stream meanwhile waits for no longer than that.
+pub(super) async fn watch<P: Publisher>(
     mut reader: Box<LogReader>,
     quiet: Quiet,
-    wait: Duration,
+    every: Duration,
 ) -> Done<P> {
-    let until = Instant::now() + LOOK_FOR;
-    let mut seen = reader.look(Duration::ZERO).await;
-    while seen.as_ref().is_ok_and(|seen| quiet.holds(seen)) && Instant::now() + wait < until {
-        seen = reader.look(wait).await;
-    }
+    let seen = reader.watch(quiet.seen(), every, WATCH_FOR).await;
     Done::Looked(reader, seen)
 }
 

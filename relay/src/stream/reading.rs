@@ -59,14 +59,12 @@ impl<D: Destination> Holder<D> {
         });
     }
 
-    /// Looks after `wait`; once the log is idle, over and over.
+    /// Looks after `wait`; once the log is idle, the server does it, over and over.
     fn look(&mut self, reader: Box<LogReader>, quiet: Quiet, wait: Duration) {
-        if self.pace.is_idle() {
-            let between = self.pace.wait();
-            self.jobs.spawn(jobs::look_on(reader, quiet, between));
-        } else {
-            self.jobs.spawn(jobs::look_once(reader, wait));
-        }
+        match self.pace.watches() {
+            Some(every) => self.jobs.spawn(jobs::watch(reader, quiet, every)),
+            None => self.jobs.spawn(jobs::look_once(reader, wait)),
+        };
     }
 
     /// Whether a read could bring anything that fits.
@@ -101,8 +99,8 @@ impl<D: Destination> Holder<D> {
         let share = 2 * lines.len().max(1);
         // Streams share reads of the same lanes only.
         if self.part.is_alone() {
-            let looks_on = self.pace.is_idle();
-            self.idle_lanes.leave_out(&mut lines, looks_on, now);
+            let watches = self.pace.watches().is_some();
+            self.idle_lanes.leave_out(&mut lines, watches, now);
         }
         // One that holds much must not leave the others so little that they never get on.
         let least = share * self.settings.in_flight_bytes / (4 * detours::MOST);
