@@ -17,7 +17,7 @@ demo: ## Show the promise under fire: BROKER=nats (default), kafka or sqs
 test: ## Everything that must hold before a change lands
 	@scripts/test.sh
 
-test-fast: ## Unit tests only, no servers
+test-fast: ## The tests beside the code; some of them start a server
 	@cargo test --workspace --lib --exclude onceward-testkit
 
 fmt: ## Format the code

@@ -116,4 +116,4 @@ docker image ls --format '{{.Repository}}:{{.Tag}}, {{.Size}}' | while read -r i
 cd "$root"
 # The servers must come from containers, from nowhere else.
 env -u ONCEWARD_TEST_POSTGRES_URL -u ONCEWARD_TEST_POSTGRES_BIN -u ONCEWARD_TEST_NATS_URL \
-    cargo test "$@" --test containers --test publishing
+    cargo test "$@" --test containers --test streams

@@ -1,7 +1,8 @@
-//! SIGKILL of relays that drain a backlog as fast as they can, with the window that a relay has by default.
+//! SIGKILL of relays that drain a backlog as fast as they can, with the window that a relay has by default, and of consumers that handle
+//! one in batches.
 
 use onceward_testkit::kafka::Kafka;
-use onceward_testkit::ledger::append_many;
+use onceward_testkit::ledger::{Workload, append_many};
 use onceward_testkit::nats::Nats;
 use onceward_testkit::postgres::Postgres;
 use sqlx::Connection as _;
@@ -9,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::kills::{When, kill_relays};
+use crate::kills::{When, kill_consumers, kill_relays};
 use crate::stage::{Changes, Stage};
 
 /// How often whoever publishes is killed.
@@ -22,6 +23,8 @@ const OF_A_KEY: i32 = 250;
 const KEYS: i32 = 100;
 /// Written before the first relay starts: more than its window holds.
 const BACKLOG: i32 = 40_000;
+/// Written before the first consumer starts.
+const BACKLOG_OF_CONSUMERS: i32 = 20_000;
 
 /// Writes so many messages, the keys by turns.
 async fn write(stage: &Stage, messages: i32) {
@@ -83,4 +86,41 @@ async fn relays_killed_in_the_middle_of_a_backlog_lose_and_reorder_nothing_on_na
 #[tokio::test]
 async fn relays_killed_in_the_middle_of_a_backlog_lose_and_reorder_nothing_on_kafka() {
     kill_in_the_middle(Stage::kafka(Postgres::shared().await, Kafka::shared().await).await).await;
+}
+
+/// Kills whoever handles while it is at work, again and again, and judges.
+async fn kill_in_the_middle_of_batches(stage: Stage) {
+    let stage = stage.consumed().await;
+    write(&stage, BACKLOG_OF_CONSUMERS).await;
+    let relay = stage.relay(&Changes::default());
+    // Something to handle is left for the last kill, however fast they are.
+    let writer = stage.write(Workload {
+        messages: u64::MAX,
+        per_second: Some(20),
+        ..stage.workload()
+    });
+
+    let batches = Changes::default().variable("E2E_BATCH", "100");
+    let [one, other] = kill_consumers(&stage, KILLS, &batches).await;
+    let handled = stage.handled().await;
+
+    writer.stop().await;
+    let backlog = u64::try_from(BACKLOG_OF_CONSUMERS).unwrap();
+    assert!(
+        handled < backlog,
+        "all {handled} were handled before the last kill"
+    );
+    stage.must_be_green(&[&relay, &one, &other]).await;
+}
+
+#[tokio::test]
+async fn consumers_killed_in_the_middle_of_a_backlog_lose_double_and_reorder_nothing_on_nats() {
+    let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
+    kill_in_the_middle_of_batches(stage).await;
+}
+
+#[tokio::test]
+async fn consumers_killed_in_the_middle_of_a_backlog_lose_double_and_reorder_nothing_on_kafka() {
+    let stage = Stage::kafka(Postgres::shared().await, Kafka::shared().await).await;
+    kill_in_the_middle_of_batches(stage).await;
 }

@@ -48,15 +48,19 @@ async fn a_wrong_password_and_a_missing_database_are_told_apart() {
         format!("postgres://shop:{password}@{host}/{name}")
     };
 
-    let wrong = Shell::with_database(&url("hunter2", database.name()))
-        .run(&["status"])
-        .await;
-    let missing = Shell::with_database(&url("right", "nowhere"))
-        .run(&["status"])
-        .await;
+    let stream = "source = \"/shop\"\n[streams.events.nats]\nservers = \"nats://127.0.0.1:1\"\n";
+    for command in ["status", "relay"] {
+        let run = async |url: String| {
+            let shell = Shell::with_config(stream).variable("DATABASE_URL", &url);
+            shell.run(&[command]).await
+        };
 
-    wrong.assert_refused(1, &["\"shop\"", "database.url", "password"]);
-    missing.assert_refused(1, &["\"nowhere\"", "database.url"]);
+        let wrong = run(url("hunter2", database.name())).await;
+        let missing = run(url("right", "nowhere")).await;
+
+        wrong.assert_refused(1, &["\"shop\"", "database.url", "password"]);
+        missing.assert_refused(1, &["\"nowhere\"", "database.url"]);
+    }
 }
 
 #[tokio::test]

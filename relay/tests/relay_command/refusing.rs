@@ -24,6 +24,25 @@ async fn a_database_on_which_the_promise_would_not_hold_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_without_the_tables_or_with_those_of_a_newer_release_is_refused() {
+    let database = Postgres::shared().await.database().await;
+    let shell = shell(&database, "orders", "nats://127.0.0.1:1");
+
+    let without = shell.run(&["relay"]).await;
+    shell.ok(&["migrate"]).await;
+    sqlx::raw_sql(
+        "insert into onceward.migrations (version, name, checksum) values (99, 'later', 'x')",
+    )
+    .execute(database.pool())
+    .await
+    .unwrap();
+    let newer = shell.run(&["relay"]).await;
+
+    without.assert_refused(1, &["no schema onceward", "run `onceward migrate`"]);
+    newer.assert_refused(1, &["version 99", "newer release"]);
+}
+
+#[tokio::test]
 async fn a_retention_that_the_ring_cannot_hold_is_refused() {
     let database = migrated().await;
     let shell = shell(&database, "orders", "nats://127.0.0.1:1")

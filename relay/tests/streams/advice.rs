@@ -6,8 +6,6 @@
     reason = "a test fails where it stands"
 )]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,7 +19,8 @@ use onceward_relay::{Destination, Relay, Role, StreamSettings};
 use onceward_testkit::Log;
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until_true;
-use support::{Running, SOON, database, enqueue, numbered, settings, stores};
+
+use crate::support::{Running, SOON, database, enqueue, numbered, settings, stores};
 
 const ADVICE: &str = "old messages are removed unread; set discard = new";
 

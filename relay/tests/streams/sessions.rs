@@ -1,7 +1,5 @@
 //! Sessions that a broker ends by itself, on a real PostgreSQL.
 
-mod support;
-
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +10,10 @@ use onceward_core::{
 };
 use onceward_memory::MemoryBroker;
 use onceward_relay::{Destination, Relay};
-use support::{SOON, database, enqueue, numbered, settings};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::{SOON, database, enqueue, numbered, settings};
 
 /// A broker that knows nobody: each session ends without having taken anything.
 struct Stranger;

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod support;
-
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -12,7 +10,8 @@ use onceward_memory::MemoryBroker;
 use onceward_relay::{OnRefusal, StreamSettings};
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
-use support::{
+
+use crate::support::{
     SOON, assert_first_arrivals_in_order, database, enqueue, numbered, parked, relay, settings,
     stored, stores,
 };

@@ -2,14 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use onceward_memory::MemoryBroker;
 use onceward_relay::{Role, StreamSettings, StreamStatus};
 use onceward_testkit::postgres::Database;
-use support::{Running, SOON, database, enqueue, numbered, relay, settings, stores};
+
+use crate::support::{Running, SOON, database, enqueue, numbered, relay, settings, stores};
 
 #[tokio::test]
 async fn another_relay_stands_by_and_takes_over_within_the_ttl() {
@@ -24,8 +23,8 @@ async fn another_relay_stands_by_and_takes_over_within_the_ttl() {
     enqueue(&database, numbered("orders", 10..20)).await;
     stores(&broker, "orders", 20).await;
 
-    // As much again is for a slow machine.
-    assert!(died.elapsed() < 2 * ttl, "{:?}", died.elapsed());
+    // The lease was renewed before that at the latest; what is beyond is for the first read and a slow machine.
+    assert!(died.elapsed() < ttl + ttl / 2, "{:?}", died.elapsed());
     second.stop().await;
 }
 

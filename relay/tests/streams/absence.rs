@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod support;
-
 use std::time::Duration;
 
 use onceward::{LogDatabase, Outbox, Schema};
@@ -13,10 +11,11 @@ use onceward_relay::{Relay, StreamSettings};
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::{until, until_true};
 use sqlx::postgres::PgConnectOptions;
-use support::{
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
     SOON, assert_first_arrivals_in_order, database, enqueue, numbered, settings, stores,
 };
-use tokio_util::sync::CancellationToken;
 
 /// The name of the relay's sessions.
 const RELAY: &str = "the_relay";

@@ -2,15 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod support;
-
 use std::time::Duration;
 
 use onceward_memory::MemoryBroker;
 use onceward_relay::StreamSettings;
 use onceward_testkit::postgres::Database;
 use onceward_testkit::wait::until;
-use support::{
+
+use crate::support::{
     SOON, assert_first_arrivals_in_order, database, enqueue, numbered, relay_of, settings, stored,
     stores,
 };

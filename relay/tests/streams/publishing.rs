@@ -1,12 +1,11 @@
 //! The relay on a real PostgreSQL and a broker in memory: what it publishes, what it parks, what it waits for.
 
-mod support;
-
 use onceward::Outbox;
 use onceward_core::{ErrorKind, Fault, Lane, Message};
 use onceward_memory::MemoryBroker;
 use onceward_testkit::wait::until;
-use support::{
+
+use crate::support::{
     SOON, assert_first_arrivals_in_order, database, enqueue, make_due, numbered, parked, relay,
     settings, stored, stores,
 };

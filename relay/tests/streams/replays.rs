@@ -2,12 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod support;
-
 use std::time::Duration;
 
 use onceward_memory::MemoryBroker;
-use support::{
+
+use crate::support::{
     Running, SOON, database, enqueue, make_due, make_due_from, numbered, relay, settings, stored,
     stores,
 };
