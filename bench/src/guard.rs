@@ -270,6 +270,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_recorded_here_has_a_ratio_for_each() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let rows = results::read(&here.join("results.json")).unwrap();
+
+        let unknown = Subject::ALL.into_iter().filter(|subject| {
+            let recorded = subject.recorded(&rows);
+            !recorded.is_some_and(|ratio| ratio > 0.0)
+        });
+
+        assert_eq!(unknown.map(Subject::name).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    #[test]
     fn a_recorded_ratio_is_that_of_the_medians() {
         let row = |workload: &str, variant: &str, contestant: &str, metric: &str, median| Row {
             workload: workload.to_owned(),

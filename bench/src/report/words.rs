@@ -9,7 +9,7 @@ pub(super) const WORKLOADS: [(&str, &str, &str); 7] = [
          (`1000/tx`), is published to Kafka topics of one and of twelve partitions and to a JetStream stream of files. The rate is told \
          by how much the broker holds, from the first look that finds a message to the first that finds all. Then everything is read back: \
          a lost message ends the run, `duplicates` counts the copies. `kafka-4p` stands beside other relays (`make bench-peers`), and has no ceiling. \
-         `make bench` writes 200,000 messages, to be done in time, `make bench-full` 500,000: the table of the machine says how many it were. Relays that were measured \
+         `make bench` writes 200,000 messages, to be done in time, `make bench-full` 500,000: the table of the machine says how many there were. With a network of a quarter of a millisecond to Kafka, they stand in [W7](#w7-distance). Relays that were measured \
          elsewhere are [quoted](performance-notes.md#other-relays).",
     ),
     (
