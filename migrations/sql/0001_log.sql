@@ -143,19 +143,19 @@ comment on column {{schema}}.parked.replays is 'How often it was made due; part 
 -- What the lease holder publishes next.
 create index parked_due on {{schema}}.parked (stream, seq) where state = 'due';
 
--- Waits until somebody has committed, looking every so many seconds, at most until the seconds of patience are over; tells what can be seen
--- then. Volatile, and so at READ COMMITTED each look sees what is there by then. Locks nothing; it keeps vacuum back for as long as it takes.
+-- Waits until somebody has committed, looking every so many seconds, once at least and until the seconds of patience are over at most; tells what
+-- can be seen then. Volatile, and so at READ COMMITTED each look sees what is there by then. Locks nothing; it keeps vacuum back for as long as it takes.
 create function {{schema}}.watch(seen text, every double precision, patience double precision) returns text
 language plpgsql volatile
 as $function$
 declare
   last timestamptz := clock_timestamp() + make_interval(secs => patience - every);
-  current text;
+  current text := pg_current_snapshot()::text;
 begin
-  loop
-    current := pg_current_snapshot()::text;
-    exit when current <> seen or clock_timestamp() > last;
+  while current = seen loop
     perform pg_sleep(every);
+    current := pg_current_snapshot()::text;
+    exit when clock_timestamp() > last;
   end loop;
   return current;
 end

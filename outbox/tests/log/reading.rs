@@ -125,6 +125,10 @@ async fn a_watch_ends_at_a_commit_and_else_when_its_time_is_over() {
     let seen = cursors[1].snapshot.clone();
 
     let in_vain = reader.watch(&seen, every, 5 * every).await.unwrap();
+    let once = Duration::from_millis(20);
+    let watched = Instant::now();
+    let after_one_look = reader.watch(&seen, once, once).await.unwrap();
+    assert!(watched.elapsed() >= once, "{:?}", watched.elapsed());
     let patience = Duration::from_secs(3);
     let watched = Instant::now();
     let commits = async {
@@ -141,7 +145,7 @@ async fn a_watch_ends_at_a_commit_and_else_when_its_time_is_over() {
     // One that is over already is no reason to wait.
     let at_once = reader.watch(&seen, patience, patience).await.unwrap();
 
-    assert_eq!(in_vain, seen);
+    assert_eq!([&in_vain, &after_one_look], [&seen, &seen]);
     let at_a_commit = at_a_commit.unwrap();
     assert!(at_a_commit != seen && at_a_commit == at_once);
     assert!(took < patience, "{took:?}");

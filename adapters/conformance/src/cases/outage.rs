@@ -9,7 +9,7 @@ use crate::journey::{
     all_but, assert_all_confirmed, assert_prefixes, assert_stores, batch, finish, first_arrivals,
     message,
 };
-use crate::relay::{Relay, wait_until_clean};
+use crate::relay::{Relay, session_in_use, wait_until_clean};
 use crate::{Control, Harness, Offer, Sharing, Verdict};
 
 const CHUNK: usize = 100;
@@ -89,10 +89,9 @@ pub async fn a_report_that_never_comes_leaves_its_message_unconfirmed<H: Harness
     let broker = H::start(Sharing::Own).await;
     let route = broker.route(1).await;
     let deadline = Duration::from_secs(2);
-    let mut session = broker.publisher(deadline).await;
-    let order = session.capabilities().order;
     let before = [message(&route, None, 0)];
-    assert_all_confirmed(&finish(session.offer(batch(&before)).await).await);
+    let mut session = session_in_use(&broker, deadline, &before).await;
+    let order = session.capabilities().order;
     if broker.control(Control::Withhold(true)).await == Offer::NotOffered {
         return Verdict::not_promised("reports that can be held back");
     }
