@@ -149,18 +149,29 @@ async fn no_more_run_than_the_consumer_and_the_handler_allow() {
 
 #[tokio::test]
 async fn a_key_that_waits_for_its_retry_does_not_stop_the_others() {
-    async fn one_waits(event: Order, tx: &mut Tx) -> Result<(), HandlerError> {
-        if event.order == 0 && tx.attempt() == 1 {
-            return Err(HandlerError::retry_after(Duration::from_millis(700)));
+    /// The first one waits for as long as it takes until the other key's have been written.
+    async fn one_waits(
+        others: Arc<AtomicUsize>,
+        event: Order,
+        tx: &mut Tx,
+    ) -> Result<(), HandlerError> {
+        if event.order == 0 && others.load(Ordering::SeqCst) < 5 {
+            return Err(HandlerError::retry_after(Duration::from_millis(20)));
         }
-        effect(event.order, tx).await
+        effect(event.order, tx).await?;
+        if event.order % 2 == 1 {
+            others.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
     }
     let stage = Stage::new().await;
     for order in 0..10 {
         stage.publish(order, Some(order % 2));
     }
 
-    let running = stage.run(stage.builder().on("*", one_waits));
+    let builder = stage.builder();
+    let builder = builder.on_with("*", Arc::new(AtomicUsize::new(0)), one_waits);
+    let running = stage.run(builder.with(quick(10_000)));
     stage.settled(10).await;
     running.stop().await;
 

@@ -99,7 +99,11 @@ impl Kafka {
                         broker: None,
                         brokers,
                     },
-                    None => Self::start(Options::default()).await,
+                    // Nobody kills it: it need not be missed after a second and a half.
+                    None => {
+                        let options = Options::default();
+                        Self::start(options.config("broker.session.timeout.ms", "9000")).await
+                    }
                 }
             })
             .await

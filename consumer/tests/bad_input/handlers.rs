@@ -199,7 +199,7 @@ async fn a_handler_that_ignores_its_deadline_is_ended_on_the_server_and_has_fail
     let running = stage.run(stage.builder().on("*", sleeps).with(settings));
     stage.settled(1).await;
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(60),
         "{:?}",
         began.elapsed()
     );

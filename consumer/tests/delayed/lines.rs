@@ -11,7 +11,7 @@ use crate::{Failures, LONG, SHORT, builder, deferring};
 #[tokio::test]
 async fn followers_of_a_key_line_up_behind_the_one_that_waits_and_others_go_on() {
     let stage = Stage::new().await;
-    let failures = Failures::of(&[(1, 3)], Duration::from_millis(200));
+    let failures = Failures::of(&[(1, 3)], Duration::from_secs(1));
     for order in 1..=5 {
         stage.publish(order, Some(1));
     }

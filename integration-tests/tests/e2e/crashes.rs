@@ -24,7 +24,7 @@ fn under_load(stage: &Stage) -> Workload {
 #[tokio::test]
 async fn a_relay_frozen_for_twice_its_ttl_changes_nothing_when_it_goes_on() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
-    let mut stage = stage.consumed().await;
+    let mut stage = stage.consumed().await.ttl("4s");
     let (one, other) = (
         stage.relay(&Changes::default()),
         stage.relay(&Changes::default()),
@@ -38,7 +38,7 @@ async fn a_relay_frozen_for_twice_its_ttl_changes_nothing_when_it_goes_on() {
 
         frozen.freeze();
         // Not a wait for anything: it is how long the machine stands still.
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         let heir = stage.wait_for_holder(&[&one, &other]).await;
         assert_ne!(heir.pid(), frozen.pid());
         let before = stage.published().await;

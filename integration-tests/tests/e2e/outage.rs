@@ -20,7 +20,8 @@ const LINES: usize = 40;
 #[tokio::test]
 async fn a_destination_that_is_down_for_long_costs_nothing_but_time() {
     let nats = Nats::start(Options::default()).await;
-    let mut stage = Stage::nats(Postgres::shared().await, &nats).await;
+    let stage = Stage::nats(Postgres::shared().await, &nats).await;
+    let mut stage = stage.ttl("30s");
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {
         messages: u64::MAX,

@@ -31,14 +31,14 @@ async fn everything_arrives(stage: Stage) {
 async fn what_is_committed_takes_effect_once_and_in_order_by_way_of_nats() {
     let stage = Stage::nats(Postgres::shared().await, Nats::shared().await).await;
 
-    everything_arrives(stage.consumed().await).await;
+    everything_arrives(stage.consumed().await.ttl("30s")).await;
 }
 
 #[tokio::test]
 async fn what_is_committed_takes_effect_once_and_in_order_by_way_of_kafka() {
     let stage = Stage::kafka(Postgres::shared().await, Kafka::shared().await).await;
 
-    everything_arrives(stage.consumed().await).await;
+    everything_arrives(stage.consumed().await.ttl("30s")).await;
 }
 
 #[tokio::test]

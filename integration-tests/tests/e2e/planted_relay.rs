@@ -103,7 +103,7 @@ async fn lost_fencing_turns_the_ledger_red() {
 
 /// A relay that has stored how far it came is killed, and another one takes over. Judged by takeovers alone.
 async fn take_over_from_a_stored_cursor(fault: &'static str) -> Verdict {
-    let mut stage = stage().await.ttl("5s");
+    let mut stage = stage().await.ttl("10s");
     let workload = Workload {
         messages: 200,
         ..stage.workload()

@@ -105,7 +105,8 @@ async fn only_what_sqs_refuses_is_parked_and_can_be_replayed() {
 #[tokio::test]
 async fn a_server_that_is_killed_and_comes_back_has_all_that_is_published_in_order() {
     let sqs = Sqs::start_with_storage().await;
-    let mut stage = Stage::sqs(Postgres::shared().await, &sqs, true).await;
+    let stage = Stage::sqs(Postgres::shared().await, &sqs, true).await;
+    let mut stage = stage.ttl("30s");
     let relay = stage.relay(&Changes::default());
     let writers = stage.write(Workload {
         messages: u64::MAX,
@@ -184,7 +185,7 @@ impl Credentials {
 
 #[tokio::test]
 async fn credentials_that_run_out_in_the_middle_of_work_cost_nothing_but_time() {
-    let mut stage = stage(true).await.consumed().await;
+    let mut stage = stage(true).await.consumed().await.ttl("30s");
     let gate = stage.place.gate().unwrap();
     let (credentials, url) = (Credentials::guard(gate), gate.url());
     let relay = stage.relay(&Changes::default());

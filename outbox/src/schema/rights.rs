@@ -109,7 +109,11 @@ const WRITE: &[Need] = &[
         "{lane,id,topic,key,type,headers,payload}",
         "INSERT",
     ),
+    need(ENQUEUE, "", EXECUTE),
 ];
+
+/// The functions by which SQL enqueues, and those that they call.
+const ENQUEUE: &str = "^(enqueue(_json|_many)?|append|refuse|uuid_v7|lane_number|check_names|checked_headers|payload_of|check_element)$";
 
 const RELAY: &[Need] = &[
     need(
@@ -122,6 +126,7 @@ const RELAY: &[Need] = &[
     need("^(streams|cursors|unrouted|parked)$", "", "INSERT"),
     need("^(streams|cursors|unrouted|parked)$", "", "UPDATE"),
     need("^(streams|cursors|unrouted|parked)$", "", "DELETE"),
+    need("^watch$", "", EXECUTE),
 ];
 
 /// Tables whose rows a consumer adds, changes and deletes.
@@ -142,6 +147,7 @@ const CONSUME: &[Need] = &[
     need("^processed_messages_[0-9]+$", "", "SELECT"),
     need("^processed_messages_[0-9]+$", "", "DELETE"),
     need("^processed_messages_[0-9]+$", "", "TRUNCATE"),
+    need("^(mark_slot|is_held)$", "", EXECUTE),
 ];
 
 const ADMINISTER: &[Need] = &[
@@ -176,7 +182,12 @@ const ADMINISTER: &[Need] = &[
         "DELETE",
     ),
     need("^(parked|dead_letters)$", "", "UPDATE"),
+    need("^mark_slot$", "", EXECUTE),
+    need(ENQUEUE, "", EXECUTE),
 ];
+
+/// The privilege on functions; every other one is on tables and sequences. Everybody has it, unless it was taken from `public`.
+const EXECUTE: &str = "EXECUTE";
 
 /// A privilege on every object whose name matches, or on some of its columns.
 struct Need {
@@ -196,13 +207,49 @@ const fn need(objects: &'static str, columns: &'static str, privilege: &'static 
 /// A right that the current user lacks.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct MissingRight {
-    /// `SELECT`, `TRUNCATE`, …; `USAGE` of the schema.
+    /// `SELECT`, `TRUNCATE`, …; `EXECUTE` of functions, `USAGE` of the schema.
     pub privilege: String,
-    /// The table or sequence, or `schema`.
+    /// The table, sequence or function, or `schema`.
     pub object: String,
     /// The column, where the right is one on columns.
     pub column: Option<String>,
 }
+
+const MISSING: &str = "
+with wanted as (
+  select w.objects, w.columns::text[] as columns, w.privilege
+  from unnest($2::text[], $3::text[], $4::text[]) w (objects, columns, privilege)
+),
+found as (
+  select c.oid, c.relname::text as object, c.relkind, w.columns, w.privilege
+  from wanted w
+  join pg_namespace n on n.nspname = $1
+  join pg_class c on c.relnamespace = n.oid and c.relname ~ w.objects and c.relkind in ('r', 'p', 'S')
+  where w.privilege <> 'EXECUTE'
+)
+select 'USAGE' as privilege, 'schema' as object, null::text as column
+from pg_namespace n
+where n.nspname = $1 and not has_schema_privilege(n.oid, 'USAGE')
+union all
+select w.privilege, p.proname::text, null
+from wanted w
+join pg_namespace n on n.nspname = $1
+join pg_proc p on p.pronamespace = n.oid and p.proname ~ w.objects
+where w.privilege = 'EXECUTE' and not has_function_privilege(p.oid, w.privilege)
+union all
+select f.privilege, f.object, null
+from found f
+where f.columns = '{}'
+  and not case
+    when f.relkind = 'S' then has_sequence_privilege(f.oid, f.privilege)
+    else has_table_privilege(f.oid, f.privilege)
+  end
+union all
+select f.privilege, f.object, k.name
+from found f
+cross join unnest(f.columns) k (name)
+where not has_column_privilege(f.oid, k.name, f.privilege)
+order by 2, 1, 3";
 
 pub(super) async fn missing(
     connection: &mut PgConnection,
@@ -222,40 +269,12 @@ pub(super) async fn missing(
         })
         .collect();
     let privileges: Vec<&str> = needs.iter().map(|need| need.privilege).collect();
-    sqlx::query_as(
-        "with wanted as (
-           select w.objects, w.columns::text[] as columns, w.privilege
-           from unnest($2::text[], $3::text[], $4::text[]) w (objects, columns, privilege)
-         ),
-         found as (
-           select c.oid, c.relname::text as object, c.relkind, w.columns, w.privilege
-           from wanted w
-           join pg_namespace n on n.nspname = $1
-           join pg_class c on c.relnamespace = n.oid and c.relname ~ w.objects and c.relkind in ('r', 'p', 'S')
-         )
-         select 'USAGE' as privilege, 'schema' as object, null::text as column
-         from pg_namespace n
-         where n.nspname = $1 and not has_schema_privilege(n.oid, 'USAGE')
-         union all
-         select f.privilege, f.object, null
-         from found f
-         where f.columns = '{}'
-           and not case
-             when f.relkind = 'S' then has_sequence_privilege(f.oid, f.privilege)
-             else has_table_privilege(f.oid, f.privilege)
-           end
-         union all
-         select f.privilege, f.object, k.name
-         from found f
-         cross join unnest(f.columns) k (name)
-         where not has_column_privilege(f.oid, k.name, f.privilege)
-         order by 2, 1, 3",
-    )
-    .bind(schema.as_str())
-    .bind(objects)
-    .bind(columns)
-    .bind(privileges)
-    .fetch_all(connection)
-    .await
-    .map_err(InspectError::about("the rights of this user"))
+    sqlx::query_as(MISSING)
+        .bind(schema.as_str())
+        .bind(objects)
+        .bind(columns)
+        .bind(privileges)
+        .fetch_all(connection)
+        .await
+        .map_err(InspectError::about("the rights of this user"))
 }

@@ -130,6 +130,11 @@ const NOT_ASKED_FOR: [(&str, &str, &str); 3] = [
 #[tokio::test]
 async fn what_is_granted_to_a_role_is_what_its_duty_asks_for() {
     let database = migrated().await;
+    run_as_owner(
+        &database,
+        "revoke execute on all functions in schema onceward from public",
+    )
+    .await;
 
     for duty in [Duty::Write, Duty::Relay, Duty::Consume, Duty::Administer] {
         // A role of the server without a right on anything of ours lacks all that the duty takes.
@@ -150,7 +155,12 @@ async fn what_is_granted_to_a_role_is_what_its_duty_asks_for() {
              from pg_class c
              join pg_attribute k on k.attrelid = c.oid
              cross join aclexplode(k.attacl) a
-             where c.relnamespace = 'onceward'::regnamespace and a.grantee = $1::regrole",
+             where c.relnamespace = 'onceward'::regnamespace and a.grantee = $1::regrole
+             union all
+             select a.privilege_type, p.proname::text, null
+             from pg_proc p
+             cross join aclexplode(p.proacl) a
+             where p.pronamespace = 'onceward'::regnamespace and a.grantee = $1::regrole",
         )
         .bind(duty.role())
         .fetch_all(database.pool())
@@ -169,6 +179,29 @@ async fn what_is_granted_to_a_role_is_what_its_duty_asks_for() {
 
         assert_eq!(asked, granted, "{duty:?}");
     }
+}
+
+#[tokio::test]
+async fn a_function_that_a_relay_may_not_call_is_named() {
+    let database = migrated().await;
+    run_as_owner(
+        &database,
+        "revoke execute on function onceward.watch from public, onceward_relay",
+    )
+    .await;
+
+    let lacking = facts(&database, "set role onceward_relay", Duty::Relay).await;
+    run_as_owner(&database, "select onceward.grant_rights()").await;
+    let sound = facts(&database, "set role onceward_relay", Duty::Relay).await;
+
+    let finding = judge(&lacking);
+    let rights = finding.iter().find(|f| f.code == "rights").unwrap();
+    assert!(rights.text.contains("EXECUTE on watch"), "{rights:?}");
+    assert!(
+        rights.remedy.contains("onceward.grant_rights()"),
+        "{rights:?}"
+    );
+    assert_eq!(codes(&sound), [""; 0]);
 }
 
 #[tokio::test]

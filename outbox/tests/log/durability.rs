@@ -134,7 +134,7 @@ async fn a_standby_that_lags_holds_back_what_was_read() {
     onceward_migrations::run(&pool).await.unwrap();
     let standby = server.standby("heir").await;
     let log = onceward::LogDatabase::new(url.parse().unwrap(), onceward::Schema::default())
-        .within(Duration::from_secs(2));
+        .within(Duration::from_secs(5));
     let mut keeper = Keeper::connect(&log).await.unwrap();
     let mut reader = LogReader::connect(&log).await.unwrap();
     let cursors = claim(&mut keeper, &claim_of("events", Duration::from_secs(60)))

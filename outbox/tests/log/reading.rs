@@ -251,7 +251,7 @@ async fn a_reader_that_is_told_of_no_server_says_so() {
 #[tokio::test]
 async fn a_call_that_hangs_ends_by_its_deadline() {
     let database = migrated().await;
-    let within = std::time::Duration::from_millis(300);
+    let within = std::time::Duration::from_secs(2);
     let mut reader = LogReader::connect(&log_of(&database).within(within))
         .await
         .unwrap();
@@ -283,7 +283,7 @@ async fn a_call_that_hangs_ends_by_its_deadline() {
     let result = reader.read(&[ask], &PublishAfter::Visible).await;
 
     assert!(result.unwrap_err().is_slow_read());
-    assert!(begin.elapsed() < std::time::Duration::from_secs(3));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20));
     drop(transaction);
 }
 

@@ -117,7 +117,7 @@ fn shell(database: &Database, topic: &str, nats: &str) -> Shell {
         listen = "127.0.0.1:0"
         [streams.events]
         topics = ["{topic}"]
-        lease_ttl = "2s"
+        lease_ttl = "6s"
         [streams.events.nats]
         servers = "{nats}"
         "#

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct Running {
     pub(crate) stop: CancellationToken,
@@ -41,7 +41,7 @@ pub(crate) async fn database() -> Database {
 
 pub(crate) fn settings() -> StreamSettings {
     let mut settings = StreamSettings::new("events", Source::try_from("/test").unwrap());
-    settings.lease_ttl = Duration::from_secs(2);
+    settings.lease_ttl = Duration::from_secs(6);
     settings.offer_deadline = Duration::from_secs(3);
     settings
 }

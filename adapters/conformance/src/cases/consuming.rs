@@ -22,6 +22,14 @@ pub(crate) fn member(group: &str, route: &Route) -> Member {
     }
 }
 
+/// One whose deliveries do not run out while a slow machine takes its time to ack them.
+fn patient_member(group: &str, route: &Route) -> Member {
+    Member {
+        hold: Duration::from_secs(30),
+        ..member(group, route)
+    }
+}
+
 /// Publishes messages `from..to` of one key and gives their ids.
 pub(crate) async fn publish<H: Harness>(
     broker: &H,
@@ -87,7 +95,7 @@ pub async fn what_is_acked_does_not_come_again<H: Harness>() -> Verdict {
     let broker = H::start(Sharing::Shared).await;
     let route = broker.route(1).await;
     let ids = publish(&broker, &route, 0, 10).await;
-    let member = member("acked", &route);
+    let member = patient_member("acked", &route);
     let mut first = broker.subscriber(&member).await.expect("opens");
     let seen = read(&mut first, 10).await;
     ack(&first.acker(), seen.tokens(&ids)).await;
@@ -206,7 +214,7 @@ pub async fn the_backlog_counts_what_is_not_acked<H: Harness>() -> Verdict {
     let broker = H::start(Sharing::Shared).await;
     let route = broker.route(1).await;
     let ids = publish(&broker, &route, 0, 10).await;
-    let member = member("backlog", &route);
+    let member = patient_member("backlog", &route);
     let mut reader = broker.subscriber(&member).await.expect("opens");
     let seen = read(&mut reader, 10).await;
 

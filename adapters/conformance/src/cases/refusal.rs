@@ -10,7 +10,7 @@ use crate::journey::{
     all_but, assert_all_confirmed, assert_prefixes, assert_stores, batch, finish, message, noise,
     with_payload,
 };
-use crate::relay::Relay;
+use crate::relay::{Relay, session_in_use};
 use crate::{Control, Harness, Offer, Sharing, Verdict};
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -154,8 +154,9 @@ pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Ve
     if broker.control(full(&route, false)).await == Offer::NotOffered {
         return Verdict::not_promised("a route that is full for a moment");
     }
+    let before = [message(&route, None, 0)];
     // A broker's client may itself wait out what is full, until the deadline.
-    let mut session = broker.publisher(Duration::from_secs(5)).await;
+    let mut session = session_in_use(&broker, Duration::from_secs(5), &before).await;
     let order = session.capabilities().order;
     let mut line = Line::of(&route);
 
@@ -172,14 +173,15 @@ pub async fn a_transient_refusal_in_the_middle_leaves_no_gap<H: Harness>() -> Ve
         line.offer(&mut session).await;
     }
 
-    assert_prefixes(order, &broker.stored(&route).await, &line.offered);
+    let offered = [&before[..], &line.offered[..]].concat();
+    assert_prefixes(order, &broker.stored(&route).await, &offered);
     let mut relay = Relay::of(&line.offered);
     for (chunk, receipts) in line.offered.chunks(CHUNK).zip(&line.receipts) {
         relay.note(chunk, receipts);
     }
     relay.finish(&broker, DEADLINE).await;
     assert_eq!(relay.parked, BTreeSet::new());
-    let expected = all_but(&line.offered, &relay.parked);
+    let expected = all_but(&offered, &relay.parked);
     assert_stores(order, &broker.stored(&route).await, &expected);
     Verdict::Held
 }

@@ -59,7 +59,7 @@ async fn an_abandoned_session_sends_nothing_more() {
     let begin = Instant::now();
     session.abandon().await;
 
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() < Duration::from_secs(10));
     let receipts = pending.await;
     assert_eq!(letters(&receipts), "u".repeat(10));
     let after = publish(&mut session, &numbered(&topic, 1, &[], 0)).await;

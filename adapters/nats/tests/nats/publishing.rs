@@ -118,10 +118,10 @@ async fn a_backlog_of_one_key_is_not_taken_for_a_broker_that_does_not_answer() {
     let subject = subject(nats).await;
     let proxy = Proxy::to(nats.port()).await;
     let mut config = NatsConfig::new([format!("nats://{}", proxy.addr())]);
-    config.deadline = Duration::from_secs(2);
+    config.deadline = Duration::from_secs(8);
     let mut session = NatsPublisher::connect(&config).await.unwrap();
     // One by one they take longer than the deadline.
-    proxy.delay(Duration::from_millis(5));
+    proxy.delay(Duration::from_millis(15));
     let backlog: Vec<_> = (0..400_u32)
         .map(|n| message(&subject, "hot", n.to_string().into()))
         .collect();

@@ -174,10 +174,10 @@ async fn a_backlog_of_one_key_is_not_taken_for_a_broker_that_does_not_answer() {
     let stage = Stage::fifo().await;
     let proxy = Proxy::to(stage.server.port()).await;
     let mut config = SqsConfig::emulator(format!("http://{}", proxy.addr()));
-    config.deadline = Duration::from_secs(2);
+    config.deadline = Duration::from_secs(8);
     let mut session = Sqs::new(config).publisher().await.unwrap();
     // One by one they take longer than the deadline.
-    proxy.delay(Duration::from_millis(5));
+    proxy.delay(Duration::from_millis(15));
     let backlog: Vec<_> = (0..400)
         .map(|n| stage.message("hot", n.to_string()))
         .collect();
