@@ -11,7 +11,7 @@ use crate::{Harness, Sharing, Verdict};
 pub async fn order_per_key_holds_with_many_in_flight<H: Harness>() -> Verdict {
     let broker = H::start(Sharing::Shared).await;
     let route = broker.route(3).await;
-    let mut session = broker.publisher(Duration::from_secs(20)).await;
+    let mut session = broker.publisher(Duration::from_secs(35)).await;
     if session.capabilities().order == Order::None {
         return Verdict::not_promised("order per key");
     }
